@@ -1,0 +1,51 @@
+/**
+ * A backend runs placed Programs. `reference` defines, `null` counts, `native` is fast; all have this face.
+ */
+import type { Checkpoint } from '../formats/checkpoint.ts';
+import type { Batch, PassResult } from '../program/batch.ts';
+import type { Program } from '../program/program.ts';
+
+export interface PrepareOptions {
+  /** KV pages to allocate (64 tokens each). */
+  readonly pages: number;
+  /** Most rows of a pass. */
+  readonly maxRows: number;
+  /** Most output rows of a pass. */
+  readonly maxOutputs: number;
+  readonly signal?: AbortSignal;
+  /** Bytes of weights that are ready, of all. */
+  readonly onProgress?: (loaded: number, total: number) => void;
+  /** Native only: worker threads; default: physical cores. */
+  readonly threads?: number;
+  /** Native only: `scalar`, `avx2`, `avx512`, `amx`; default: TANDEM_ISA or the best there is. */
+  readonly isa?: string;
+  /** Native only: how weights get into memory. */
+  readonly load?: 'auto' | 'mmap' | 'pages';
+}
+
+/** Runs steps one by one over one batch, so that two backends can be compared in lock-step. */
+export interface Stepper {
+  step(index: number): Promise<void>;
+  /** The dense value [rows, columns] as it is now. */
+  read(value: number): Promise<Float32Array | Int32Array>;
+  write(value: number, data: Float32Array | Int32Array): Promise<void>;
+  finish(): Promise<PassResult>;
+}
+
+export interface Executable extends AsyncDisposable {
+  readonly program: Program;
+  readonly pages: number;
+  /** What the backend chose, for people: ISA, threads, how weights were loaded. */
+  readonly description: Readonly<Record<string, string | number>>;
+  /** One pass; passes of one executable never overlap (a second call waits). */
+  run(batch: Batch): Promise<PassResult>;
+  /** Drops the rows of the sequence with this slot from the pass in flight, if any. */
+  cancel(slot: number): void;
+  start(batch: Batch): Promise<Stepper>;
+  dispose(): Promise<void>;
+}
+
+export interface Backend {
+  readonly name: string;
+  prepare(program: Program, checkpoint: Checkpoint, options: PrepareOptions): Promise<Executable>;
+}

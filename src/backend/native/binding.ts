@@ -1,0 +1,85 @@
+/**
+ * The face of the native addon, as typed as the other side allows. Everything here is implemented in native/addon/.
+ * Native errors arrive as Error with `code` (an ErrorCode) and a message already in the house's form.
+ */
+import type { ActivationFormat } from '../../program/program.ts';
+
+export type Isa = 'scalar' | 'avx2' | 'avx512' | 'amx';
+
+export interface MachineInfo {
+  readonly vendor: string;
+  readonly model: string;
+  /** Builds of the kernels that run here, weakest first. */
+  readonly isas: readonly Isa[];
+  /** The one taken by default (TANDEM_ISA respected). */
+  readonly isa: Isa;
+  /** CPU features by name: avx2 fma f16c avx512f avx512bw avx512vl avx512vnni avx512bf16 amx-int8 amx-bf16 … */
+  readonly features: readonly string[];
+  readonly logicalCores: number;
+  readonly physicalCores: number;
+  /** Processors this process may use (affinity, cgroup quota). */
+  readonly usableCores: number;
+  readonly numaNodes: number;
+  readonly memoryBytes: number;
+  readonly availableBytes: number;
+}
+
+export interface NativeModelOptions {
+  /** `encodeProgram`. */
+  readonly program: Uint8Array;
+  /** Files that locations refer to: a path, or bytes that are copied. */
+  readonly files: readonly (string | Uint8Array)[];
+  readonly pages: number;
+  readonly maxRows: number;
+  readonly maxOutputs: number;
+  /** 0 = automatic. */
+  readonly threads: number;
+  /** '' = automatic. */
+  readonly isa: Isa | '';
+  readonly load: 'auto' | 'mmap' | 'pages';
+}
+
+/** Result of a pass as native returns it; `top*` are [outputs, maxTop], padded with −1 / NaN. */
+export interface NativePassResult {
+  readonly tokens: Int32Array;
+  readonly logprobs: Float32Array;
+  readonly maxTop: number;
+  readonly topTokens: Int32Array;
+  readonly topLogprobs: Float32Array;
+  readonly logits?: Float32Array;
+  readonly milliseconds: number;
+}
+
+/** A loaded model. Methods other than `cancel` and `describe` must not overlap. */
+export interface NativeModel {
+  /** `encodeBatch`. Runs on the executor thread; the event loop stays free. */
+  run(batch: Uint8Array): Promise<NativePassResult>;
+  cancel(slot: number): void;
+  describe(): Record<string, string | number>;
+  /** Lock-step: begin a pass, run single steps, look at and replace values, end the pass. */
+  begin(batch: Uint8Array): Promise<void>;
+  step(index: number): Promise<void>;
+  read(value: number): Promise<Float32Array | Int32Array>;
+  write(value: number, data: Float32Array | Int32Array): Promise<void>;
+  end(): Promise<NativePassResult>;
+  /** Per step: name, calls, total microseconds since load (for `explain` and benchmarks). */
+  timings(): { step: number; calls: number; microseconds: number }[];
+  /** Frees everything once the pass in flight has ended. Idempotent. */
+  dispose(): Promise<void>;
+}
+
+export interface NativeBinding {
+  /** Equals the package version the addon was built for. */
+  readonly version: string;
+  machine(): MachineInfo;
+  createModel(
+    options: NativeModelOptions,
+    onProgress: (loaded: number, total: number) => void,
+    /** Set word 0 to non-zero to stop loading (error ABORTED). */
+    cancel: Int32Array,
+  ): Promise<NativeModel>;
+  /** For the conformance suite: decode rows with the kernels of one ISA. `scales`: as in the Program, for the whole matrix. */
+  decodeRows(format: string, bytes: Uint8Array, rows: number, columns: number, scales: Float32Array | null, isa: Isa): Float32Array;
+  /** For the conformance suite: activation codes and scales of one row. */
+  quantize(format: ActivationFormat, x: Float32Array, isa: Isa): { codes: Int8Array; scales: Float32Array };
+}

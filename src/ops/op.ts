@@ -1,0 +1,104 @@
+/**
+ * An op = its operands and attributes, a shape rule and a reference implementation that defines it. Native kernels are
+ * judged against the reference with the bound the op declares (docs/reference/ops.md, numerics).
+ */
+import type { FormatName } from '../formats/dtype.ts';
+import type { Batch } from '../program/batch.ts';
+import type { ActivationFormat, Attribute, KvLayout, Program, Step } from '../program/program.ts';
+import type { ElementType, Rows, Value, Weight } from '../program/tensor.ts';
+
+export interface OperandRule {
+  readonly name: string;
+  readonly kind: 'value' | 'weight';
+  readonly optional?: boolean;
+}
+
+/** What a shape rule sees: operands resolved to their descriptions (views already applied to `columns`). */
+export interface ShapeContext {
+  readonly step: Step;
+  readonly program: Program;
+  readonly kv: KvLayout;
+  /** In operand order; null where absent. A view appears as a value with the view's columns. */
+  readonly values: readonly (Value | null)[];
+  readonly weights: readonly (Weight | null)[];
+  number(name: string): number;
+  text(name: string): string;
+  /** Throws PROGRAM_INVALID naming the step unless `condition` holds. */
+  expect(condition: boolean, rule: string): void;
+}
+export interface OutputShape {
+  readonly type: ElementType;
+  readonly rows: Rows;
+  readonly columns: number;
+}
+
+/** A dense matrix of a pass. i32 values are Int32Array. */
+export interface Matrix<Data = Float32Array> {
+  readonly rows: number;
+  readonly columns: number;
+  readonly data: Data;
+}
+
+/** Decoded access to a weight: rows are counted over all outer dimensions ([E, N, K] has E·N rows of K). */
+export interface WeightReader {
+  readonly shape: readonly number[];
+  readonly format: FormatName;
+  readonly rows: number;
+  readonly columns: number;
+  /** The row's values; valid until the next call. */
+  row(index: number): Float32Array;
+}
+
+/** The paged cache as the reference sees it. Values are already rounded to the cache's type. */
+export interface KvReader {
+  /** Stores one token's stream of one head: `values` has the stream's width. */
+  write(pages: Int32Array, layer: number, stream: number, head: number, position: number, values: Float32Array): void;
+  read(pages: Int32Array, layer: number, stream: number, head: number, position: number): Float32Array;
+}
+
+export interface ReferenceContext {
+  readonly batch: Batch;
+  readonly positions: Int32Array;
+  readonly kv: KvReader;
+  readonly step: Step;
+  readonly activation: ActivationFormat;
+  readonly middle: ActivationFormat;
+  matrix(operand: number): Matrix;
+  integers(operand: number): Matrix<Int32Array>;
+  weight(operand: number): WeightReader;
+  /** True where the optional operand is there. */
+  has(operand: number): boolean;
+  number(name: string): number;
+  text(name: string): string;
+  numbers(name: string): readonly number[];
+  flag(name: string): boolean;
+  output(index: number): Matrix;
+  outputIntegers(index: number): Matrix<Int32Array>;
+  /**
+   * Where not undefined, the reference also fills Σ|aᵢ·bᵢ| per element of output `index` (same shape), the scale of the
+   * accumulation error. Ops whose outputs are elementwise leave it and are judged by ε_out alone.
+   */
+  magnitude(index: number): Float32Array | undefined;
+}
+
+/** |y − ŷ| ≤ c · (epsilonAccumulate · Σ|a·b| + epsilonOut · |ŷ|), see numerics. Integers are exact. */
+export interface Bound {
+  readonly c: number;
+  readonly epsilonAccumulate: number;
+  readonly epsilonOut: number;
+}
+
+export interface Op {
+  readonly name: string;
+  readonly inputs: readonly OperandRule[];
+  /** Attribute name → example of its type and whether it may be absent. */
+  readonly attributes: Readonly<Record<string, { type: 'number' | 'boolean' | 'string' | 'numbers'; default?: Attribute }>>;
+  readonly bound: Bound;
+  shape(context: ShapeContext): OutputShape[];
+  reference(context: ReferenceContext): void;
+}
+
+/** Identity with a check of the name's grammar; kept as the one way to declare an op. */
+export function defineOp(op: Op): Op {
+  return op;
+}

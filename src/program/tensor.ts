@@ -1,0 +1,47 @@
+/**
+ * What a Program talks about: values (rows computed in a pass) and weights (bytes of a checkpoint).
+ * Only descriptions live here, never data.
+ */
+import type { FormatName } from '../formats/dtype.ts';
+
+/** Rows of a value: T = tokens of the pass, O = output rows of the pass. */
+export type Rows = 'T' | 'O';
+export type ElementType = 'f32' | 'i32';
+
+/** A matrix computed in a pass: [rows, columns], row-major and dense. Written once (SSA). */
+export interface Value {
+  readonly id: number;
+  readonly name: string;
+  readonly type: ElementType;
+  readonly rows: Rows;
+  readonly columns: number;
+}
+
+/**
+ * A weight as the Program sees it, whatever layout the checkpoint has. [N], [N, K] or [E, N, K], outermost first.
+ * `parts` are tensors of the checkpoint: one tensor with the whole shape, or (3-D only) E tensors of [N, K].
+ */
+export interface Weight {
+  readonly id: number;
+  /** The checkpoint's own name; for per-expert tensors their common name with `{e}` for the number. */
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly format: FormatName;
+  readonly parts: readonly string[];
+  /** f32 scale tensors, parallel to `parts`, for formats with a `scaleBlock`. */
+  readonly scales?: readonly string[];
+}
+
+/** Columns [start, start + columns) of every row of a value. */
+export interface ValueOperand {
+  readonly kind: 'value';
+  readonly value: number;
+  readonly start: number;
+  readonly columns: number;
+}
+export interface WeightOperand {
+  readonly kind: 'weight';
+  readonly weight: number;
+}
+/** null stands for an optional operand that is absent. */
+export type Operand = ValueOperand | WeightOperand | null;
