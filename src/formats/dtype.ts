@@ -1,8 +1,20 @@
 /** Names of weight formats, everywhere the same: in checkpoints, Programs, kernels, rules and messages. */
 export const FORMAT_NAMES = [
-  'f32', 'f16', 'bf16',
-  'q8_0', 'q4_0', 'q4_1', 'q5_0', 'q5_1', 'iq4_nl',
-  'q2_k', 'q3_k', 'q4_k', 'q5_k', 'q6_k', 'iq4_xs',
+  'f32',
+  'f16',
+  'bf16',
+  'q8_0',
+  'q4_0',
+  'q4_1',
+  'q5_0',
+  'q5_1',
+  'iq4_nl',
+  'q2_k',
+  'q3_k',
+  'q4_k',
+  'q5_k',
+  'q6_k',
+  'iq4_xs',
   'f8_e4m3',
 ] as const;
 
