@@ -32,7 +32,7 @@ export const q4_0 = blockFormat({
         largest = magnitude;
         signed = values[at + i];
       }
-      if (magnitude !== magnitude) throw notEncodable('q4_0', at);
+      if (Number.isNaN(magnitude)) throw notEncodable('q4_0', at);
     }
     const d = Math.fround(signed / -8);
     const rounded = f32ToF16(d);

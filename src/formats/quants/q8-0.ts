@@ -21,8 +21,8 @@ export const q8_0 = blockFormat({
     let largest = 0;
     for (let i = 0; i < 32; i++) {
       const magnitude = Math.abs(values[at + i]);
-      if (!(magnitude <= largest)) largest = magnitude; // a NaN stays
-      if (magnitude !== magnitude) throw notEncodable('q8_0', at);
+      if (magnitude > largest) largest = magnitude;
+      if (Number.isNaN(magnitude)) throw notEncodable('q8_0', at);
     }
     const d = Math.fround(largest / 127);
     const half = f32ToF16(d);
