@@ -22,9 +22,6 @@ struct Batch;
 // Order = strength. A machine that has one has all before it (checked in cpu/isa.cc).
 enum class Isa : int { scalar = 0, avx2 = 1, avx512 = 2, amx = 3 };
 
-// How activations are rounded before they meet weights; names as in src/program/program.ts.
-enum class Activation : int { f32 = 0, q8_32 = 1, q8_256 = 2, bf16 = 3 };
-
 // A dense or viewed matrix: element (r, c) is data[r * stride + c].
 struct MatrixView {
   float* data = nullptr;        // null for an absent operand; i32 values are reinterpreted by `ints`
