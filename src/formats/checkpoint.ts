@@ -45,6 +45,8 @@ export interface Checkpoint {
   /** Parsed `tokenizer.json` / `tokenizer_config.json`, on demand (Hugging Face only). */
   tokenizerJson?(): Promise<Record<string, unknown> | undefined>;
   tokenizerConfig?(): Promise<Record<string, unknown> | undefined>;
+  /** Text of `tiktoken.model`, which Kimi-K2 has instead of tokenizer.json. */
+  tiktokenModel?(): Promise<string | undefined>;
   /** Text of `chat_template.jinja` beside the config, where there is one. */
   chatTemplateFile?(): Promise<string | undefined>;
   /** The raw bytes of a tensor, or of rows [start, end) of its outermost dimension. */

@@ -62,6 +62,7 @@ export async function openHuggingFace(folder: SourceFolder): Promise<Checkpoint>
       generationConfig,
       tokenizerJson: () => readJson(folder, 'tokenizer.json'),
       tokenizerConfig: () => readJson(folder, 'tokenizer_config.json'),
+      tiktokenModel: () => readText(folder, 'tiktoken.model'),
       chatTemplateFile: () => readText(folder, 'chat_template.jinja'),
       readTensor: tensorReader(folder.name, files, tensors),
       close: () => closeAll(files),

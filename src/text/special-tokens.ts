@@ -1,0 +1,70 @@
+/**
+ * Tokens that are found in text before anything else cuts it: control tokens (`<｜User｜>`, `<|im_end|>`) and
+ * user-defined ones (`<think>`). Longest match first, leftmost first.
+ */
+
+export interface AddedToken {
+  readonly id: number;
+  readonly content: string;
+  /** A control token: found only where special tokens are parsed. Others are found in any text. */
+  readonly control: boolean;
+  /** Swallows white space before or after it. */
+  readonly stripLeft?: boolean;
+  readonly stripRight?: boolean;
+}
+
+/** A stretch of text, or an added token that stood there. */
+export type Section = string | AddedToken;
+
+/**
+ * True for `<|…|>` and `<｜…｜>`: DeepSeek-V3's tokenizer.json calls `<｜User｜>` and the tool markers "not special",
+ * yet user text must never become one of them.
+ */
+export function looksLikeControl(content: string): boolean {
+  return /^<[|｜][\s\S]*[|｜]>$/u.test(content);
+}
+
+export class AddedTokenSplitter {
+  /** Candidates by first UTF-16 unit, longest first. */
+  private readonly byFirst = new Map<string, AddedToken[]>();
+
+  constructor(tokens: Iterable<AddedToken>) {
+    for (const token of tokens) {
+      if (token.content === '') continue;
+      const first = token.content[0];
+      const list = this.byFirst.get(first);
+      if (list === undefined) this.byFirst.set(first, [token]);
+      else list.push(token);
+    }
+    for (const list of this.byFirst.values()) list.sort((a, b) => b.content.length - a.content.length);
+  }
+
+  /** Cuts text at its added tokens; control tokens stay text unless `parseSpecial`. Empty stretches are left out. */
+  split(text: string, parseSpecial: boolean): Section[] {
+    const sections: Section[] = [];
+    let from = 0;
+    let stripNext = false;
+    const flush = (to: number, stripEnd: boolean): void => {
+      let stretch = text.slice(from, to);
+      if (stripNext) stretch = stretch.trimStart();
+      if (stripEnd) stretch = stretch.trimEnd();
+      if (stretch !== '') sections.push(stretch);
+    };
+    for (let at = 0; at < text.length; ) {
+      const token = this.byFirst
+        .get(text[at])
+        ?.find((candidate) => (parseSpecial || !candidate.control) && text.startsWith(candidate.content, at));
+      if (token === undefined) {
+        at++;
+        continue;
+      }
+      flush(at, token.stripLeft === true);
+      sections.push(token);
+      at += token.content.length;
+      from = at;
+      stripNext = token.stripRight === true;
+    }
+    flush(text.length, false);
+    return sections;
+  }
+}
