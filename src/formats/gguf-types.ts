@@ -7,6 +7,8 @@ export const GGUF_VERSIONS: readonly number[] = [2, 3];
 /** Where `general.alignment` is absent. */
 export const DEFAULT_ALIGNMENT = 32;
 export const MAX_DIMENSIONS = 4;
+/** Most tensors, and most metadata keys: twenty times the largest public file, small enough to hold in memory. */
+export const MAX_ENTRIES = 1 << 20;
 
 /** Metadata types; the index is the id in the file. */
 export const VALUE_TYPES = [

@@ -16,6 +16,7 @@ import {
   ggmlTypeById,
   KNOWN_TYPES,
   MAX_DIMENSIONS,
+  MAX_ENTRIES,
   parseShardName,
   shardName,
   type ValueType,
@@ -118,9 +119,11 @@ async function readHeader(source: ByteSource, index: number): Promise<Header> {
     throw cursor.invalid('general.alignment is a power of two', `it is ${String(alignment)}`);
   }
 
-  const tensors: TensorInfo[] = [];
+  const tensors = new Map<string, TensorInfo>();
   for (let i = 0; i < tensorCount; i++) {
-    tensors.push(await cursor.parse(() => readTensorInfo(cursor, i, index, alignment)));
+    const tensor = await cursor.parse(() => readTensorInfo(cursor, i, index, alignment));
+    if (tensors.has(tensor.name)) throw cursor.invalid('tensor names are unique', `"${tensor.name}" comes twice`);
+    tensors.set(tensor.name, tensor);
   }
   const dataStart = Math.ceil(cursor.position / alignment) * alignment;
   return {
@@ -128,7 +131,7 @@ async function readHeader(source: ByteSource, index: number): Promise<Header> {
     alignment,
     metadata,
     types,
-    tensors: tensors.map((tensor) => ({ ...tensor, offset: tensor.offset + dataStart })),
+    tensors: [...tensors.values()].map((tensor) => ({ ...tensor, offset: tensor.offset + dataStart })),
   };
 }
 
@@ -151,6 +154,12 @@ function readPreamble(cursor: HeaderCursor): { version: number; tensorCount: num
   // A tensor takes at least an empty name, a rank, a type and an offset; a value a key, a type and a byte.
   const tensorCount = cursor.count(24, 'the tensor list');
   const valueCount = cursor.count(13, 'the metadata');
+  if (tensorCount > MAX_ENTRIES || valueCount > MAX_ENTRIES) {
+    throw cursor.invalid(
+      `a GGUF header has at most ${MAX_ENTRIES} tensors and as many metadata keys`,
+      `it claims ${tensorCount} tensors and ${valueCount} keys`,
+    );
+  }
   return { version, tensorCount, valueCount };
 }
 

@@ -1,6 +1,7 @@
-/** Bytes already in memory, behind the face of a file. */
+/** Bytes in memory behind the faces of files: for tests, and for what was never on a disk. */
 import { TandemError } from '../errors.ts';
 import { checkRange } from './bytes.ts';
+import type { SinkFolder } from './sink.ts';
 import type { ByteSource, SourceFolder } from './source.ts';
 
 class MemorySource implements ByteSource {
@@ -44,6 +45,36 @@ export function memoryFolder(files: Readonly<Record<string, Uint8Array | string>
     },
     async list() {
       return [...entries.keys()].sort();
+    },
+  };
+}
+
+/** A folder that collects what is written to it; `files` has the closed ones. */
+export function memorySinkFolder(name = 'memory'): SinkFolder & { readonly files: Record<string, Uint8Array> } {
+  const files: Record<string, Uint8Array> = {};
+  return {
+    name,
+    files,
+    async create(file) {
+      let chunks: Uint8Array[] = [];
+      return {
+        name: file,
+        async write(bytes) {
+          chunks.push(bytes.slice());
+        },
+        async close() {
+          const all = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
+          let at = 0;
+          for (const chunk of chunks) {
+            all.set(chunk, at);
+            at += chunk.length;
+          }
+          files[file] = all;
+        },
+        async abort() {
+          chunks = [];
+        },
+      };
     },
   };
 }
