@@ -4,33 +4,10 @@
  */
 import type { FormatName } from '../formats/dtype.ts';
 import type { Batch } from '../program/batch.ts';
-import type { ActivationFormat, Attribute, KvLayout, Program, Step } from '../program/program.ts';
-import type { ElementType, Rows, Value, Weight } from '../program/tensor.ts';
+import type { ActivationFormat, KvLayout, Step } from '../program/program.ts';
+import type { OpRules } from '../program/rules.ts';
 
-export interface OperandRule {
-  readonly name: string;
-  readonly kind: 'value' | 'weight';
-  readonly optional?: boolean;
-}
-
-/** What a shape rule sees: operands resolved to their descriptions (views already applied to `columns`). */
-export interface ShapeContext {
-  readonly step: Step;
-  readonly program: Program;
-  readonly kv: KvLayout;
-  /** In operand order; null where absent. A view appears as a value with the view's columns. */
-  readonly values: readonly (Value | null)[];
-  readonly weights: readonly (Weight | null)[];
-  number(name: string): number;
-  text(name: string): string;
-  /** Throws PROGRAM_INVALID naming the step unless `condition` holds. */
-  expect(condition: boolean, rule: string): void;
-}
-export interface OutputShape {
-  readonly type: ElementType;
-  readonly rows: Rows;
-  readonly columns: number;
-}
+export type { AttributeRule, OperandRule, OutputShape, ShapeContext } from '../program/rules.ts';
 
 /** A dense matrix of a pass. i32 values are Int32Array. */
 export interface Matrix<Data = Float32Array> {
@@ -51,6 +28,7 @@ export interface WeightReader {
 
 /** The paged cache as the reference sees it. Values are already rounded to the cache's type. */
 export interface KvReader {
+  readonly layout: KvLayout;
   /** Stores one token's stream of one head: `values` has the stream's width. */
   write(pages: Int32Array, layer: number, stream: number, head: number, position: number, values: Float32Array): void;
   read(pages: Int32Array, layer: number, stream: number, head: number, position: number): Float32Array;
@@ -88,17 +66,17 @@ export interface Bound {
   readonly epsilonOut: number;
 }
 
-export interface Op {
-  readonly name: string;
-  readonly inputs: readonly OperandRule[];
-  /** Attribute name → example of its type and whether it may be absent. */
-  readonly attributes: Readonly<Record<string, { type: 'number' | 'boolean' | 'string' | 'numbers'; default?: Attribute }>>;
+export interface Op extends OpRules {
   readonly bound: Bound;
-  shape(context: ShapeContext): OutputShape[];
+  /**
+   * Which matrices of its 3-D weights a step reads, from the integers of operand `operand`; absent: all of them. So the
+   * reference need not hold the experts nobody chose.
+   */
+  readonly chosenBy?: number;
   reference(context: ReferenceContext): void;
 }
 
-/** Identity with a check of the name's grammar; kept as the one way to declare an op. */
+/** The one way to declare an op. Names are lower-case words joined by `-`, as in docs/reference/ops.md. */
 export function defineOp(op: Op): Op {
   return op;
 }

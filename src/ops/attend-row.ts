@@ -1,0 +1,43 @@
+/**
+ * The inside of both attentions: one query row of one head over the positions it may see.
+ *
+ * Error of y = Σ pₜ·vₜ where the scores are known up to ε·Aₜ: every pₜ is off by pₜ·(Aₜ + Σ p·A), so y is off by
+ * ε·Σ pₜ·|vₜ|·(1 + Aₜ + Σ p·A); that sum is the magnitude.
+ */
+import { softmax } from './math.ts';
+
+export interface AttendedRow {
+  /** Scores of the visible positions; overwritten by their softmax. */
+  readonly scores: Float64Array;
+  /** Aₜ: scale of each score's own error; undefined where magnitudes are not asked. */
+  readonly scoreMagnitudes?: Float64Array;
+  /** How many positions are visible. */
+  readonly visible: number;
+  /** [positions, width]. */
+  readonly values: Float64Array | Float32Array;
+  /** Σ|a·b| of each value where it is itself a product; else |v| counts. */
+  readonly valueMagnitudes?: Float64Array;
+  readonly width: number;
+}
+
+/** Writes y[at … at+width) and its magnitude. */
+export function attendRow(row: AttendedRow, y: Float32Array, magnitude: Float32Array | undefined, at: number): void {
+  const { scores, scoreMagnitudes, visible, values, valueMagnitudes, width } = row;
+  softmax(scores, visible);
+  const sums = new Float64Array(width);
+  for (let t = 0; t < visible; t++)
+    for (let i = 0; i < width; i++) sums[i] += scores[t] * values[t * width + i];
+  y.set(sums, at);
+  if (!magnitude || !scoreMagnitudes) return;
+  let mean = 0;
+  for (let t = 0; t < visible; t++) mean += scores[t] * scoreMagnitudes[t];
+  sums.fill(0);
+  for (let t = 0; t < visible; t++) {
+    const share = scores[t] * (1 + scoreMagnitudes[t] + mean);
+    for (let i = 0; i < width; i++) {
+      const at = t * width + i;
+      sums[i] += share * (valueMagnitudes ? valueMagnitudes[at] : Math.abs(values[at]));
+    }
+  }
+  magnitude.set(sums, at);
+}

@@ -1,0 +1,110 @@
+/**
+ * experts: the routed feed-forward of a mixture of experts. Row t, its j-th expert e = ids[t, j]:
+ *
+ *     h = silu(gate_e·x) · (up_e·x)        y = Σⱼ weights[t, j] · down_e·h          −1 stands for no expert
+ *
+ * x is rounded to `placement.activation`, h (stored as f32) to `placement.middle`.
+ */
+import { roundActivations, roundedError } from './activation.ts';
+import { ARITHMETIC } from './bound.ts';
+import { dot, dotMagnitude, silu, siluSlope } from './math.ts';
+import { defineOp } from './op.ts';
+import { expectShape, floats, integers, output, weight } from './shapes.ts';
+
+export const experts = defineOp({
+  name: 'experts',
+  inputs: [
+    { name: 'x', kind: 'value' },
+    { name: 'ids', kind: 'value' },
+    { name: 'weights', kind: 'value' },
+    { name: 'gate', kind: 'weight' },
+    { name: 'up', kind: 'weight' },
+    { name: 'down', kind: 'weight' },
+  ],
+  attributes: { activation: { type: 'string' } },
+  chosenBy: 1,
+  // The magnitude carries the error of h too: of both products through the slope of silu, and a whole step of the
+  // format of `middle` where one step of f32 can flip a code (roundedError).
+  bound: ARITHMETIC,
+  shape(context) {
+    const x = floats(context, 0, 'x');
+    const ids = integers(context, 1, 'ids');
+    const weights = floats(context, 2, 'weights');
+    context.expect(
+      ids.rows === x.rows && weights.rows === x.rows && ids.columns === weights.columns,
+      'experts has as many ids and weights as one another, for every row of x',
+    );
+    const gate = weight(context, 3, 'gate', 3);
+    const [count, ffn, hidden] = gate.shape;
+    expectShape(context, gate, 'gate', [count, ffn, x.columns]);
+    expectShape(context, weight(context, 4, 'up', 3), 'up', [count, ffn, hidden]);
+    expectShape(context, weight(context, 5, 'down', 3), 'down', [count, hidden, ffn]);
+    context.expect(context.text('activation') === 'silu', 'the activation of experts is silu');
+    return [output(x, x.columns)];
+  },
+  reference(context) {
+    const x = roundActivations(context.activation, context.matrix(0));
+    const ids = context.integers(1);
+    const weights = context.matrix(2);
+    const gate = context.weight(3);
+    const up = context.weight(4);
+    const down = context.weight(5);
+    const y = context.output(0);
+    const magnitude = context.magnitude(0);
+    const [, ffn, hidden] = gate.shape;
+    const sums = new Float64Array(y.data.length);
+    const sizes = magnitude && new Float64Array(y.data.length);
+    const { c, epsilonAccumulate } = ARITHMETIC;
+
+    for (const [expert, visits] of visitsByExpert(ids.data)) {
+      // First half: h of every row that visits this expert, each weight row decoded once.
+      const h = new Float32Array(visits.length * ffn);
+      const hError = magnitude && new Float64Array(visits.length * ffn);
+      for (let f = 0; f < ffn; f++) {
+        const gateRow = gate.row(expert * ffn + f).slice();
+        const upRow = up.row(expert * ffn + f);
+        visits.forEach((visit, v) => {
+          const start = Math.floor(visit / ids.columns) * hidden;
+          const g = dot(x.data, start, gateRow, 0, hidden);
+          const u = dot(x.data, start, upRow, 0, hidden);
+          h[v * ffn + f] = silu(g) * u;
+          if (!hError) return;
+          const gError = dotMagnitude(x.data, start, gateRow, 0, hidden) * siluSlope(g) * Math.abs(u);
+          const uError = dotMagnitude(x.data, start, upRow, 0, hidden) * Math.abs(silu(g));
+          hError[v * ffn + f] = epsilonAccumulate * (gError + uError + Math.abs(silu(g) * u));
+        });
+      }
+      // Second half: the rounded h through down, weighted.
+      const rounded = roundActivations(context.middle, { rows: visits.length, columns: ffn, data: h });
+      const roundedErrors = hError && roundedError(context.middle, h, hError, c);
+      for (let n = 0; n < hidden; n++) {
+        const row = down.row(expert * hidden + n);
+        visits.forEach((visit, v) => {
+          const at = Math.floor(visit / ids.columns) * hidden + n;
+          sums[at] += weights.data[visit] * dot(rounded.data, v * ffn, row, 0, ffn);
+          if (!sizes || !roundedErrors) return;
+          let error = epsilonAccumulate * dotMagnitude(rounded.data, v * ffn, row, 0, ffn);
+          for (let f = 0; f < ffn; f++) error += roundedErrors[v * ffn + f] * Math.abs(row[f]);
+          sizes[at] += (Math.abs(weights.data[visit]) * error) / epsilonAccumulate;
+        });
+      }
+    }
+    y.data.set(sums);
+    if (sizes) magnitude.set(sizes);
+  },
+});
+
+/**
+ * Expert → indices into ids of the places that name it. In f64 the order of the sum does not show, so experts go in
+ * ascending order here whatever the batch; native, in f32, sums in the order of j.
+ */
+function visitsByExpert(ids: Int32Array): [number, number[]][] {
+  const visits = new Map<number, number[]>();
+  ids.forEach((id, place) => {
+    if (id < 0) return;
+    const places = visits.get(id);
+    if (places) places.push(place);
+    else visits.set(id, [place]);
+  });
+  return [...visits].sort(([a], [b]) => a - b);
+}
