@@ -1,0 +1,310 @@
+/**
+ * Which rows the next pass computes: continuous batching, chunked prefill, preemption when pages run out.
+ * Pure and synchronous: `next()` plans one pass, `commit` or `fail` ends it; the engine loop runs it in between.
+ *
+ *     waiting ──admit──▶ running ──commit──▶ done
+ *        ▲                  │ pages run out: the youngest is preempted, its pages are released,
+ *        └──────────────────┘ its tokens (prompt and drawn) are computed again later
+ *
+ * Promises: no page has two writers; none is lost; the oldest sequence always gets on; between sequences the one that
+ * waited longest for rows comes first; decode rows go before prefill rows, and an eighth of the rows stays for prefill.
+ */
+import { TandemError } from '../errors.ts';
+import type { PassResult } from '../program/batch.ts';
+import { PAGE_TOKENS } from '../program/program.ts';
+import { assemble, type Choice, type Plan, type Work } from './batch.ts';
+import type { ChunkSize } from './chunk-size.ts';
+import { type PagePool, pagesFor } from './kv-cache.ts';
+import type { Sequence } from './sequence.ts';
+
+export interface SchedulerOptions {
+  readonly pool: PagePool;
+  /** Most rows of a pass, ≥ 2. */
+  readonly maxRows: number;
+  /** Most output rows of a pass, ≥ 2. */
+  readonly maxOutputs: number;
+  /** Most sequences that run at once, [1, 4096]. */
+  readonly maxSequences: number;
+  readonly chunk: ChunkSize;
+}
+
+/** What a pass did for one sequence. */
+export type Outcome = { readonly sequence: Sequence } & (
+  | { readonly kind: 'prefill' }
+  | {
+      readonly kind: 'token';
+      readonly token: number;
+      readonly logprob: number;
+      readonly top: { readonly tokens: Int32Array; readonly logprobs: Float32Array };
+    }
+  | { readonly kind: 'logits'; readonly position: number; readonly data: Float32Array }
+  | { readonly kind: 'failed'; readonly error: TandemError }
+);
+
+export interface SchedulerStats {
+  running: number;
+  waiting: number;
+  freePages: number;
+  totalPages: number;
+  preemptions: number;
+  passes: number;
+  /** Rows computed, recomputed ones included. */
+  rows: number;
+  chunkRows: number;
+}
+
+export class Scheduler {
+  readonly #options: SchedulerOptions;
+  readonly #pool: PagePool;
+  /** Oldest first, both. */
+  readonly #waiting: Sequence[] = [];
+  readonly #running: Sequence[] = [];
+  readonly #slots: number[] = [];
+  /** Removed while their pass was in flight: pages and slot are kept until it ends. */
+  readonly #leaving = new Set<Sequence>();
+  #inFlight: Plan | undefined;
+  #arrivals = 0;
+  #passes = 0;
+  #rows = 0;
+  #preemptions = 0;
+
+  constructor(options: SchedulerOptions) {
+    this.#options = options;
+    this.#pool = options.pool;
+    const check = (field: 'maxRows' | 'maxOutputs' | 'maxSequences', low: number, high: number) => {
+      const value = options[field];
+      if (!Number.isInteger(value) || value < low || value > high)
+        throw new TandemError('REQUEST_INVALID', {
+          room: 'engine',
+          rule: `${field} is an integer in [${low}, ${high}]`,
+          given: `got ${value}`,
+        });
+    };
+    check('maxRows', 2, 1 << 20);
+    check('maxOutputs', 2, 1 << 20);
+    check('maxSequences', 1, 4096);
+    for (let slot = options.maxSequences - 1; slot >= 0; slot--) this.#slots.push(slot);
+  }
+
+  get stats(): SchedulerStats {
+    return {
+      running: this.#running.length,
+      waiting: this.#waiting.length,
+      freePages: this.#pool.free,
+      totalPages: this.#pool.total,
+      preemptions: this.#preemptions,
+      passes: this.#passes,
+      rows: this.#rows,
+      chunkRows: this.#options.chunk.rows,
+    };
+  }
+
+  /** Queues a new sequence. CONTEXT_OVERFLOW when all pages together could not hold it. */
+  add(sequence: Sequence): void {
+    const needed = pagesFor(sequence.maxComputed);
+    if (needed > this.#pool.total)
+      throw new TandemError('CONTEXT_OVERFLOW', {
+        room: 'engine',
+        rule: 'a sequence fits the KV cache when nothing else runs',
+        given: `${sequence.maxComputed} tokens need ${needed} pages of ${PAGE_TOKENS}, there are ${this.#pool.total}`,
+        fix: 'shorten the prompt, lower maxTokens, or load with a larger KV budget',
+      });
+    sequence.order = this.#arrivals++;
+    sequence.state = 'waiting';
+    this.#waiting.push(sequence);
+  }
+
+  /**
+   * Takes a sequence out, whatever it is doing. True when its rows are in the pass in flight: then its pages stay
+   * until that pass ends, and the caller should cancel `sequence.slot` to end them sooner.
+   */
+  remove(sequence: Sequence): boolean {
+    if (sequence.state === 'waiting') {
+      take(this.#waiting, sequence);
+      sequence.state = 'done';
+    } else if (sequence.state === 'running') {
+      if (this.#inFlight?.work.some((work) => work.sequence === sequence)) {
+        this.#leaving.add(sequence);
+        return true;
+      }
+      this.#retire(sequence);
+    }
+    return false;
+  }
+
+  /** The next pass, or undefined when there is nothing to do. */
+  next(): Plan | undefined {
+    if (this.#inFlight)
+      throw new TandemError('REQUEST_INVALID', { room: 'engine', rule: 'one pass is in flight at a time' });
+    this.#admit();
+    if (this.#running.length === 0) return undefined;
+    const pass = ++this.#passes;
+    // The oldest sequence can take pages from all others, so a round without it in it stalls at worst.
+    const stalled = new Set<Sequence>();
+    let chosen: Choice[] = [];
+    while (chosen.length === 0) chosen = this.#reserve(this.#choose(stalled), stalled);
+    for (const sequence of stalled) sequence.lastPass = pass;
+    for (const { sequence } of chosen) sequence.lastPass = pass;
+    return (this.#inFlight = assemble(chosen));
+  }
+
+  /** Takes over the result of the pass in flight. */
+  commit(plan: Plan, result: PassResult): Outcome[] {
+    this.#end(plan);
+    this.#rows += plan.batch.tokens.length;
+    this.#options.chunk.measured(plan.prefillRows, result.milliseconds);
+    const outcomes: Outcome[] = [];
+    for (const work of plan.work) {
+      const { sequence } = work;
+      if (this.#leaving.delete(sequence)) {
+        this.#retire(sequence);
+        continue;
+      }
+      const outcome = advance(work, result);
+      outcomes.push(outcome);
+      if (sequence.finish !== undefined || outcome.kind === 'failed') this.#retire(sequence);
+    }
+    return outcomes;
+  }
+
+  /** The pass in flight failed: its sequences end here and are returned; all others go on. */
+  fail(plan: Plan): Sequence[] {
+    this.#end(plan);
+    const failed: Sequence[] = [];
+    for (const { sequence } of plan.work) {
+      if (!this.#leaving.delete(sequence)) failed.push(sequence);
+      this.#retire(sequence);
+    }
+    return failed;
+  }
+
+  /** Throws unless every page has the owners it should have. For tests. */
+  check(): void {
+    this.#pool.check([...this.#running, ...this.#waiting].map((sequence) => sequence.pages));
+  }
+
+  #end(plan: Plan): void {
+    if (this.#inFlight !== plan)
+      throw new TandemError('REQUEST_INVALID', {
+        room: 'engine',
+        rule: 'a pass ends once, with the plan it began with',
+      });
+    this.#inFlight = undefined;
+  }
+
+  /**
+   * Oldest first, never around one that does not fit. A sequence gets the pages of all its known tokens at once, so a
+   * prefill once begun is not short of pages; beside others one page for each of them stays free, else the newcomer
+   * would be preempted within 64 tokens.
+   */
+  #admit(): void {
+    while (this.#waiting.length > 0 && this.#running.length < this.#options.maxSequences && this.#slots.length > 0) {
+      const sequence = this.#waiting[0];
+      const needed = pagesFor(sequence.length);
+      if (this.#pool.free < needed + this.#running.length) return;
+      this.#waiting.shift();
+      for (let i = 0; i < needed; i++) sequence.addPage(this.#pool.allocate());
+      sequence.slot = this.#slots.pop()!;
+      sequence.state = 'running';
+      sequence.lastPass = this.#passes;
+      insertByOrder(this.#running, sequence);
+    }
+  }
+
+  /** Rows for each sequence by the limits of a pass alone; pages are not looked at. */
+  #choose(stalled: ReadonlySet<Sequence>): Choice[] {
+    const { maxRows, maxOutputs, chunk } = this.#options;
+    const ready = this.#running
+      .filter((sequence) => !stalled.has(sequence))
+      .sort((a, b) => a.lastPass - b.lastPass || a.order - b.order);
+    const decoding = ready.filter((sequence) => sequence.pendingLen === 1);
+    const prefilling = ready.filter((sequence) => sequence.pendingLen > 1);
+    const kept = prefilling.length > 0 ? { rows: Math.max(1, maxRows >> 3), outputs: 1 } : { rows: 0, outputs: 0 };
+    const choices: Choice[] = decoding
+      .slice(0, Math.min(maxRows - kept.rows, maxOutputs - kept.outputs))
+      .map((sequence) => ({ sequence, rows: 1 }));
+    let rowsLeft = Math.min(maxRows - choices.length, chunk.rows);
+    let outputsLeft = maxOutputs - choices.length;
+    for (const sequence of prefilling) {
+      const silent = Math.max(0, sequence.outputFrom - sequence.computedLen);
+      const rows = Math.min(rowsLeft, sequence.pendingLen, silent + outputsLeft);
+      if (rows === 0) continue;
+      choices.push({ sequence, rows });
+      rowsLeft -= rows;
+      outputsLeft -= sequence.outputsFor(rows);
+    }
+    return choices;
+  }
+
+  /** Gives pages to the choices, oldest first; younger sequences are preempted for older ones, never the reverse. */
+  #reserve(choices: readonly Choice[], stalled: Set<Sequence>): Choice[] {
+    const byAge = [...choices].sort((a, b) => a.sequence.order - b.sequence.order);
+    for (const { sequence, rows } of byAge) {
+      if (sequence.state !== 'running') continue;
+      const needed = pagesFor(sequence.computedLen + rows) - sequence.pages.length;
+      while (this.#pool.free < needed) {
+        const youngest = this.#running[this.#running.length - 1];
+        if (youngest === sequence) break;
+        this.#preempt(youngest);
+      }
+      if (this.#pool.free < needed) stalled.add(sequence);
+      else for (let i = 0; i < needed; i++) sequence.addPage(this.#pool.allocate());
+    }
+    return choices.filter(({ sequence }) => sequence.state === 'running' && !stalled.has(sequence));
+  }
+
+  #preempt(sequence: Sequence): void {
+    this.#retire(sequence);
+    sequence.state = 'waiting';
+    sequence.preemptions++;
+    this.#preemptions++;
+    insertByOrder(this.#waiting, sequence);
+  }
+
+  /** Ends running: pages and slot go back. */
+  #retire(sequence: Sequence): void {
+    take(this.#running, sequence);
+    for (const page of sequence.takePages()) this.#pool.release(page);
+    this.#slots.push(sequence.slot);
+    sequence.slot = -1;
+    sequence.state = 'done';
+  }
+}
+
+/** Applies a pass to one sequence. */
+function advance({ sequence, rows, firstOutput, outputs }: Work, result: PassResult): Outcome {
+  sequence.computedLen += rows;
+  if (outputs === 0) return { sequence, kind: 'prefill' };
+  if (sequence.sampler === null) {
+    const columns = result.logits!.length / result.tokens.length;
+    const position = sequence.computedLen - outputs;
+    sequence.delivered(sequence.computedLen);
+    const data = result.logits!.subarray(firstOutput * columns, (firstOutput + outputs) * columns);
+    return { sequence, kind: 'logits', position, data };
+  }
+  const token = result.tokens[firstOutput];
+  if (token < 0)
+    return {
+      sequence,
+      kind: 'failed',
+      error: new TandemError('NATIVE_FAILED', {
+        room: 'engine',
+        rule: 'every live sequence draws a token',
+        given: `none at position ${sequence.length}: the logits hold no finite number`,
+        fix: 'check the weights (`tandem compare` names the first step that goes wrong)',
+      }),
+    };
+  sequence.append(token);
+  return { sequence, kind: 'token', token, logprob: result.logprobs[firstOutput], top: result.top[firstOutput] };
+}
+
+function take(list: Sequence[], sequence: Sequence): void {
+  const index = list.indexOf(sequence);
+  if (index >= 0) list.splice(index, 1);
+}
+
+function insertByOrder(list: Sequence[], sequence: Sequence): void {
+  let at = list.length;
+  while (at > 0 && list[at - 1].order > sequence.order) at--;
+  list.splice(at, 0, sequence);
+}
