@@ -10,6 +10,7 @@ import { type GgufValue, metadataArray, typedMetadata } from './gguf-encode.ts';
 import { parseShardName, shardName } from './gguf-types.ts';
 import { type GgufContent, type GgufTensor, writeGguf } from './gguf-writer.ts';
 import { memoryFolder, memorySinkFolder } from './memory-source.ts';
+import type { ByteSource } from './source.ts';
 
 const EVERY_TYPE = new Map<string, GgufValue>([
   ['a.u8', { type: 'u8', value: 255 }],
@@ -246,6 +247,41 @@ describe('writer and reader', () => {
     };
     await openGguf(counting, 'm.gguf');
     expect(read).toBeLessThanOrEqual(1 << 20);
+  });
+});
+
+describe('a file of four terabytes', () => {
+  it('has its tensors beyond 32 bits', async () => {
+    const head = header(2)
+      .text('v')
+      .u32(1)
+      .u64(8)
+      .u32(0)
+      .u64(0)
+      .text('w')
+      .u32(2)
+      .u64(32, 2n ** 35n)
+      .u32(8)
+      .u64(2n ** 41n)
+      .pad(192);
+    const reads: number[][] = [];
+    const source: ByteSource = {
+      name: 'm.gguf',
+      size: 2 ** 42,
+      async read(start, end) {
+        reads.push([start, end]);
+        const bytes = new Uint8Array(end - start);
+        if (start < head.length) bytes.set(head.subarray(start, end));
+        return bytes;
+      },
+      async close() {},
+    };
+    const checkpoint = await openGguf({ name: 'disk', open: async () => source, list: async () => [] }, 'm.gguf');
+    const { offset, bytes } = checkpoint.tensors.get('w')!;
+    expect(offset - checkpoint.tensors.get('v')!.offset).toBe(2 ** 41);
+    expect(bytes).toBe(2 ** 35 * 34);
+    await checkpoint.readTensor('w', 2 ** 34, 2 ** 34 + 1);
+    expect(reads.at(-1)).toEqual([offset + 2 ** 34 * 34, offset + 2 ** 34 * 34 + 34]);
   });
 });
 

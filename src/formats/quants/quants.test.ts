@@ -268,26 +268,23 @@ describe('encoding', () => {
     ]).toEqual([0x00, 0xbc]);
   });
 
+  // q8_0: half a step. q4_0 has eight steps down and seven up, so the far end may be a whole step off.
   it.each([
     ['q8_0', 1 / 254],
-    ['q4_0', 1 / 15],
-  ] as const)('%s stays within half a step of every value', (name, step) => {
+    ['q4_0', 1 / 8],
+  ] as const)('%s stays near every value', (name, step) => {
     fc.assert(
       fc.property(
         fc.array(fc.float({ noNaN: true, min: -100, max: 100 }), { minLength: 32, maxLength: 32 }),
         (numbers) => {
-          const values = Float32Array.from(numbers);
           const largest = Math.max(...numbers.map(Math.abs));
-          fc.pre(largest > 1e-3);
-          const decoded = decode(name, encode(name, values), 32);
-          // q4_0 has eight steps down and seven up: the far end is a whole step off.
-          const bound = name === 'q4_0' ? largest / 8 : largest * step;
-          for (const [i, value] of values.entries()) {
-            expect(Math.abs(decoded[i] - value)).toBeLessThanOrEqual(bound * 1.01 + 2 ** -18);
-          }
+          const decoded = decode(name, encode(name, Float32Array.from(numbers)), 32);
+          // The scale is rounded to a half: by 2^-11 of itself, by 2^-25 where it is subnormal.
+          const bound = largest * (step + 2 ** -11) + 127 * 2 ** -25;
+          for (const [i, value] of numbers.entries()) expect(Math.abs(decoded[i] - value)).toBeLessThanOrEqual(bound);
         },
       ),
-      { numRuns: 300 },
+      { numRuns: 500 },
     );
   });
 
