@@ -34,3 +34,14 @@ export function decodeText(bytes: Uint8Array, start: number, end: number): strin
   }
   return text;
 }
+
+/**
+ * What to do about a file that starts with `head` and is not what it should be. A clone without Git LFS leaves small
+ * text files in place of the weights, which is worth saying.
+ */
+export function refetchHint(head: Uint8Array): string {
+  const isPointer = decodeText(head, 0, Math.min(8, head.length)) === 'version ';
+  return isPointer
+    ? 'it looks like a Git LFS pointer, not the model; run `git lfs pull` in its folder'
+    : 'the file is damaged or of another kind; fetch it again';
+}

@@ -110,26 +110,29 @@ export function fileFolder(path: string): SourceFolder {
   };
 }
 
-const REASONS: Readonly<Record<string, string>> = {
-  ENOENT: 'there is no such file or folder',
-  ENOTDIR: 'part of the path is no folder',
-  EISDIR: 'it is a folder',
-  EACCES: 'permission denied',
-  EPERM: 'permission denied',
-  EROFS: 'the file system is read-only',
-  ENOSPC: 'the disk is full',
-  EDQUOT: 'the disk quota is used up',
-  EFBIG: 'the file system does not hold files that large',
-  EMFILE: 'too many files are open (raise `ulimit -n`)',
+/** System error → what it means and what to do. */
+const REASONS: Readonly<Record<string, readonly [given: string, fix: string]>> = {
+  ENOENT: ['there is no such file or folder', 'check the path'],
+  ENOTDIR: ['part of the path is no folder', 'check the path'],
+  EISDIR: ['it is a folder', 'name a file in it'],
+  EACCES: ['permission denied', 'check the permissions, or choose another place'],
+  EPERM: ['permission denied', 'check the permissions, or choose another place'],
+  EROFS: ['the file system is read-only', 'choose another folder'],
+  ENOSPC: ['the disk is full', 'free space, or choose another folder'],
+  EDQUOT: ['the disk quota is used up', 'free space, or choose another folder'],
+  EFBIG: ['the file system does not hold files that large', 'choose another folder, or write a split set'],
+  EMFILE: ['too many files are open', 'raise the limit with `ulimit -n`'],
 };
 
 /** The one error for a failed system call on `path`. */
 export function fileError(verb: string, path: string, cause: unknown): TandemError {
   const code = (cause as NodeJS.ErrnoException | undefined)?.code ?? '';
+  const [given, fix] = REASONS[code] ?? [cause instanceof Error ? cause.message : String(cause), undefined];
   return new TandemError(code === 'ENOENT' || code === 'ENOTDIR' ? 'FILE_NOT_FOUND' : 'FILE_IO', {
     room: 'formats',
     rule: `cannot ${verb} ${path}`,
-    given: REASONS[code] ?? (cause instanceof Error ? cause.message : String(cause)),
+    given,
+    fix,
     cause,
   });
 }

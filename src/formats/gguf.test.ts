@@ -250,6 +250,24 @@ describe('writer and reader', () => {
   });
 });
 
+/** A source that claims `size` bytes, zeros after `head`; `reads` collects the ranges asked for. */
+function vast(head: Uint8Array, size: number, reads: number[][]): ByteSource {
+  return {
+    name: 'm.gguf',
+    size,
+    async read(start, end) {
+      reads.push([start, end]);
+      const bytes = new Uint8Array(end - start);
+      if (start < head.length) bytes.set(head.subarray(start, end));
+      return bytes;
+    },
+    async close() {},
+  };
+}
+
+const openVast = (source: ByteSource) =>
+  openGguf({ name: 'disk', open: async () => source, list: async () => [] }, 'm.gguf');
+
 describe('a file of four terabytes', () => {
   it('has its tensors beyond 32 bits', async () => {
     const head = header(2)
@@ -265,23 +283,37 @@ describe('a file of four terabytes', () => {
       .u64(2n ** 41n)
       .pad(192);
     const reads: number[][] = [];
-    const source: ByteSource = {
-      name: 'm.gguf',
-      size: 2 ** 42,
-      async read(start, end) {
-        reads.push([start, end]);
-        const bytes = new Uint8Array(end - start);
-        if (start < head.length) bytes.set(head.subarray(start, end));
-        return bytes;
-      },
-      async close() {},
-    };
-    const checkpoint = await openGguf({ name: 'disk', open: async () => source, list: async () => [] }, 'm.gguf');
+    const checkpoint = await openVast(vast(head, 2 ** 42, reads));
     const { offset, bytes } = checkpoint.tensors.get('w')!;
     expect(offset - checkpoint.tensors.get('v')!.offset).toBe(2 ** 41);
     expect(bytes).toBe(2 ** 35 * 34);
     await checkpoint.readTensor('w', 2 ** 34, 2 ** 34 + 1);
     expect(reads.at(-1)).toEqual([offset + 2 ** 34 * 34, offset + 2 ** 34 * 34 + 34]);
+  });
+
+  it.each([
+    ['three million tensors', header(3_000_000)],
+    ['three million keys', header(0, 3_000_000)],
+    ['a key of a gigabyte', header(0, 1).u64(2n ** 30n)],
+    [
+      'an array of a gigabyte',
+      header(0, 1)
+        .text('k')
+        .u32(9, 0)
+        .u64(2n ** 30n),
+    ],
+    [
+      'a billion strings',
+      header(0, 1)
+        .text('k')
+        .u32(9, 8)
+        .u64(2n ** 30n),
+    ],
+  ])('with %s in its header is refused for the price of a window', async (_, raw) => {
+    const reads: number[][] = [];
+    const error = await openVast(vast(raw.pad(0), 2 ** 42, reads)).catch((error: unknown) => error);
+    expect(error).toMatchObject({ name: 'TandemError', code: 'FORMAT_INVALID' });
+    expect(Math.max(...reads.map(([, end]) => end))).toBeLessThanOrEqual(2 ** 27);
   });
 });
 

@@ -7,6 +7,7 @@
  * A file is refused at the first broken rule, with FORMAT_INVALID, or FORMAT_UNSUPPORTED where it is valid but unknown.
  */
 import { TandemError } from '../errors.ts';
+import { refetchHint } from './bytes.ts';
 import type { Checkpoint, MetadataValue, TensorInfo } from './checkpoint.ts';
 import { readType, readValue } from './gguf-metadata.ts';
 import {
@@ -139,7 +140,8 @@ function readPreamble(cursor: HeaderCursor): { version: number; tensorCount: num
   const magic = cursor.u32('the magic');
   if (magic !== GGUF_MAGIC) {
     const found = [0, 8, 16, 24].map((shift) => ((magic >>> shift) & 255).toString(16).padStart(2, '0')).join(' ');
-    throw cursor.invalid('a GGUF file starts with the bytes 47 47 55 46', `it starts with ${found}`);
+    const fix = refetchHint(cursor.copy(0, 8));
+    throw cursor.invalid('a GGUF file starts with the bytes 47 47 55 46', `it starts with ${found}`, fix);
   }
   const version = cursor.u32('the version');
   if (!GGUF_VERSIONS.includes(version)) {

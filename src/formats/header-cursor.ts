@@ -14,7 +14,7 @@ import type { ByteSource } from './source.ts';
 
 const FIRST_WINDOW = 1 << 20;
 /** No real header comes near; a corrupt length must not make us read a disk full of weights. */
-const HEADER_LIMIT = 1 << 28;
+const HEADER_LIMIT = 1 << 27;
 
 /** Thrown inside an entry that needs bytes up to `end`; never leaves `parse`. */
 class WindowTooSmall {

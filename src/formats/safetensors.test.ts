@@ -65,6 +65,11 @@ describe('a safetensors header', () => {
     expect(error.message).toMatch(/BF16.*"w" has dtype toString/);
   });
 
+  it('tells a Git LFS pointer from a model', async () => {
+    const pointer = new TextEncoder().encode('version https://git-lfs.github.com/spec/v1');
+    await expect(readSafetensors(memorySource(pointer), 0)).rejects.toThrow('git lfs pull');
+  });
+
   it('is missing in a file of seven bytes', async () => {
     const reading = readSafetensors(memorySource(new Uint8Array(7)), 0);
     await expect(reading).rejects.toMatchObject({ code: 'FORMAT_INVALID' });

@@ -6,6 +6,7 @@
  * Offsets count from the end of the header. Refuses what contradicts itself with FORMAT_INVALID.
  */
 import { TandemError } from '../errors.ts';
+import { refetchHint } from './bytes.ts';
 import type { TensorInfo } from './checkpoint.ts';
 import { duplicateKey } from './json-keys.ts';
 import type { ByteSource } from './source.ts';
@@ -58,6 +59,7 @@ async function readHeaderText(source: ByteSource): Promise<{ text: string; bytes
       source,
       `a safetensors header lies within the file and has at most ${HEADER_LIMIT} bytes`,
       `it claims ${bytes} bytes in a file of ${source.size}`,
+      refetchHint(first),
     );
   }
   return { text: new TextDecoder('utf-8', { ignoreBOM: true }).decode(await source.read(8, 8 + bytes)), bytes };
@@ -115,11 +117,11 @@ export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-function invalid(source: ByteSource, rule: string, given: string): TandemError {
-  return new TandemError('FORMAT_INVALID', {
-    room: 'formats',
-    rule,
-    given: `${source.name}: ${given}`,
-    fix: 'the file is truncated or damaged; fetch it again',
-  });
+function invalid(
+  source: ByteSource,
+  rule: string,
+  given: string,
+  fix = 'the file is truncated or damaged; fetch it again',
+): TandemError {
+  return new TandemError('FORMAT_INVALID', { room: 'formats', rule, given: `${source.name}: ${given}`, fix });
 }

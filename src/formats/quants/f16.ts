@@ -12,7 +12,8 @@ export const f16: QuantFormat = {
     checkRow(f16, source.length, out.length);
     // Bits, not numbers: a NaN keeps its payload.
     const bits = new Uint32Array(out.buffer, out.byteOffset, out.length);
-    for (let i = 0; i < bits.length; i++) bits[i] = F16_BITS[source[2 * i] | (source[2 * i + 1] << 8)];
+    const table = F16_BITS;
+    for (let i = 0; i < bits.length; i++) bits[i] = table[source[2 * i] | (source[2 * i + 1] << 8)];
   },
   encodeRow(values, out) {
     checkRow(f16, out.length, values.length);

@@ -26,6 +26,7 @@ export const f8E4m3: QuantFormat = {
         given: scales === undefined ? 'no scales' : `${scales.length} scales`,
       });
     }
-    for (let i = 0; i < out.length; i++) out[i] = E4M3_VALUES[source[i]] * scales[(i / COLUMNS) | 0];
+    const values = E4M3_VALUES;
+    for (let i = 0; i < out.length; i++) out[i] = values[source[i]] * scales[(i / COLUMNS) | 0];
   },
 };

@@ -14,11 +14,12 @@ export const iq4Nl = blockFormat({
   blockBytes: 18,
   ggml: { id: 20, name: 'IQ4_NL' },
   decodeBlock(source, offset, out, at) {
+    const levels = IQ4_LEVELS;
     const d = readF16(source, offset);
     for (let i = 0; i < 16; i++) {
       const pair = source[offset + 2 + i];
-      out[at + i] = d * IQ4_LEVELS[pair & 15];
-      out[at + 16 + i] = d * IQ4_LEVELS[pair >> 4];
+      out[at + i] = d * levels[pair & 15];
+      out[at + 16 + i] = d * levels[pair >> 4];
     }
   },
 });

@@ -15,6 +15,7 @@ export const iq4Xs = blockFormat({
   blockBytes: 136,
   ggml: { id: 23, name: 'IQ4_XS' },
   decodeBlock(source, offset, out, at) {
+    const levels = IQ4_LEVELS;
     const d = readF16(source, offset);
     const highScales = source[offset + 2] | (source[offset + 3] << 8);
     for (let s = 0; s < 8; s++) {
@@ -23,8 +24,8 @@ export const iq4Xs = blockFormat({
       const codes = offset + 8 + 16 * s;
       const to = at + 32 * s;
       for (let i = 0; i < 16; i++) {
-        out[to + i] = scale * IQ4_LEVELS[source[codes + i] & 15];
-        out[to + 16 + i] = scale * IQ4_LEVELS[source[codes + i] >> 4];
+        out[to + i] = scale * levels[source[codes + i] & 15];
+        out[to + 16 + i] = scale * levels[source[codes + i] >> 4];
       }
     }
   },
