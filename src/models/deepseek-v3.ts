@@ -109,8 +109,7 @@ function queries(graph: Graph, x: Tensor, config: DeepseekV3Config): Tensor {
 
 /** kv_b whole, or the halves that newer GGUF files hold (files with all three keep the whole one's precision). */
 function keyValueUp(graph: Graph, { heads, nope, value, latent }: DeepseekV3Config) {
-  const split =
-    !graph.weights.has(graph.path('self_attn.kv_b_proj.weight')) && graph.weights.checkpoint.kind === 'gguf';
+  const split = !graph.weights.has(graph.path('self_attn.kv_b_proj.weight')) && graph.weights.kind === 'gguf';
   if (!split) return [graph.weight('self_attn.kv_b_proj', [heads * (nope + value), latent])] as const;
   const k = graph.weight('self_attn.k_b_proj', [heads, latent, nope]);
   return [k, graph.weight('self_attn.v_b_proj', [heads, value, latent])] as const;

@@ -40,7 +40,7 @@ const LAYER: Readonly<Record<string, string>> = {
 };
 
 /** `model.layers.3.self_attn.q_proj.weight` → `blk.3.attn_q.weight`. */
-export function ggufName(path: string): string {
+function ggufName(path: string): string {
   const bias = /^model\.layers\.(\d+)\.mlp\.gate\.e_score_correction_bias$/.exec(path);
   if (bias) return `blk.${bias[1]}.exp_probs_b.bias`;
   const parts = /^(?:model\.layers\.(\d+)\.)?(.+)\.(weight|bias)$/.exec(path);
@@ -54,6 +54,11 @@ export function ggufName(path: string): string {
     });
   }
   return parts[1] === undefined ? `${name}.${parts[3]}` : `blk.${parts[1]}.${name}.${parts[3]}`;
+}
+
+/** The checkpoint's name of a Hugging Face path. */
+export function tensorName(kind: 'gguf' | 'huggingface', path: string): string {
+  return kind === 'gguf' ? ggufName(path) : path;
 }
 
 export type Projection = 'gate' | 'up' | 'down';

@@ -7,7 +7,7 @@
 import { TandemError } from '../errors.ts';
 import { type Attribute, type KvLayer, type KvType, PAGE_TOKENS, type Program, type Step } from '../program/program.ts';
 import type { Operand, Rows, Value, Weight } from '../program/tensor.ts';
-import type { WeightSource } from './weights.ts';
+import type { WeightFinder } from './weights.ts';
 
 /** A value, or a range of its columns. */
 export interface Tensor {
@@ -76,12 +76,12 @@ interface Output {
 }
 
 export class Graph {
-  readonly weights: WeightSource;
+  readonly weights: WeightFinder;
   readonly #state: State;
   readonly #prefix: string;
   readonly #layer: number;
 
-  constructor(weights: WeightSource, parent?: Graph, prefix = '', layer = -1) {
+  constructor(weights: WeightFinder, parent?: Graph, prefix = '', layer = -1) {
     this.weights = weights;
     this.#state = parent ? parent.#state : { values: [], steps: [], names: new Set(), caches: [] };
     this.#prefix = prefix;

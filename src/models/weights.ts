@@ -7,11 +7,27 @@ import type { Checkpoint, TensorInfo } from '../formats/checkpoint.ts';
 import type { FormatName } from '../formats/dtype.ts';
 import { isFormatName, quantFormat } from '../formats/quants/index.ts';
 import type { Weight } from '../program/tensor.ts';
-import { expertNames, ggufName, type Projection } from './gguf-names.ts';
+import { expertNames, type Projection, tensorName } from './gguf-names.ts';
+
+/** Read into the configuration (Llama 3 in GGUF). */
+export const ROPE_FACTORS = 'rope_freqs.weight';
 
 const FETCH_AGAIN = 'the file is incomplete or was converted by an old tool; fetch it again';
 
-export class WeightSource {
+/** What a graph asks of a model's weights. Paths are Hugging Face's, e.g. `model.layers.0.mlp.gate.weight`. */
+export interface WeightFinder {
+  readonly kind: Checkpoint['kind'];
+  /** Every weight found so far, by id. */
+  readonly weights: readonly Weight[];
+  has(path: string): boolean;
+  /** The weight at `path`; MODEL_INVALID where it is missing or has another shape. */
+  find(path: string, shape: readonly number[]): Weight;
+  findOptional(path: string, shape: readonly number[]): Weight | undefined;
+  /** Routed experts [E, N, K] under `path`: one fused tensor, or one per expert. */
+  findExperts(path: string, projection: Projection, shape: readonly [number, number, number]): Weight;
+}
+
+export class WeightSource implements WeightFinder {
   readonly checkpoint: Checkpoint;
   readonly #weights: Weight[] = [];
   readonly #byName = new Map<string, Weight>();
@@ -21,33 +37,25 @@ export class WeightSource {
     this.checkpoint = checkpoint;
   }
 
-  /** Every weight found so far, by id. */
+  get kind(): Checkpoint['kind'] {
+    return this.checkpoint.kind;
+  }
+
   get weights(): readonly Weight[] {
     return this.#weights;
   }
 
-  /** Tensors that no weight took: draft layers, leftovers of a converter, or a part of the model that is not known. */
+  /** Tensors that no weight took and no configuration read: draft layers, leftovers of a converter, or a part of the model that is not known. */
   unused(): string[] {
-    return [...this.checkpoint.tensors.keys()].filter((name) => !this.#used.has(name));
-  }
-
-  /** Marks a tensor that was read into the configuration. */
-  markUsed(name: string): void {
-    this.#used.add(name);
-  }
-
-  /** The checkpoint's name of `path`, a Hugging Face path such as `model.layers.0.mlp.gate.weight`. */
-  nameOf(path: string): string {
-    return this.checkpoint.kind === 'gguf' ? ggufName(path) : path;
+    return [...this.checkpoint.tensors.keys()].filter((name) => !this.#used.has(name) && name !== ROPE_FACTORS);
   }
 
   has(path: string): boolean {
-    return this.checkpoint.tensors.has(this.nameOf(path));
+    return this.checkpoint.tensors.has(tensorName(this.kind, path));
   }
 
-  /** The weight at `path`; MODEL_INVALID where it is missing or has another shape. */
   find(path: string, shape: readonly number[]): Weight {
-    const name = this.nameOf(path);
+    const name = tensorName(this.kind, path);
     const known = this.#byName.get(name);
     const tensor = this.checkpoint.tensors.get(name);
     if (tensor === undefined) throw this.#missing(path, [name], shape);
@@ -60,7 +68,6 @@ export class WeightSource {
     return this.has(path) ? this.find(path, shape) : undefined;
   }
 
-  /** Routed experts [E, N, K] under `path`: one fused tensor, or one per expert. */
   findExperts(path: string, projection: Projection, shape: readonly [number, number, number]): Weight {
     const { kind, tensors } = this.checkpoint;
     const names = expertNames(kind, path, projection);

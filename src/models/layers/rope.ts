@@ -3,6 +3,7 @@
  * multiplied by `magnitude`. Scalings: linear (positions divided), YaRN (arXiv:2309.00071) and Llama 3's bands.
  */
 import type { ConfigReader } from '../config-reader.ts';
+import { ROPE_FACTORS } from '../weights.ts';
 
 export interface Yarn {
   readonly type: 'yarn';
@@ -81,15 +82,13 @@ export function llama3Frequency(frequency: number, bands: Llama3Bands): number {
   return ((1 - kept) * frequency) / bands.factor + kept * frequency;
 }
 
-const TENSOR = 'rope_freqs.weight';
-
 /** Reads base and scaling; `width` is the number of rotated columns. */
 export async function readRope(reader: ConfigReader, width: number): Promise<Rope> {
   // transformers 5 writes `rope_parameters` where earlier ones wrote `rope_theta` and `rope_scaling`.
   const group = reader.has({ huggingface: 'rope_parameters' }) ? 'rope_parameters' : 'rope_scaling';
   const theta = group === 'rope_parameters' ? 'rope_parameters.rope_theta' : 'rope_theta';
   const base = reader.real({ huggingface: theta, gguf: 'rope.freq_base' }, 10_000);
-  if (reader.isGguf && reader.checkpoint.tensors.has(TENSOR))
+  if (reader.isGguf && reader.checkpoint.tensors.has(ROPE_FACTORS))
     return { base, scaling: await readFactors(reader, width) };
   const field = (name: string, gguf = name) => ({ huggingface: `${group}.${name}`, gguf: `rope.scaling.${gguf}` });
   const typeField = field(reader.has(field('rope_type')) ? 'rope_type' : 'type', 'type');
@@ -127,14 +126,14 @@ export async function readRope(reader: ConfigReader, width: number): Promise<Rop
 
 /** Llama 3 in GGUF: `rope_freqs.weight` f32 [width / 2]. */
 async function readFactors(reader: ConfigReader, width: number): Promise<RopeScaling> {
-  const tensor = reader.checkpoint.tensors.get(TENSOR)!;
+  const tensor = reader.checkpoint.tensors.get(ROPE_FACTORS)!;
   const found = `it is ${tensor.shape.join(' × ')} ${tensor.format}`;
-  reader.expect(tensor.format === 'f32' && tensor.bytes === width * 2, `${TENSOR} is ${width / 2} f32`, found);
-  const bytes = await reader.checkpoint.readTensor(TENSOR);
+  reader.expect(tensor.format === 'f32' && tensor.bytes === width * 2, `${ROPE_FACTORS} is ${width / 2} f32`, found);
+  const bytes = await reader.checkpoint.readTensor(ROPE_FACTORS);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const factors = Array.from({ length: width / 2 }, (_, i) => view.getFloat32(i * 4, true));
   const positive = factors.every((factor) => factor > 0 && Number.isFinite(factor));
-  reader.expect(positive, `${TENSOR} holds positive numbers`, factors.join(' '));
+  reader.expect(positive, `${ROPE_FACTORS} holds positive numbers`, factors.join(' '));
   return { type: 'factors', factors };
 }
 
