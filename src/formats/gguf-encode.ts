@@ -108,20 +108,25 @@ export class HeaderBuilder {
     const at = this.#reserve(VALUE_BYTES[type]);
     switch (type) {
       case 'f32':
-        return this.#view.setFloat32(at, Number(value), true);
+        this.#view.setFloat32(at, Number(value), true);
+        break;
       case 'f64':
-        return this.#view.setFloat64(at, Number(value), true);
+        this.#view.setFloat64(at, Number(value), true);
+        break;
       case 'u64':
       case 'i64':
-        return this.#view.setBigInt64(at, BigInt.asIntN(64, BigInt(value)), true);
+        this.#view.setBigInt64(at, BigInt.asIntN(64, BigInt(value)), true);
+        break;
       case 'u32':
       case 'i32':
-        return this.#view.setInt32(at, Number(value), true);
+        this.#view.setInt32(at, Number(value), true);
+        break;
       case 'u16':
       case 'i16':
-        return this.#view.setInt16(at, Number(value), true);
+        this.#view.setInt16(at, Number(value), true);
+        break;
       default:
-        return this.#view.setInt8(at, Number(value));
+        this.#view.setInt8(at, Number(value));
     }
   }
 
