@@ -30,6 +30,8 @@ export interface Stepper {
   read(value: number): Promise<Float32Array | Int32Array>;
   write(value: number, data: Float32Array | Int32Array): Promise<void>;
   finish(): Promise<PassResult>;
+  /** Where the backend can show its cache: one page as f32, in the order of KvLayout. */
+  readPage?(page: number): Promise<Float32Array>;
 }
 
 export interface Executable extends AsyncDisposable {

@@ -25,8 +25,7 @@ export function attendRow(row: AttendedRow, y: Float32Array, magnitude: Float32A
   const { scores, scoreMagnitudes, visible, values, valueMagnitudes, width } = row;
   softmax(scores, visible);
   const sums = new Float64Array(width);
-  for (let t = 0; t < visible; t++)
-    for (let i = 0; i < width; i++) sums[i] += scores[t] * values[t * width + i];
+  for (let t = 0; t < visible; t++) for (let i = 0; i < width; i++) sums[i] += scores[t] * values[t * width + i];
   y.set(sums, at);
   if (!magnitude || !scoreMagnitudes) return;
   let mean = 0;

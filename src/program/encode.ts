@@ -36,11 +36,15 @@ export function encodeProgram(
 ): Uint8Array {
   const w = new WordWriter();
   w.u32(PROGRAM_MAGIC).u32(ENCODING_VERSION).string(program.name).u32(program.vocabSize).u32(program.contextLength);
-  w.u32(program.logits).u32(program.kv.pageTokens).u32(program.kv.type === 'f32' ? 0 : 1);
+  w.u32(program.logits)
+    .u32(program.kv.pageTokens)
+    .u32(program.kv.type === 'f32' ? 0 : 1);
   w.list(program.kv.layers, (layer) => w.list(layer.streams, (stream) => w.u32(stream.heads).u32(stream.width)));
   w.list(plan.slots, (slot) => w.u32(slot.rows === 'T' ? 0 : 1).u32(slot.columns));
   w.list(program.values, (value) => {
-    w.string(value.name).u32(value.type === 'f32' ? 0 : 1).u32(value.rows === 'T' ? 0 : 1);
+    w.string(value.name)
+      .u32(value.type === 'f32' ? 0 : 1)
+      .u32(value.rows === 'T' ? 0 : 1);
     w.u32(value.columns).u32(plan.slotOf[value.id]);
   });
   const location = (tensor: string) => {
@@ -91,7 +95,10 @@ function encodeAttribute(w: WordWriter, attribute: Attribute): void {
 export function encodeBatch(batch: Batch): Uint8Array {
   const w = new WordWriter();
   w.u32(BATCH_MAGIC).u32(ENCODING_VERSION);
-  w.u32(batch.tokens.length).u32(batch.sequences.length).u32(batch.outputs.length).u32(batch.wantLogits ? 1 : 0);
+  w.u32(batch.tokens.length)
+    .u32(batch.sequences.length)
+    .u32(batch.outputs.length)
+    .u32(batch.wantLogits ? 1 : 0);
   w.words(batch.tokens);
   for (const s of batch.sequences) {
     w.u32(s.slot).u32(s.firstRow).u32(s.rows).u32(s.firstPosition).u32(s.pages.length).words(s.pages);
@@ -102,7 +109,9 @@ export function encodeBatch(batch: Batch): Uint8Array {
     w.f32(sampling.temperature).u32(sampling.topK).f32(sampling.topP).f32(sampling.minP);
     w.f32(sampling.repetitionPenalty).f32(sampling.presencePenalty).f32(sampling.frequencyPenalty);
     w.u32(sampling.seedLow).u32(sampling.seedHigh).u32(sampling.position).u32(sampling.topLogprobs);
-    w.u32(sampling.penaltyTokens.length).u32(sampling.biasTokens.length).u32(sampling.mask?.length ?? 0);
+    w.u32(sampling.penaltyTokens.length)
+      .u32(sampling.biasTokens.length)
+      .u32(sampling.mask?.length ?? 0);
     w.words(sampling.penaltyTokens).words(sampling.penaltyCounts);
     w.words(sampling.biasTokens).words(sampling.biasValues);
     if (sampling.mask) w.words(sampling.mask);
