@@ -3,6 +3,7 @@
  * never more than the longest stop string less one character. Text that ends inside a surrogate pair is the caller's
  * mistake (the detokenizer never gives such).
  */
+import { heldFrom } from './markers.ts';
 
 export interface StopResult {
   /** Text that is now certain, in order. */
@@ -31,7 +32,7 @@ export class StopMatcher {
       this.met = found.stop;
       return { text: all.slice(0, found.at), stop: found.stop };
     }
-    const keep = this.heldFrom(all);
+    const keep = heldFrom(all, this.stops);
     this.held = all.slice(keep);
     return { text: all.slice(0, keep) };
   }
@@ -53,15 +54,5 @@ export class StopMatcher {
       if (best === undefined || end < best.end || (end === best.end && at < best.at)) best = { at, end, stop };
     }
     return best;
-  }
-
-  /** Start of the longest suffix that begins a stop string. */
-  private heldFrom(all: string): number {
-    const longest = this.stops.reduce((length, stop) => Math.max(length, stop.length), 0);
-    for (let from = Math.max(0, all.length - longest + 1); from < all.length; from++) {
-      const suffix = all.slice(from);
-      if (this.stops.some((stop) => stop.startsWith(suffix))) return from;
-    }
-    return all.length;
   }
 }

@@ -166,7 +166,7 @@ describe('pre-tokenizers', () => {
     );
     for (const [index, text] of texts.entries()) {
       const pieces = library.pre_tokenizer?.pre_tokenize(text) ?? [];
-      expect(pieces.map((piece) => piece.length)).toEqual(pieceBytes[name][index]);
+      expect(pieces.map((piece: string) => piece.length)).toEqual(pieceBytes[name][index]);
     }
   });
 

@@ -1,0 +1,33 @@
+/** What a model's output is made of, as it streams: reasoning, text and tool calls. */
+
+export type OutputEvent =
+  | { readonly type: 'reasoning' | 'text'; readonly text: string }
+  | { readonly type: 'tool-call-start'; readonly index: number; readonly id: string; readonly name: string }
+  /** A piece of the arguments as the model wrote them; all pieces of a call joined are JSON if the model wrote JSON. */
+  | { readonly type: 'tool-call-arguments'; readonly index: number; readonly fragment: string }
+  | { readonly type: 'tool-call-end'; readonly index: number };
+
+/**
+ * Takes decoded text, special tokens other than the end included as their text. However the text is cut into pushes,
+ * the events say the same (`joinEvents`). A parser never throws and loses nothing but markers and the white space
+ * around them: what is no call comes out as text, a call that breaks off comes out finished with what it had.
+ */
+export interface OutputParser {
+  push(text: string): OutputEvent[];
+  /** The end of the output: gives what was held back and ends an open call. */
+  finish(): OutputEvent[];
+}
+
+/** Joins neighbouring events of one kind. */
+export function joinEvents(events: Iterable<OutputEvent>): OutputEvent[] {
+  const joined: OutputEvent[] = [];
+  for (const event of events) {
+    const last = joined.at(-1);
+    if ((event.type === 'text' || event.type === 'reasoning') && last?.type === event.type) {
+      joined[joined.length - 1] = { type: event.type, text: last.text + event.text };
+    } else if (event.type === 'tool-call-arguments' && last?.type === event.type && last.index === event.index) {
+      joined[joined.length - 1] = { ...event, fragment: last.fragment + event.fragment };
+    } else joined.push(event);
+  }
+  return joined;
+}

@@ -1,0 +1,98 @@
+/**
+ * Separates `<think>…</think>` from the answer. A template may have opened it in the prompt already.
+ *
+ * `<think>` counts only at the start of the output (white space aside): later it is text, as a model may well write
+ * about it. White space at both ends of the reasoning and before the answer is dropped.
+ */
+import { findMarker, heldFrom } from '../markers.ts';
+import type { OutputEvent, OutputParser } from './events.ts';
+
+const OPEN = '<think>';
+const CLOSE = '</think>';
+
+export interface ReasoningOptions {
+  /** The prompt ended inside `<think>`. */
+  readonly startInside?: boolean;
+  /** Markers that end reasoning without being part of it: a model that forgets `</think>` before its tool calls. */
+  readonly interrupts?: readonly string[];
+}
+
+/** `start`: nothing but white space yet. `skip`: reasoning is over, white space before the answer is dropped. */
+type State = 'start' | 'reasoning' | 'skip' | 'text';
+
+export class ReasoningParser implements OutputParser {
+  private state: State;
+  private pending = '';
+  private began = false;
+  private readonly closers: readonly string[];
+  private readonly startInside: boolean;
+
+  constructor({ startInside = false, interrupts = [] }: ReasoningOptions = {}) {
+    this.startInside = startInside;
+    this.state = 'start';
+    this.closers = [CLOSE, ...interrupts];
+  }
+
+  push(text: string): OutputEvent[] {
+    this.pending += text;
+    const events: OutputEvent[] = [];
+    while (this.step(events));
+    return events;
+  }
+
+  finish(): OutputEvent[] {
+    const rest = this.pending;
+    this.pending = '';
+    if (this.state === 'reasoning' || (this.state === 'start' && this.startInside)) {
+      const text = this.began ? rest.trimEnd() : rest.trim();
+      return text === '' ? [] : [{ type: 'reasoning', text }];
+    }
+    return rest === '' || this.state === 'skip' ? [] : [{ type: 'text', text: rest }];
+  }
+
+  /** Does one step on the pending text; false when it needs more. */
+  private step(events: OutputEvent[]): boolean {
+    switch (this.state) {
+      case 'start':
+        return this.start();
+      case 'reasoning':
+        return this.reason(events);
+      case 'skip':
+        this.pending = this.pending.trimStart();
+        if (this.pending === '') return false;
+        this.state = 'text';
+        return true;
+      case 'text':
+        if (this.pending !== '') events.push({ type: 'text', text: this.pending });
+        this.pending = '';
+        return false;
+    }
+  }
+
+  private start(): boolean {
+    const seen = this.pending.trimStart();
+    if (seen.length < OPEN.length && OPEN.startsWith(seen)) return false;
+    if (seen.startsWith(OPEN)) {
+      this.pending = seen.slice(OPEN.length);
+      this.state = 'reasoning';
+    } else this.state = this.startInside ? 'reasoning' : 'text';
+    return true;
+  }
+
+  private reason(events: OutputEvent[]): boolean {
+    if (!this.began) this.pending = this.pending.trimStart();
+    const found = findMarker(this.pending, this.closers);
+    const certain = this.pending.slice(0, found?.at ?? heldFrom(this.pending, this.closers)).trimEnd();
+    if (certain !== '') {
+      events.push({ type: 'reasoning', text: certain });
+      this.began = true;
+    }
+    if (found === undefined) {
+      this.pending = this.pending.slice(certain.length);
+      return false;
+    }
+    this.pending = this.pending.slice(found.at + (found.marker === CLOSE ? CLOSE.length : 0));
+    this.state = 'skip';
+    return true;
+  }
+}
