@@ -22,6 +22,8 @@ struct Batch;
 // Order = strength. A machine that has one has all before it (checked in cpu/isa.cc).
 enum class Isa : int { scalar = 0, avx2 = 1, avx512 = 2, amx = 3 };
 
+const char* isa_name(Isa isa);
+
 // A dense or viewed matrix: element (r, c) is data[r * stride + c].
 struct MatrixView {
   float* data = nullptr;        // null for an absent operand; i32 values are reinterpreted by `ints`

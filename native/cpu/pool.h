@@ -10,24 +10,26 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <thread>
 #include <type_traits>
 #include <vector>
 
 namespace tandem {
 
 struct PoolOptions {
-  int threads = 0;           // including the caller; 0 = one per usable physical core
-  bool pin = false;          // one thread to one physical core (the caller's thread is pinned too while it runs tasks)
+  int threads = 1;        // including the caller
+  std::vector<int> cpus;  // thread t runs on processor cpus[t] once `pin` was called; empty: never pinned
 };
 
-// Items [0, count) for a team: each thread first walks its own static range, then steals grains from the others' ends.
-// Which thread gets which item varies from run to run: results must not depend on it.
+// Items [0, count) for a team, in pieces [i * grain, min((i + 1) * grain, count)): each thread first walks the pieces of its
+// own static range, then takes pieces that others have not reached. Which thread gets which piece varies from run to run:
+// results must not depend on it.
 class WorkRange {
  public:
   explicit WorkRange(int threads);
   // Before the run (or by one thread between two barriers).
   void reset(int64_t count, int64_t grain);
-  // The next [begin, end) for this thread, at most `grain` items; false when nothing is left.
+  // The next piece for this thread; false when nothing is left.
   bool next(int thread, int64_t& begin, int64_t& end);
 
  private:
@@ -35,7 +37,8 @@ class WorkRange {
     std::atomic<int64_t> at{0};
     int64_t end = 0;
   };
-  std::vector<Lane> lanes_;
+  std::vector<Lane> lanes_;  // counted in pieces
+  int64_t count_ = 0;
   int64_t grain_ = 1;
 };
 
@@ -43,12 +46,17 @@ class ThreadPool {
  public:
   static constexpr int kRanges = 8;
 
+  // Takes fewer threads than asked for where the system refuses more; `threads` tells.
   explicit ThreadPool(const PoolOptions& options);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int threads() const { return threads_; }
+
+  // Binds the threads to their processors, the caller's (`owner`, a live thread) included; or lets all of them go again.
+  // Callable from any thread. Does nothing without `cpus`.
+  void pin(std::thread::native_handle_type owner, bool on);
 
   // task(thread) on every thread, thread in [0, threads).
   template <typename Task> void run(Task&& task) {

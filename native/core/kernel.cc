@@ -1,0 +1,100 @@
+#include "core/kernel.h"
+
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <string>
+
+#include "quant/formats.h"
+
+namespace tandem {
+
+namespace {
+
+struct Entry {
+  std::string op, format;
+  Isa isa;
+  KernelFunction function;
+};
+
+// Filled once by register_cpu_kernels, read at load only.
+std::mutex& registry_mutex() {
+  static std::mutex mutex;
+  return mutex;
+}
+std::vector<Entry>& registry() {
+  static std::vector<Entry> entries;
+  return entries;
+}
+
+}  // namespace
+
+const char* isa_name(Isa isa) {
+  switch (isa) {
+    case Isa::scalar: return "scalar";
+    case Isa::avx2: return "avx2";
+    case Isa::avx512: return "avx512";
+    case Isa::amx: return "amx";
+  }
+  return "scalar";
+}
+
+void register_kernel(KernelKey key, KernelFunction function) {
+  std::lock_guard lock(registry_mutex());
+  registry().push_back({std::string(key.op), std::string(key.format), key.isa, function});
+}
+
+KernelFunction find_kernel(std::string_view op, std::string_view format, Isa isa) {
+  std::lock_guard lock(registry_mutex());
+  const Entry* best = nullptr;
+  for (const Entry& entry : registry()) {
+    if (entry.op != op || entry.isa > isa || (!entry.format.empty() && entry.format != format)) continue;
+    // A kernel made for the format goes before one for any format, then the stronger ISA.
+    const auto rank = [](const Entry& e) { return (e.format.empty() ? 0 : 100) + static_cast<int>(e.isa); };
+    if (best == nullptr || rank(entry) > rank(*best)) best = &entry;
+  }
+  return best ? best->function : nullptr;
+}
+
+std::string describe_kernels(std::string_view op) {
+  std::lock_guard lock(registry_mutex());
+  std::map<std::string, std::string> by_format;
+  for (const Entry& entry : registry()) {
+    if (entry.op != op) continue;
+    std::string& list = by_format[entry.format.empty() ? "any format" : entry.format];
+    if (!list.empty()) list += ", ";
+    list += isa_name(entry.isa);
+  }
+  if (by_format.empty()) return std::string(op) + ": none";
+  std::string text = std::string(op) + ":";
+  for (const auto& [format, isas] : by_format) text += " " + format + " (" + isas + ")";
+  return text;
+}
+
+void* Scratch::take(size_t size) {
+  size = (size + 63) & ~size_t{63};
+  if (size == 0) size = 64;
+  for (Block& block : blocks_) {
+    if (block.size - block.used < size) continue;
+    void* data = static_cast<uint8_t*>(block.data) + block.used;
+    block.used += size;
+    return data;
+  }
+  // Blocks only grow in number while warming up; a later pass finds room in one of them.
+  const size_t minimum = size_t{1} << 20;
+  const size_t bytes = size > minimum ? size : minimum;
+  void* data = std::aligned_alloc(64, bytes);
+  if (data == nullptr) return nullptr;
+  blocks_.push_back({data, bytes, size});
+  return data;
+}
+
+void Scratch::reset() {
+  for (Block& block : blocks_) block.used = 0;
+}
+
+Scratch::~Scratch() {
+  for (Block& block : blocks_) std::free(block.data);
+}
+
+}  // namespace tandem

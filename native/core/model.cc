@@ -1,0 +1,292 @@
+#include "core/model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <map>
+#include <new>
+
+#include "core/signature.h"
+#include "cpu/isa.h"
+#include "cpu/pool.h"
+#include "quant/formats.h"
+
+namespace tandem {
+
+namespace {
+
+constexpr int64_t kMaxRows = int64_t{1} << 24;
+constexpr int64_t kMaxPages = int64_t{1} << 30;
+
+// The format a kernel is chosen by: of the first matrix operand, else of the first weight.
+std::string kernel_format(const Program& program, const Step& step) {
+  const Weight* first = nullptr;
+  for (const Operand& operand : step.inputs) {
+    if (operand.kind != Operand::Kind::weight) continue;
+    const Weight& weight = program.weights[operand.index];
+    if (weight.shape.size() >= 2) return weight.format;
+    if (first == nullptr) first = &weight;
+  }
+  return first ? first->format : "";
+}
+
+}  // namespace
+
+Status Model::load(ModelOptions options, std::thread::native_handle_type owner, LoadProgress& progress, std::unique_ptr<Model>& out) {
+  std::unique_ptr<Model> model(new Model());
+  TANDEM_TRY(decode_program(options.program.data(), options.program.size(), static_cast<uint32_t>(options.files.size()), model->program_));
+  TANDEM_TRY(check_signatures(model->program_));
+  TANDEM_TRY(choose_isa(options.isa, model->isa_));
+  ensure_kernels();
+  TANDEM_TRY(model->allocate(options));
+  model->team_ = std::make_unique<CpuTeam>(options.threads, owner);
+  const int64_t other = static_cast<int64_t>(model->buffers_.size() + model->kv_memory_.size());
+  TANDEM_TRY(model->weights_.load(model->program_, std::move(options.files), options.load, other, model->team_->pool(), progress));
+  TANDEM_TRY(model->bind_steps());
+  out = std::move(model);
+  return {};
+}
+
+Status Model::allocate(const ModelOptions& options) {
+  const auto limit = [](const char* what, int64_t given, int64_t least, int64_t most) -> Status {
+    if (given >= least && given <= most) return {};
+    return Status(Code::request_invalid, std::string("[native] ") + what + " is within its limits; given " + std::to_string(given) + "; use " +
+                                             std::to_string(least) + " to " + std::to_string(most));
+  };
+  TANDEM_TRY(limit("pages", options.pages, program_.kv_layers.empty() ? 0 : 1, kMaxPages));
+  TANDEM_TRY(limit("maxRows", options.max_rows, 1, kMaxRows));
+  TANDEM_TRY(limit("maxOutputs", options.max_outputs, 1, kMaxRows));
+  max_rows_ = options.max_rows;
+  max_outputs_ = options.max_outputs;
+
+  std::vector<size_t> offsets;
+  size_t total = 0;
+  for (const BufferSlot& slot : program_.slots) {
+    const int64_t rows = slot.rows == Rows::tokens ? max_rows_ : max_outputs_;
+    offsets.push_back(total);
+    // rows <= 2^24 and columns <= 2^30: one slot fits 2^56 bytes; the sum is watched.
+    total += (static_cast<size_t>(rows) * static_cast<size_t>(slot.columns) * 4 + 63) & ~size_t{63};
+    if (total > (size_t{1} << 58)) return Status(Code::out_of_memory, "[native] buffers fit into memory; maxRows " + std::to_string(max_rows_) + "; use fewer rows");
+  }
+  TANDEM_TRY(buffers_.allocate(total, total >= (size_t{2} << 20), "the buffers"));
+  for (size_t offset : offsets) slots_.push_back(buffers_.data() + offset);
+
+  kv_.pages = options.pages;
+  kv_.page_elements = program_.page_elements();
+  kv_.page_tokens = program_.page_tokens;
+  kv_.type = program_.kv_f32 ? KvCache::Type::f32 : KvCache::Type::bf16;
+  int64_t at = 0;
+  for (const auto& layer : program_.kv_layers) {
+    std::vector<KvCache::Stream> streams;
+    for (const KvStreamShape& stream : layer) {
+      streams.push_back({stream.heads, stream.width, at});
+      at += stream.heads * stream.width * kv_.page_tokens;
+    }
+    kv_.layers.push_back(std::move(streams));
+  }
+  const int64_t size = program_.kv_f32 ? 4 : 2;
+  const double bytes = static_cast<double>(kv_.pages) * static_cast<double>(kv_.page_elements) * static_cast<double>(size);
+  if (bytes > 1e17) return Status(Code::out_of_memory, "[native] the KV cache fits into memory; " + format_bytes(bytes) + " asked; use fewer pages");
+  // Huge pages only where a KV page is about as large: memory is touched page by page, in any order.
+  const bool huge = kv_.page_elements * size >= (int64_t{1} << 20);
+  TANDEM_TRY(kv_memory_.allocate(static_cast<size_t>(kv_.pages * kv_.page_elements * size), huge, "the KV cache"));
+  kv_.base = kv_memory_.data();
+  return {};
+}
+
+Status Model::bind_steps() {
+  timings_.resize(program_.steps.size());
+  for (const Step& step : program_.steps) {
+    const std::string format = kernel_format(program_, step);
+    const KernelFunction kernel = find_kernel(step.op, format, isa_);
+    if (kernel == nullptr)
+      return Status(Code::format_unsupported, "[native] every step has a kernel; none for " + step.op + (format.empty() ? "" : " " + format) + " on " + isa_name(isa_) +
+                                                  " (step \"" + step.name + "\"); kernels exist for " + describe_kernels(step.op));
+    kernels_.push_back(kernel);
+    StepContext context;
+    context.step = &step;
+    context.kv = &kv_;
+    context.pool = &team_->pool();
+    context.scratch = &scratch_;
+    context.isa = isa_;
+    for (const Operand& operand : step.inputs) {
+      MatrixView view;
+      const BoundWeight* weight = nullptr;
+      if (operand.kind == Operand::Kind::value) {
+        const Value& value = program_.values[operand.index];
+        view = {reinterpret_cast<float*>(memory_of(value)) + operand.start, 0, operand.columns, value.columns};
+      } else if (operand.kind == Operand::Kind::weight) {
+        weight = &weights_.weight(operand.index);
+      }
+      context.inputs.push_back(view);
+      context.weights.push_back(weight);
+    }
+    // Optional operands at the end may be left out of a step; kernels find them absent instead of out of bounds.
+    while (context.inputs.size() < 8) {
+      context.inputs.push_back({});
+      context.weights.push_back(nullptr);
+    }
+    for (uint32_t id : step.outputs) {
+      const Value& value = program_.values[id];
+      context.outputs.push_back({reinterpret_cast<float*>(memory_of(value)), 0, value.columns, value.columns});
+    }
+    contexts_.push_back(std::move(context));
+  }
+  return {};
+}
+
+int64_t Model::rows_of(const Value& value) const {
+  return static_cast<int64_t>(value.rows == Rows::tokens ? batch_.tokens.size() : batch_.outputs.size());
+}
+
+uint32_t* Model::memory_of(const Value& value) const { return reinterpret_cast<uint32_t*>(slots_[value.slot]); }
+
+Status Model::begin(const uint8_t* data, size_t size, uint32_t generation) {
+  active_ = false;
+  TANDEM_TRY(decode_batch(data, size, {max_rows_, max_outputs_, kv_.pages, kv_.page_tokens, program_.vocab_size}, batch_));
+  pass_ = generation;
+  started_ = std::chrono::steady_clock::now();
+  dead_.assign(batch_.sequences.size(), 0);
+  const size_t outputs = batch_.outputs.size();
+  output_ = PassOutput();
+  for (const OutputRow& row : batch_.outputs)
+    if (row.sampled) output_.max_top = std::max<int64_t>(output_.max_top, row.sampling.top_logprobs);
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  output_.tokens.assign(outputs, -1);
+  output_.logprobs.assign(outputs, nan);
+  output_.top_tokens.assign(outputs * static_cast<size_t>(output_.max_top), -1);
+  output_.top_logprobs.assign(outputs * static_cast<size_t>(output_.max_top), nan);
+  for (size_t i = 0; i < contexts_.size(); i++) {
+    StepContext& context = contexts_[i];
+    const Step& step = program_.steps[i];
+    for (size_t k = 0; k < step.inputs.size(); k++)
+      if (step.inputs[k].kind == Operand::Kind::value) context.inputs[k].rows = rows_of(program_.values[step.inputs[k].index]);
+    for (size_t k = 0; k < step.outputs.size(); k++) context.outputs[k].rows = rows_of(program_.values[step.outputs[k]]);
+    context.batch = &batch_;
+    context.result = &output_;
+    context.dead = dead_.data();
+  }
+  active_ = true;
+  return {};
+}
+
+Status Model::run_step(size_t index) {
+  const auto start = std::chrono::steady_clock::now();
+  scratch_.reset();
+  Status status = kernels_[index](contexts_[index]);
+  timings_[index].calls++;
+  timings_[index].nanoseconds += static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count());
+  return status;
+}
+
+// Marks sequences whose flag was raised for this pass; true when none is left.
+bool Model::drop_cancelled() {
+  bool alive = false;
+  for (size_t i = 0; i < dead_.size(); i++) {
+    const size_t slot = static_cast<size_t>(batch_.sequences[i].slot);
+    if (dead_[i] == 0 && cancelled_[slot].load(std::memory_order_relaxed) == pass_) dead_[i] = 1;
+    alive = alive || dead_[i] == 0;
+  }
+  return !alive;
+}
+
+void Model::cancel(int64_t slot) {
+  if (slot < 0 || slot >= kCancelSlots) return;
+  cancelled_[static_cast<size_t>(slot)].store(generation_.load(), std::memory_order_relaxed);
+}
+
+Status Model::run(const uint8_t* batch, size_t size, uint32_t generation, PassOutput& out) {
+  TANDEM_TRY(begin(batch, size, generation));
+  for (size_t i = 0; i < program_.steps.size(); i++) {
+    if (stop_.load(std::memory_order_relaxed)) {
+      active_ = false;
+      return Status(Code::disposed, "[native] the model was disposed during a pass");
+    }
+    if (drop_cancelled()) break;
+    Status status = run_step(i);
+    if (!status.ok()) {
+      active_ = false;
+      return status;
+    }
+  }
+  return finish(out);
+}
+
+Status Model::step(int64_t index) {
+  if (!active_) return Status(Code::request_invalid, "[native] steps run within a pass; none was begun; call begin first");
+  if (index < 0 || index >= static_cast<int64_t>(program_.steps.size()))
+    return Status(Code::request_invalid, "[native] a step index is below the number of steps; given " + std::to_string(index) + " of " + std::to_string(program_.steps.size()));
+  drop_cancelled();
+  return run_step(static_cast<size_t>(index));
+}
+
+Status Model::read(int64_t id, ValueData& out) const {
+  if (!active_ || id < 0 || id >= static_cast<int64_t>(program_.values.size()))
+    return Status(Code::request_invalid, "[native] a value of the pass begun is read; given value " + std::to_string(id) + (active_ ? "" : ", no pass was begun"));
+  const Value& value = program_.values[static_cast<size_t>(id)];
+  const size_t words = static_cast<size_t>(rows_of(value)) * static_cast<size_t>(value.columns);
+  out.type = value.type;
+  out.words.resize(words);
+  if (words > 0) std::memcpy(out.words.data(), memory_of(value), words * 4);
+  return {};
+}
+
+Status Model::write(int64_t id, const ValueData& data) {
+  if (!active_ || id < 0 || id >= static_cast<int64_t>(program_.values.size()))
+    return Status(Code::request_invalid, "[native] a value of the pass begun is written; given value " + std::to_string(id) + (active_ ? "" : ", no pass was begun"));
+  const Value& value = program_.values[static_cast<size_t>(id)];
+  const size_t words = static_cast<size_t>(rows_of(value)) * static_cast<size_t>(value.columns);
+  if (data.type != value.type || data.words.size() != words)
+    return Status(Code::request_invalid, "[native] a value is written whole, in its type; \"" + value.name + "\" has " + std::to_string(words) + " elements, given " + std::to_string(data.words.size()));
+  TANDEM_TRY(check_ids(id, data.words));
+  if (words > 0) std::memcpy(memory_of(value), data.words.data(), words * 4);
+  return {};
+}
+
+// Expert numbers that come from outside stay within the experts of every step that reads them.
+Status Model::check_ids(int64_t id, const std::vector<uint32_t>& words) const {
+  for (const Step& step : program_.steps) {
+    if (step.op != "experts" || static_cast<int64_t>(step.inputs[1].index) != id) continue;
+    const int64_t experts = program_.weights[step.inputs[3].index].shape[0];
+    for (uint32_t word : words) {
+      const int32_t expert = static_cast<int32_t>(word);
+      if (expert < -1 || expert >= experts)
+        return Status(Code::request_invalid, "[native] an expert id is -1 or below the number of experts; given " + std::to_string(expert) + " of " + std::to_string(experts));
+    }
+  }
+  return {};
+}
+
+Status Model::finish(PassOutput& out) {
+  if (!active_) return Status(Code::request_invalid, "[native] a pass is ended once; none was begun; call begin first");
+  active_ = false;
+  drop_cancelled();
+  for (size_t o = 0; o < batch_.outputs.size(); o++) {
+    const OutputRow& row = batch_.outputs[o];
+    if (!row.sampled || dead_[static_cast<size_t>(row.sequence)] != 0) output_.tokens[o] = -1;
+  }
+  if (batch_.want_logits) {
+    const Value& logits = program_.values[program_.logits];
+    const size_t count = static_cast<size_t>(rows_of(logits)) * static_cast<size_t>(logits.columns);
+    output_.logits.resize(count);
+    if (count > 0) std::memcpy(output_.logits.data(), memory_of(logits), count * 4);
+  }
+  output_.milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - started_).count();
+  out = std::move(output_);
+  return {};
+}
+
+std::vector<std::pair<std::string, std::variant<double, std::string>>> Model::describe() const {
+  return {
+      {"device", std::string("cpu")},
+      {"isa", std::string(isa_name(isa_))},
+      {"threads", static_cast<double>(team_->pool().threads())},
+      {"load", std::string(weights_.mode() == LoadMode::pages ? "pages" : "mmap")},
+      {"weightBytes", static_cast<double>(weights_.bytes())},
+      {"kvBytes", static_cast<double>(kv_memory_.size())},
+      {"bufferBytes", static_cast<double>(buffers_.size())},
+  };
+}
+
+}  // namespace tandem

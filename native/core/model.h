@@ -1,0 +1,110 @@
+// A loaded model: the Program bound to kernels, weights, buffers and a KV cache. Runs passes, whole or step by step.
+//
+// All methods but `cancel`, `arm` and `stop` belong to one thread (the executor's).
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "core/batch.h"
+#include "core/executor.h"
+#include "core/kernel.h"
+#include "core/memory.h"
+#include "core/program.h"
+#include "core/status.h"
+#include "core/weights.h"
+#include "cpu/device.h"
+
+namespace tandem {
+
+struct ModelOptions {
+  std::vector<uint8_t> program;  // encodeProgram
+  std::vector<FileInput> files;
+  int64_t pages = 0;
+  int64_t max_rows = 0;
+  int64_t max_outputs = 0;
+  int threads = 0;               // 0 = automatic
+  std::string isa;               // "" = automatic
+  LoadMode load = LoadMode::automatic;
+};
+
+struct StepTiming {
+  uint64_t calls = 0;
+  uint64_t nanoseconds = 0;
+};
+
+class Model {
+ public:
+  // `owner`: handle of the thread that will run the passes.
+  static Status load(ModelOptions options, std::thread::native_handle_type owner, LoadProgress& progress, std::unique_ptr<Model>& out);
+
+  // A whole pass. The first step that fails ends it; the model stays usable.
+  Status run(const uint8_t* batch, size_t size, uint32_t generation, PassOutput& out);
+
+  // Lock-step: begin, steps in any order, read and write values between them, finish.
+  Status begin(const uint8_t* batch, size_t size, uint32_t generation);
+  Status step(int64_t index);
+  // The dense value [rows, columns] of the pass begun; elements are f32 or i32 by `type`.
+  struct ValueData {
+    ElementType type = ElementType::f32;
+    std::vector<uint32_t> words;
+  };
+  Status read(int64_t value, ValueData& out) const;
+  Status write(int64_t value, const ValueData& data);
+  Status finish(PassOutput& out);
+
+  // Any thread. `arm` names the next pass and gives its generation; `cancel` drops a slot's rows from the pass armed last
+  // (also one that has not begun); `stop` ends the pass at the next step with Code::disposed.
+  uint32_t arm() { return generation_.fetch_add(1) + 1; }
+  void cancel(int64_t slot);
+  void stop() { stop_.store(true); }
+
+  const Program& program() const { return program_; }
+  const std::vector<StepTiming>& timings() const { return timings_; }
+  std::vector<std::pair<std::string, std::variant<double, std::string>>> describe() const;
+
+ private:
+  struct Call;
+  Model() = default;
+  Status allocate(const ModelOptions& options);
+  Status bind_steps();
+  Status run_step(size_t index);
+  bool drop_cancelled();
+  int64_t rows_of(const Value& value) const;
+  uint32_t* memory_of(const Value& value) const;
+  Status check_ids(int64_t value, const std::vector<uint32_t>& words) const;
+
+  Program program_;
+  Isa isa_ = Isa::scalar;
+  std::unique_ptr<CpuTeam> team_;
+  WeightStore weights_;
+  Region buffers_;
+  std::vector<uint8_t*> slots_;
+  Region kv_memory_;
+  KvCache kv_;
+  Scratch scratch_;
+  int64_t max_rows_ = 0, max_outputs_ = 0;
+  std::vector<KernelFunction> kernels_;
+  std::vector<StepContext> contexts_;
+  std::vector<StepTiming> timings_;
+
+  // The pass in hand.
+  bool active_ = false;
+  Batch batch_;
+  PassOutput output_;
+  std::vector<uint8_t> dead_;
+  uint32_t pass_ = 0;
+  std::chrono::steady_clock::time_point started_;
+
+  std::atomic<uint32_t> generation_{0};
+  std::array<std::atomic<uint32_t>, kCancelSlots> cancelled_{};
+  std::atomic<bool> stop_{false};
+};
+
+}  // namespace tandem
