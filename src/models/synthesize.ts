@@ -7,7 +7,9 @@ import type { Checkpoint } from '../formats/checkpoint.ts';
 import type { FormatName } from '../formats/dtype.ts';
 import type { GgufTensor } from '../formats/gguf-writer.ts';
 import { quantFormat } from '../formats/quants/index.ts';
-import { llama3Frequency, type Rope, ropeFrequencies } from './layers/rope.ts';
+import type { BaseConfig } from './define-model.ts';
+import { llama3Frequency, ropeFrequencies } from './layers/rope.ts';
+import type { LlamaConfig } from './llama.ts';
 import type { QuantMix } from './quant-mix.ts';
 import { ggufTensors, type HuggingFaceConfig, headerOnly, type SyntheticTensor, syntheticModel } from './synthetic.ts';
 import { ggufMetadata, type Metadata, plainMetadata } from './synthetic-metadata.ts';
@@ -36,11 +38,8 @@ export async function synthesize(config: HuggingFaceConfig, options: SynthesizeO
     ...tensor,
     data: () => randomTensor(tensor, seed),
   }));
-  const factors = ropeFactors(model.config as { attention?: { headSize: number; rope: Rope } });
-  if (factors !== undefined) {
-    const bytes = new Uint8Array(factors.buffer);
-    tensors.push({ name: ROPE_FACTORS, shape: [factors.length], format: 'f32', data: () => [bytes] });
-  }
+  const factors = ropeFactorTensor(model.config);
+  if (factors !== undefined) tensors.push(factors);
   return { metadata: ggufMetadata(name, model, mix), tensors };
 }
 
@@ -61,12 +60,15 @@ export async function headerCheckpoint(config: HuggingFaceConfig, options: Synth
   return headerOnly('gguf', options.name, tensors, { metadata: plainMetadata(metadata), read });
 }
 
-/** Llama 3's bands as GGUF has them: divisors of the plain frequencies. */
-function ropeFactors({ attention }: { attention?: { headSize: number; rope: Rope } }): Float32Array | undefined {
+/** Llama 3's bands as GGUF has them: divisors of the plain frequencies. undefined for other models. */
+export function ropeFactorTensor(config: BaseConfig): (GgufTensor & SyntheticTensor) | undefined {
+  const { attention } = config as Partial<LlamaConfig>;
   const scaling = attention?.rope.scaling;
   if (attention === undefined || scaling?.type !== 'llama3') return undefined;
   const plain = ropeFrequencies(attention.headSize, { base: attention.rope.base, scaling: { type: 'none' } });
-  return Float32Array.from(plain.frequencies, (frequency) => frequency / llama3Frequency(frequency, scaling));
+  const factors = Float32Array.from(plain.frequencies, (frequency) => frequency / llama3Frequency(frequency, scaling));
+  const data = () => [new Uint8Array(factors.slice().buffer)];
+  return { name: ROPE_FACTORS, shape: [factors.length], format: 'f32', data };
 }
 
 /** The bytes of one tensor, chunk by chunk; a chunk is valid until the next. */

@@ -1,0 +1,197 @@
+/**
+ * Tiny random models in memory: the same numbers in every container and layout that public files use, so that what
+ * the layouts promise to be equal can be compared.
+ */
+import type { Checkpoint } from '../../src/formats/checkpoint.ts';
+import { openGguf } from '../../src/formats/gguf.ts';
+import { type GgufTensor, writeGguf } from '../../src/formats/gguf-writer.ts';
+import { openHuggingFace } from '../../src/formats/huggingface.ts';
+import { memoryFolder } from '../../src/formats/memory-source.ts';
+import type { SinkFolder } from '../../src/formats/sink.ts';
+import { expertNames, tensorName } from '../../src/models/gguf-names.ts';
+import { ropeFactorTensor } from '../../src/models/synthesize.ts';
+import { type HuggingFaceConfig, type LogicalWeight, syntheticModel } from '../../src/models/synthetic.ts';
+import { ggufMetadata } from '../../src/models/synthetic-metadata.ts';
+
+/** Row-major f32 values of a logical weight. */
+interface Filled extends LogicalWeight {
+  readonly values: Float32Array;
+}
+
+export interface GgufLayout {
+  /** Expert tensors in one, or (older files) each for itself. */
+  readonly experts?: 'fused' | 'each';
+  /** `kv_b` in one, or (newer files) split, with the head sizes under `…_mla`. */
+  readonly kvB?: 'whole' | 'split';
+}
+
+export interface TinyModel {
+  gguf(layout?: GgufLayout): Promise<Checkpoint>;
+  huggingFace(): Promise<Checkpoint>;
+}
+
+export async function tinyModel(config: HuggingFaceConfig, seed = 1): Promise<TinyModel> {
+  const synthetic = await syntheticModel(config);
+  const random = normal(seed);
+  const weights: Filled[] = synthetic.weights.map((weight) => {
+    const values = new Float32Array(product(weight.shape));
+    const [center, size] = scaleOf(weight);
+    for (let i = 0; i < values.length; i++) values[i] = center + size * random();
+    return { ...weight, values };
+  });
+  const heads = { q: Number(config.num_attention_heads), k: Number(config.num_key_value_heads) };
+
+  async function gguf({ experts = 'fused', kvB = 'whole' }: GgufLayout = {}): Promise<Checkpoint> {
+    const metadata = ggufMetadata('tiny', synthetic, 'f32');
+    const tensors: GgufTensor[] = [];
+    const add = (name: string, shape: readonly number[], values: Float32Array) =>
+      tensors.push({ name, shape, format: 'f32', data: () => [new Uint8Array(values.slice().buffer)] });
+    for (const weight of weights) {
+      const { path, projection, shape, values } = weight;
+      if (projection !== undefined) {
+        const [fused, each] = expertNames('gguf', path, projection);
+        if (experts === 'fused') add(fused, shape, values);
+        else perExpert(weight, (e, part) => add(each.replace('{e}', String(e)), shape.slice(1), part));
+      } else if (kvB === 'split' && path.endsWith('kv_b_proj.weight')) {
+        const { k, v } = splitKvB(weight, config);
+        add(tensorName('gguf', path.replace('kv_b', 'k_b')), k.shape, k.values);
+        add(tensorName('gguf', path.replace('kv_b', 'v_b')), v.shape, v.values);
+      } else {
+        const turned = synthetic.model.name === 'llama' && /\.self_attn\.([qk])_proj\./.exec(path);
+        const moved = turned ? pairs(values, shape, heads[turned[1] as 'q' | 'k']) : values;
+        add(tensorName('gguf', path), shape, moved);
+      }
+    }
+    const factors = ropeFactorTensor(synthetic.config);
+    if (factors) tensors.push(factors);
+    if (kvB === 'split') {
+      const rope = Number(config.qk_rope_head_dim);
+      const latent = Number(config.kv_lora_rank);
+      const sizes = {
+        head_count_kv: 1,
+        key_length: latent + rope,
+        value_length: latent,
+        key_length_mla: Number(config.qk_nope_head_dim) + rope,
+        value_length_mla: Number(config.v_head_dim),
+      };
+      for (const [key, value] of Object.entries(sizes))
+        metadata.set(`deepseek2.attention.${key}`, { type: 'u32', value });
+    }
+    const sink = new MemorySink();
+    await writeGguf(sink, 'tiny.gguf', { metadata, tensors });
+    return openGguf(memoryFolder(sink.files), 'tiny.gguf');
+  }
+
+  async function huggingFace(): Promise<Checkpoint> {
+    const tensors = new Map<string, { shape: readonly number[]; values: Float32Array }>();
+    for (const weight of weights) {
+      const { path, projection, shape, values } = weight;
+      if (projection === undefined) {
+        tensors.set(path, { shape, values });
+        continue;
+      }
+      const pattern = expertNames('huggingface', path, projection)[path.includes('block_sparse_moe') ? 1 : 0];
+      perExpert(weight, (e, part) =>
+        tensors.set(pattern.replace('{e}', String(e)), { shape: shape.slice(1), values: part }),
+      );
+    }
+    const files = { 'config.json': JSON.stringify(config), 'model.safetensors': safetensors(tensors) };
+    return openHuggingFace(memoryFolder(files));
+  }
+  return { gguf, huggingFace };
+}
+
+function product(shape: readonly number[]): number {
+  return shape.reduce((all, length) => all * length, 1);
+}
+
+/** Centre and size of a weight's values. Biases are large enough that forgetting them shows. */
+function scaleOf({ path, shape }: LogicalWeight): [center: number, size: number] {
+  if (shape.length === 1) return path.endsWith('norm.weight') ? [1, 0.2] : [0, 0.3];
+  return [0, path.includes('embed_tokens') ? 1 : 1.5 * shape[shape.length - 1] ** -0.5];
+}
+
+function perExpert({ shape, values }: Filled, each: (expert: number, values: Float32Array) => void): void {
+  const size = values.length / shape[0];
+  for (let e = 0; e < shape[0]; e++) each(e, values.slice(e * size, (e + 1) * size));
+}
+
+/** Rows of each head: halves (i, i + half) become neighbours (2i, 2i + 1), as GGUF's converter does for llama. */
+function pairs(values: Float32Array, shape: readonly number[], heads: number): Float32Array {
+  const columns = shape[1] ?? 1;
+  const size = shape[0] / heads;
+  const moved = new Float32Array(values.length);
+  for (let row = 0; row < shape[0]; row++) {
+    const [head, within] = [Math.floor(row / size), row % size];
+    const target = head * size + (within < size / 2 ? 2 * within : 2 * (within - size / 2) + 1);
+    moved.set(values.subarray(row * columns, (row + 1) * columns), target * columns);
+  }
+  return moved;
+}
+
+/** kv_b [H·(nope+v), L] → k_b [H, L, nope] (transposed per head) and v_b [H, v, L]. */
+function splitKvB({ values }: Filled, config: HuggingFaceConfig) {
+  const [heads, nope, value, latent] = ['num_attention_heads', 'qk_nope_head_dim', 'v_head_dim', 'kv_lora_rank'].map(
+    (key) => Number(config[key]),
+  );
+  const k = new Float32Array(heads * latent * nope);
+  const v = new Float32Array(heads * value * latent);
+  for (let h = 0; h < heads; h++) {
+    const start = h * (nope + value) * latent;
+    for (let n = 0; n < nope; n++)
+      for (let l = 0; l < latent; l++) k[(h * latent + l) * nope + n] = values[start + n * latent + l];
+    v.set(values.subarray(start + nope * latent, start + (nope + value) * latent), h * value * latent);
+  }
+  return { k: { shape: [heads, latent, nope], values: k }, v: { shape: [heads, value, latent], values: v } };
+}
+
+function safetensors(tensors: ReadonlyMap<string, { shape: readonly number[]; values: Float32Array }>): Uint8Array {
+  const header: Record<string, unknown> = {};
+  let offset = 0;
+  for (const [name, { shape, values }] of tensors) {
+    header[name] = { dtype: 'F32', shape, data_offsets: [offset, offset + values.byteLength] };
+    offset += values.byteLength;
+  }
+  let json = JSON.stringify(header);
+  json += ' '.repeat(-json.length & 7);
+  const bytes = new Uint8Array(8 + json.length + offset);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(json.length), true);
+  bytes.set(new TextEncoder().encode(json), 8);
+  let at = 8 + json.length;
+  for (const { values } of tensors.values()) {
+    bytes.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength), at);
+    at += values.byteLength;
+  }
+  return bytes;
+}
+
+class MemorySink implements SinkFolder {
+  readonly name = 'memory';
+  readonly files: Record<string, Uint8Array> = {};
+
+  async create(file: string) {
+    const parts: Uint8Array[] = [];
+    return {
+      name: file,
+      write: async (bytes: Uint8Array) => {
+        parts.push(bytes.slice());
+      },
+      close: async () => {
+        this.files[file] = Buffer.concat(parts);
+      },
+      abort: async () => {},
+    };
+  }
+}
+
+/** Standard normal numbers from a seed: mulberry32 and Box–Muller. */
+function normal(seed: number): () => number {
+  let state = seed;
+  const uniform = () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+  return () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
+}
