@@ -82,17 +82,19 @@ export class ProgressBar {
     this.#label = label;
   }
 
-  /** `done` of `total` bytes. */
-  update(done: number, total: number): void {
+  /** `done` of `total`, in bytes or in what `unit` says. */
+  update(done: number, total: number, unit?: string): void {
     const now = performance.now();
     if (!process.stderr.isTTY || total <= 0 || now - this.#started < 200 || now - this.#drawn < 50) return;
     this.#drawn = now;
     const share = Math.min(1, done / total);
     const filled = Math.round(share * 24);
     const rate = (done / (now - this.#started)) * 1000;
+    const amounts = unit
+      ? `${done} of ${total} ${unit}  ${formatRate(rate)}/s`
+      : `${formatBytes(done)} of ${formatBytes(total)}  ${formatBytes(rate)}/s`;
     process.stderr.write(
-      `\r\x1b[K${this.#label} ${'█'.repeat(filled)}${'░'.repeat(24 - filled)} ${(share * 100).toFixed(0)} %  ` +
-        `${formatBytes(done)} of ${formatBytes(total)}  ${formatBytes(rate)}/s`,
+      `\r\x1b[K${this.#label} ${'█'.repeat(filled)}${'░'.repeat(24 - filled)} ${(share * 100).toFixed(0)} %  ${amounts}`,
     );
   }
 
