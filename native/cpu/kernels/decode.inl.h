@@ -1,0 +1,185 @@
+// Rows of any weight format as f32, exactly the bits of native/quant/ (only NaN payloads may differ).
+//
+// The formats' scalar decoders are compiled here with this ISA's instructions. Plain floats and q8_0, where decoding is
+// most of the work of `embed` and of expanding latent keys, have vector code of their own.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "core/kernel.h"
+#include "quant/formats.h"
+
+#if TANDEM_ISA_LEVEL > 0
+#include <immintrin.h>
+#endif
+
+namespace tandem::TANDEM_ISA_NAMESPACE {
+
+// Formats by their place in quant::kFormats, so that hot code compares integers.
+enum class WeightFormat : int {
+  f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_xs, f8_e4m3, count
+};
+constexpr int kWeightFormats = static_cast<int>(WeightFormat::count);
+constexpr const char* kWeightFormatNames[] = {"f32",  "f16",  "bf16", "q8_0", "q4_0", "q4_1",   "q5_0",   "q5_1",
+                                              "iq4_nl", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs", "f8_e4m3"};
+static_assert(sizeof(kWeightFormatNames) / sizeof(*kWeightFormatNames) == kWeightFormats);
+static_assert(sizeof(quant::kFormats) / sizeof(*quant::kFormats) == kWeightFormats);
+
+static inline WeightFormat weight_format(const quant::FormatInfo& format) {
+  for (int i = 0; i < kWeightFormats; i++) {
+    if (std::string_view(format.name) == kWeightFormatNames[i]) return static_cast<WeightFormat>(i);
+  }
+  return WeightFormat::count;
+}
+
+#if TANDEM_ISA_LEVEL >= 2
+
+static inline __mmask16 first_lanes(int64_t count) {
+  return count >= 16 ? __mmask16(0xffff) : static_cast<__mmask16>((1u << count) - 1);
+}
+
+// Sixteen weights of a row of plain floats from column i on; lanes outside `lanes` are zero and not read.
+template <WeightFormat format>
+static inline __m512 load_floats(const uint8_t* row, int64_t i, __mmask16 lanes) {
+  if constexpr (format == WeightFormat::f32) {
+    return _mm512_maskz_loadu_ps(lanes, row + 4 * i);
+  } else if constexpr (format == WeightFormat::f16) {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(lanes, row + 2 * i));
+  } else if constexpr (format == WeightFormat::bf16) {
+    const __m256i raw = _mm256_maskz_loadu_epi16(lanes, row + 2 * i);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(raw), 16));
+  } else {
+    // e4m3 as the half 2^-8 times as large: sign moves by 8, exponent and mantissa by 7; 0x7f and 0xff are NaN.
+    const __m256i wide = _mm256_cvtepu8_epi16(_mm_maskz_loadu_epi8(lanes, row + i));
+    const __m256i sign = _mm256_and_si256(_mm256_slli_epi16(wide, 8), _mm256_set1_epi16(static_cast<int16_t>(0x8000)));
+    const __m256i magnitude = _mm256_and_si256(_mm256_slli_epi16(wide, 7), _mm256_set1_epi16(0x3f80));
+    const __mmask16 nan = _mm256_cmpeq_epi16_mask(magnitude, _mm256_set1_epi16(0x3f80));
+    const __m256i half = _mm256_mask_mov_epi16(_mm256_or_si256(sign, magnitude), nan, _mm256_set1_epi16(0x7e00));
+    return _mm512_cvtph_ps(half);
+  }
+}
+
+template <WeightFormat format>
+static inline void decode_floats(const uint8_t* row, float* out, int64_t k, const float* scales) {
+  for (int64_t i = 0; i < k; i += 16) {
+    const __mmask16 lanes = first_lanes(k - i);
+    __m512 w = load_floats<format>(row, i, lanes);
+    // First the value itself (exact), then the one rounding of the product with its scale.
+    if constexpr (format == WeightFormat::f8_e4m3) {
+      w = _mm512_mul_ps(_mm512_mul_ps(w, _mm512_set1_ps(256.0f)), _mm512_set1_ps(scales[i / quant::kF8ScaleColumns]));
+    }
+    _mm512_mask_storeu_ps(out + i, lanes, w);
+  }
+}
+
+static inline void decode_q8_0(const uint8_t* row, float* out, int64_t k) {
+  for (int64_t b = 0; b < k / 32; b++, row += sizeof(quant::BlockQ8_0), out += 32) {
+    const __m512 d = _mm512_set1_ps(_mm_cvtss_f32(_mm_cvtph_ps(_mm_loadu_si16(row))));
+    for (int i = 0; i < 32; i += 16) {
+      const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + 2 + i));
+      _mm512_storeu_ps(out + i, _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes))));
+    }
+  }
+}
+
+#elif TANDEM_ISA_LEVEL == 1
+
+// Eight weights of a row of plain floats from column i on.
+template <WeightFormat format>
+static inline __m256 load_floats(const uint8_t* row, int64_t i) {
+  if constexpr (format == WeightFormat::f32) {
+    return _mm256_loadu_ps(reinterpret_cast<const float*>(row + 4 * i));
+  } else if constexpr (format == WeightFormat::f16) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row + 2 * i)));
+  } else if constexpr (format == WeightFormat::bf16) {
+    const __m128i raw = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + 2 * i));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(raw), 16));
+  } else {
+    // e4m3 as the half 2^-8 times as large: sign moves by 8, exponent and mantissa by 7; 0x7f and 0xff are NaN.
+    const __m128i wide = _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(row + i)));
+    const __m128i sign = _mm_and_si128(_mm_slli_epi16(wide, 8), _mm_set1_epi16(static_cast<int16_t>(0x8000)));
+    const __m128i top = _mm_set1_epi16(0x3f80);
+    const __m128i magnitude = _mm_and_si128(_mm_slli_epi16(wide, 7), top);
+    const __m128i nan = _mm_and_si128(_mm_cmpeq_epi16(magnitude, top), _mm_set1_epi16(0x7e00));
+    return _mm256_cvtph_ps(_mm_or_si128(_mm_or_si128(sign, magnitude), nan));
+  }
+}
+
+template <WeightFormat format>
+static inline void decode_floats(const uint8_t* row, float* out, int64_t k, const float* scales) {
+  constexpr int bytes = format == WeightFormat::f32 ? 4 : format == WeightFormat::f8_e4m3 ? 1 : 2;
+  for (int64_t i = 0; i < k; i += 8) {
+    alignas(32) uint8_t padded[32] = {};
+    const bool whole = k - i >= 8;
+    if (!whole) memcpy(padded, row + bytes * i, static_cast<size_t>(bytes * (k - i)));
+    __m256 w = whole ? load_floats<format>(row, i) : load_floats<format>(padded, 0);
+    // First the value itself (exact), then the one rounding of the product with its scale.
+    if constexpr (format == WeightFormat::f8_e4m3) {
+      w = _mm256_mul_ps(_mm256_mul_ps(w, _mm256_set1_ps(256.0f)), _mm256_set1_ps(scales[i / quant::kF8ScaleColumns]));
+    }
+    if (whole) {
+      _mm256_storeu_ps(out + i, w);
+    } else {
+      alignas(32) float tail[8];
+      _mm256_store_ps(tail, w);
+      memcpy(out + i, tail, static_cast<size_t>(k - i) * sizeof(float));
+    }
+  }
+}
+
+static inline void decode_q8_0(const uint8_t* row, float* out, int64_t k) {
+  for (int64_t b = 0; b < k / 32; b++, row += sizeof(quant::BlockQ8_0), out += 32) {
+    const __m256 d = _mm256_set1_ps(_mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(quant::load_u16(row)))));
+    for (int i = 0; i < 32; i += 8) {
+      const __m128i codes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(row + 2 + i));
+      _mm256_storeu_ps(out + i, _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes))));
+    }
+  }
+}
+
+#endif
+
+template <typename Block>
+static inline void decode_blocks(const uint8_t* row, float* out, int64_t k) {
+  quant::decode_row(reinterpret_cast<const Block*>(row), out, k);
+}
+
+// Decodes k weights (a multiple of the format's block). `scales`: the ⌈k/128⌉ scales of this part of the row (f8_e4m3 only).
+static inline void decode_row(WeightFormat format, const uint8_t* row, float* out, int64_t k, const float* scales) {
+  switch (format) {
+#if TANDEM_ISA_LEVEL > 0
+    case WeightFormat::f32: return decode_floats<WeightFormat::f32>(row, out, k, scales);
+    case WeightFormat::f16: return decode_floats<WeightFormat::f16>(row, out, k, scales);
+    case WeightFormat::bf16: return decode_floats<WeightFormat::bf16>(row, out, k, scales);
+    case WeightFormat::f8_e4m3: return decode_floats<WeightFormat::f8_e4m3>(row, out, k, scales);
+    case WeightFormat::q8_0: return decode_q8_0(row, out, k);
+#else
+    case WeightFormat::f32: return decode_blocks<quant::F32>(row, out, k);
+    case WeightFormat::f16: return decode_blocks<quant::F16>(row, out, k);
+    case WeightFormat::bf16: return decode_blocks<quant::Bf16>(row, out, k);
+    case WeightFormat::f8_e4m3: return quant::decode_row(reinterpret_cast<const quant::F8E4m3*>(row), out, k, scales);
+    case WeightFormat::q8_0: return decode_blocks<quant::BlockQ8_0>(row, out, k);
+#endif
+    case WeightFormat::q4_0: return decode_blocks<quant::BlockQ4_0>(row, out, k);
+    case WeightFormat::q4_1: return decode_blocks<quant::BlockQ4_1>(row, out, k);
+    case WeightFormat::q5_0: return decode_blocks<quant::BlockQ5_0>(row, out, k);
+    case WeightFormat::q5_1: return decode_blocks<quant::BlockQ5_1>(row, out, k);
+    case WeightFormat::iq4_nl: return decode_blocks<quant::BlockIq4Nl>(row, out, k);
+    case WeightFormat::q2_k: return decode_blocks<quant::BlockQ2K>(row, out, k);
+    case WeightFormat::q3_k: return decode_blocks<quant::BlockQ3K>(row, out, k);
+    case WeightFormat::q4_k: return decode_blocks<quant::BlockQ4K>(row, out, k);
+    case WeightFormat::q5_k: return decode_blocks<quant::BlockQ5K>(row, out, k);
+    case WeightFormat::q6_k: return decode_blocks<quant::BlockQ6K>(row, out, k);
+    case WeightFormat::iq4_xs: return decode_blocks<quant::BlockIq4Xs>(row, out, k);
+    case WeightFormat::count: return;
+  }
+}
+
+// The same by the format's description.
+static inline void decode_row(const quant::FormatInfo& format, const uint8_t* row, float* out, int64_t k,
+                              const float* scales) {
+  decode_row(weight_format(format), row, out, k, scales);
+}
+
+}  // namespace tandem::TANDEM_ISA_NAMESPACE

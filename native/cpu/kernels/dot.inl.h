@@ -1,0 +1,140 @@
+// Dot products of weight rows with rounded activations: the table that `linear` and `experts` read, and the generic path.
+//
+// The law of this folder: an element depends on its weight row and its activation row alone. A tile of R × M rows keeps one
+// set of accumulators per element and adds in the same order whatever R and M are, so that batch, chunk, thread and place
+// in a tile never show in the bits. Instruction sets may differ in the last ones.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "cpu/kernels/decode.inl.h"
+#include "cpu/kernels/quantize.inl.h"
+
+namespace tandem::TANDEM_ISA_NAMESPACE {
+
+struct WeightRow {
+  const uint8_t* data;
+  const float* scales;  // f8_e4m3: of this row, one per 128 columns
+};
+
+constexpr int kTileRows = 4;    // most weight rows of a tile
+constexpr int kTileTokens = 4;  // most activation rows of a tile
+
+// out[r * M + m] = w[r] · x[m] over k columns, for as many rows and tokens as the tile was made for.
+using DotTile = void (*)(const WeightRow* w, const ActivationRow* x, int64_t k, float* out);
+
+// Tiles of one weight format with one activation format. Prefers `rows[m]` weight rows at a time for m + 1 tokens.
+struct DotKernel {
+  int rows[kTileTokens];
+  DotTile many[kTileTokens];  // rows[m] rows × (m + 1) tokens
+  DotTile one[kTileTokens];   // 1 row × (m + 1) tokens
+};
+
+// Null where this ISA has no kernel of its own: then `dot_generic` serves. Defined in dot_floats, dot_q32, dot_q256.
+const DotKernel* dot_floats(WeightFormat format);
+const DotKernel* dot_q32(WeightFormat format);
+const DotKernel* dot_q256(WeightFormat format);
+
+static inline const DotKernel* find_dot(WeightFormat format, Activation activation) {
+  switch (activation) {
+    case Activation::f32:
+    case Activation::bf16: return dot_floats(format);
+    case Activation::q8_32: return dot_q32(format);
+    case Activation::q8_256: return dot_q256(format);
+  }
+  return nullptr;
+}
+
+// Any weight format with any activation: both as f32, in chunks on the stack. 16 accumulators per element.
+static inline void dot_generic(WeightFormat format, const WeightRow& w, Activation activation, const ActivationRow* x, int tokens,
+                               int64_t k, float* out) {
+  constexpr int64_t kChunk = 256;  // whole blocks of every format
+  constexpr int kLanesOf = 16;
+  alignas(64) float weights[kChunk], rounded[kChunk], sums[kTileTokens][kLanesOf] = {};
+  const quant::FormatInfo& info = quant::kFormats[static_cast<int>(format)];
+  for (int64_t i = 0; i < k; i += kChunk) {
+    const int64_t n = k - i < kChunk ? k - i : kChunk;
+    const float* scales = w.scales ? w.scales + i / quant::kF8ScaleColumns : nullptr;
+    decode_row(format, w.data + i / info.block_size * info.block_bytes, weights, n, scales);
+    for (int m = 0; m < tokens; m++) {
+      const float* values = x[m].values ? x[m].values + i : rounded;
+      if (!x[m].values) {
+        const int64_t block = activation_block(activation);
+        for (int64_t j = 0; j < n; j++) rounded[j] = x[m].scales[(i + j) / block] * static_cast<float>(x[m].codes[i + j]);
+      }
+      int64_t j = 0;
+      for (; j + kLanesOf <= n; j += kLanesOf) {
+        for (int l = 0; l < kLanesOf; l++) sums[m][l] += weights[j + l] * values[j + l];
+      }
+      for (int l = 0; j < n; j++, l++) sums[m][l] += weights[j] * values[j];
+    }
+  }
+  for (int m = 0; m < tokens; m++) {
+    for (int width = kLanesOf / 2; width > 0; width /= 2) {
+      for (int l = 0; l < width; l++) sums[m][l] += sums[m][l + width];
+    }
+    out[m] = sums[m][0];
+  }
+}
+
+static inline bool is_finite(float x) { return (quant::float_bits(x) & 0x7f800000u) != 0x7f800000u; }
+
+// What is needed to multiply rows of one weight with rounded activations.
+struct Dot {
+  const BoundWeight* weight;
+  WeightFormat format;
+  Activation activation;
+  const DotKernel* kernel;
+
+  Dot(const BoundWeight* bound, Activation rounding)
+      : weight(bound), format(weight_format(*bound->format)), activation(rounding), kernel(find_dot(format, rounding)) {}
+
+  WeightRow row(int64_t matrix, int64_t n) const {
+    return {weight->matrix(matrix) + n * weight->row_bytes, weight->scales ? weight->row_scales(matrix, n) : nullptr};
+  }
+
+  // A scale of inf times a sum of codes is not what inf times each code gives: such elements take the long way, unless a
+  // block of the activation is NaN already.
+  __attribute__((noinline, cold)) float special(const WeightRow& w, const ActivationRow& x, float value) const {
+    if (x.scales) {
+      const int64_t blocks = weight->columns / activation_block(activation);
+      for (int64_t b = 0; b < blocks; b++) {
+        if (x.scales[b] != x.scales[b]) return x.scales[b];
+      }
+    }
+    dot_generic(format, w, activation, &x, 1, weight->columns, &value);
+    return value;
+  }
+
+  // out[m * out_stride + (n - begin)] = row n of the matrix · x[m], for n in [begin, end) and m in [0, tokens).
+  // Tokens go in tiles outside, rows inside: the span of rows should fit the second-level cache.
+  void rows(int64_t matrix, int64_t begin, int64_t end, const ActivationRow* x, int64_t tokens, float* out,
+            int64_t out_stride) const {
+    for (int64_t t = 0; t < tokens; t += kTileTokens) {
+      const int count = static_cast<int>(tokens - t < kTileTokens ? tokens - t : kTileTokens);
+      for (int64_t n = begin; n < end;) {
+        WeightRow w[kTileRows];
+        float tile[kTileRows * kTileTokens];
+        int height = kernel ? kernel->rows[count - 1] : 1;
+        if (end - n < height) height = 1;
+        for (int r = 0; r < height; r++) w[r] = row(matrix, n + r);
+        if (!kernel) {
+          dot_generic(format, w[0], activation, x + t, count, weight->columns, tile);
+        } else {
+          (height > 1 ? kernel->many : kernel->one)[count - 1](w, x + t, weight->columns, tile);
+        }
+        for (int r = 0; r < height; r++) {
+          for (int m = 0; m < count; m++) {
+            float value = tile[r * count + m];
+            if (kernel && !is_finite(value)) value = special(w[r], x[t + m], value);
+            out[(t + m) * out_stride + (n - begin) + r] = value;
+          }
+        }
+        n += height;
+      }
+    }
+  }
+};
+
+}  // namespace tandem::TANDEM_ISA_NAMESPACE

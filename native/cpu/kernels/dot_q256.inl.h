@@ -1,0 +1,376 @@
+// Weights in blocks of 256 (q2_k q3_k q4_k q5_k q6_k iq4_xs) with q8_256 activations, over the blocks as they lie in the file.
+//
+// One f32 scale per 256 activations keeps the six-bit scales of the sub-blocks integer: codes meet codes in 16-bit pairs,
+// pairs meet their sub-block's scale in int32, and only the sum of the whole block becomes f32, times d_w · d_x. All of it
+// is exact up to there (largest: q6_k, 4 · 2·32·127·128 a lane and vector, below 2^27). What unsigned codes are too large
+// by is taken off as integers; minima meet the sums of 16 activation codes.
+#pragma once
+
+#include "cpu/kernels/dot_tile.inl.h"
+
+namespace tandem::TANDEM_ISA_NAMESPACE {
+
+#if TANDEM_ISA_LEVEL > 0 && TANDEM_ISA_LEVEL < 3
+
+// Level + 128 (avx512) or the level itself (avx2) of the codes of iq4_xs.
+alignas(16) constexpr uint8_t kIq4Raised[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
+alignas(16) constexpr int8_t kIq4Levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
+#if TANDEM_ISA_LEVEL >= 2
+
+using Codes = __m512i;  // 64 codes: columns [64g, 64g + 64)
+using Lanes = __m512;
+using Scales = __m512i;  // sixteen 16-bit scales in the lowest half
+
+static inline Codes vec_bytes(int x) { return _mm512_set1_epi8(static_cast<char>(x)); }
+static inline Codes both_halves(const uint8_t* p) { return _mm512_broadcast_i64x4(load256(p)); }
+// Lower half shifted right by a bits, upper by b.
+static inline Codes shift_halves(Codes v, int a, int b) {
+  return _mm512_srlv_epi64(v, _mm512_set_epi64(b, b, b, b, a, a, a, a));
+}
+static inline Codes shift_halves_left(Codes v, int a, int b) {
+  return _mm512_sllv_epi64(v, _mm512_set_epi64(b, b, b, b, a, a, a, a));
+}
+static inline Codes both(Codes v, int mask) { return _mm512_and_si512(v, vec_bytes(mask)); }
+static inline Codes either(Codes a, Codes b) { return _mm512_or_si512(a, b); }
+// `value` where bit a (lower half) or b (upper half) of v is set.
+static inline Codes where_bits(Codes v, int a, int b, int value) {
+  const __m512i bits = _mm512_inserti64x4(_mm512_set1_epi8(static_cast<char>(1 << a)), _mm256_set1_epi8(static_cast<char>(1 << b)), 1);
+  return _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(v, bits), vec_bytes(value));
+}
+static inline Scales widen_scales(__m256i words) { return _mm512_castsi256_si512(words); }
+// The scales of vector g in the 16-bit pairs of its products: sub-blocks of 32 or of 16 columns.
+static inline __m512i scales_of_32(Scales s, int g) {
+  const __m512i index = _mm512_inserti64x4(_mm512_set1_epi16(static_cast<int16_t>(2 * g)),
+                                           _mm256_set1_epi16(static_cast<int16_t>(2 * g + 1)), 1);
+  return _mm512_permutexvar_epi16(index, s);
+}
+static inline __m512i scales_of_16(Scales s, int g) {
+  const __m512i lane = _mm512_set_epi64(0x0003000300030003, 0x0003000300030003, 0x0002000200020002, 0x0002000200020002,
+                                        0x0001000100010001, 0x0001000100010001, 0, 0);
+  return _mm512_permutexvar_epi16(_mm512_add_epi16(lane, _mm512_set1_epi16(static_cast<int16_t>(4 * g))), s);
+}
+static inline Codes load_codes(const int8_t* x) { return _mm512_loadu_si512(x); }
+static inline __m512i zero_sums() { return _mm512_setzero_si512(); }
+template <int offset>
+static inline __m512i start_of(Codes x) {
+  if constexpr (offset == 0) return _mm512_setzero_si512();
+  return _mm512_maddubs_epi16(vec_bytes(offset), x);
+}
+template <int offset>
+static inline __m512i add_products(__m512i sum, Codes w, Codes x, __m512i start, __m512i scale) {
+  __m512i pairs = _mm512_maddubs_epi16(w, x);
+  if constexpr (offset != 0) pairs = _mm512_sub_epi16(pairs, start);
+  return _mm512_dpwssd_epi32(sum, pairs, scale);
+}
+static inline Lanes add_block(__m512i sum, float scale, Lanes total) {
+  return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(scale), total);
+}
+static inline Lanes zero_lanes() { return _mm512_setzero_ps(); }
+constexpr int kVectors = 4;  // of codes in a block
+
+#else
+
+using Codes = __m256i;  // 32 codes: columns [32g, 32g + 32)
+using Lanes = __m256;
+struct Scales {
+  __m256i low, high;  // scales 0–7 and 8–15, each in both lanes
+};
+
+static inline Scales widen_scales(__m256i words) {
+  return {_mm256_permute4x64_epi64(words, 0x44), _mm256_permute4x64_epi64(words, 0xee)};
+}
+static inline __m256i scales_of_32(const Scales& s, int g) {
+  return _mm256_shuffle_epi8(s.low, _mm256_set1_epi16(static_cast<int16_t>(0x0100 + 0x0202 * g)));
+}
+static inline __m256i scales_of_16(const Scales& s, int g) {
+  const int a = 0x0100 + 0x0202 * (2 * (g & 3));
+  const __m256i index = _mm256_inserti128_si256(_mm256_set1_epi16(static_cast<int16_t>(a)),
+                                                _mm_set1_epi16(static_cast<int16_t>(a + 0x0202)), 1);
+  return _mm256_shuffle_epi8(g < 4 ? s.low : s.high, index);
+}
+static inline Codes vec_bytes(int x) { return _mm256_set1_epi8(static_cast<char>(x)); }
+static inline Codes shift_right(Codes v, int a) { return _mm256_srli_epi16(v, a); }
+static inline Codes shift_left(Codes v, int a) { return _mm256_slli_epi16(v, a); }
+static inline Codes both(Codes v, int mask) { return _mm256_and_si256(v, vec_bytes(mask)); }
+static inline Codes either(Codes a, Codes b) { return _mm256_or_si256(a, b); }
+static inline Codes where_bit(Codes v, int a, int value) {
+  const __m256i bit = vec_bytes(1 << a);
+  return _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(v, bit), bit), vec_bytes(value));
+}
+static inline Codes load_codes(const int8_t* x) { return load256(x); }
+static inline __m256i zero_sums() { return _mm256_setzero_si256(); }
+template <int offset>
+static inline __m256i start_of(Codes x) {
+  if constexpr (offset == 0) return _mm256_setzero_si256();
+  return _mm256_maddubs_epi16(vec_bytes(offset), x);
+}
+// Pairs of products fit 16 bits: six-bit codes give 2·63·127.
+template <int offset>
+static inline __m256i add_products(__m256i sum, Codes w, Codes x, __m256i start, __m256i scale) {
+  __m256i pairs = _mm256_maddubs_epi16(w, x);
+  if constexpr (offset != 0) pairs = _mm256_sub_epi16(pairs, start);
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, scale));
+}
+static inline Lanes add_block(__m256i sum, float scale, Lanes total) {
+  return _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(scale), total);
+}
+static inline Lanes zero_lanes() { return _mm256_setzero_ps(); }
+constexpr int kVectors = 8;
+
+#endif
+
+// d and dmin of a block, its scales as 16-bit numbers and its sixteen minima (where the format has them).
+struct BlockHead {
+  float d, dmin;
+  Scales scales;
+  __m256i mins;
+};
+
+static inline float half_at(const uint8_t* p) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(load_as<uint16_t>(p)))); }
+
+// The twelve bytes of q4_k and q5_k: eight scales and eight minima of six bits.
+static inline BlockHead k_head(const uint8_t* block) {
+  const uint32_t a = load_as<uint32_t>(block + 4), b = load_as<uint32_t>(block + 8), c = load_as<uint32_t>(block + 12);
+  const uint32_t scale_low = a & 0x3f3f3f3f, scale_high = (c & 0x0f0f0f0f) | (a >> 2 & 0x30303030);
+  const uint32_t min_low = b & 0x3f3f3f3f, min_high = (c >> 4 & 0x0f0f0f0f) | (b >> 2 & 0x30303030);
+  const __m128i scales = _mm_cvtsi64_si128(static_cast<int64_t>(scale_low | static_cast<uint64_t>(scale_high) << 32));
+  const __m128i mins = _mm_cvtsi64_si128(static_cast<int64_t>(min_low | static_cast<uint64_t>(min_high) << 32));
+  const __m128i twice = _mm_unpacklo_epi8(mins, mins);  // a minimum per 16 columns
+  return {half_at(block), half_at(block + 2), widen_scales(_mm256_cvtepu8_epi16(scales)), _mm256_cvtepu8_epi16(twice)};
+}
+
+struct DotQ4K {
+  static constexpr int kBytes = 144, kOffset = 0, kSub = 32;
+  static constexpr bool kMins = true;
+  static BlockHead head(const uint8_t* block) { return k_head(block); }
+  static Codes codes(const uint8_t* block, int g) {
+#if TANDEM_ISA_LEVEL >= 2
+    return both(shift_halves(both_halves(block + 16 + 32 * g), 0, 4), 15);
+#else
+    return both(shift_right(load256(block + 16 + 32 * (g / 2)), 4 * (g & 1)), 15);
+#endif
+  }
+};
+
+struct DotQ5K {
+  static constexpr int kBytes = 176, kOffset = 0, kSub = 32;
+  static constexpr bool kMins = true;
+  static BlockHead head(const uint8_t* block) { return k_head(block); }
+  static Codes codes(const uint8_t* block, int g) {
+#if TANDEM_ISA_LEVEL >= 2
+    const Codes low = both(shift_halves(both_halves(block + 48 + 32 * g), 0, 4), 15);
+    return either(low, where_bits(both_halves(block + 16), 2 * g, 2 * g + 1, 16));
+#else
+    const Codes low = both(shift_right(load256(block + 48 + 32 * (g / 2)), 4 * (g & 1)), 15);
+    return either(low, where_bit(load256(block + 16), g, 16));
+#endif
+  }
+};
+
+struct DotQ2K {
+  static constexpr int kBytes = 84, kOffset = 0, kSub = 16;
+  static constexpr bool kMins = true;
+  static BlockHead head(const uint8_t* block) {
+    const __m128i packed = load128(block), low = _mm_set1_epi8(15);
+    return {half_at(block + 80), half_at(block + 82), widen_scales(_mm256_cvtepu8_epi16(_mm_and_si128(packed, low))),
+            _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16(packed, 4), low))};
+  }
+  static Codes codes(const uint8_t* block, int g) {
+#if TANDEM_ISA_LEVEL >= 2
+    return both(shift_halves(both_halves(block + 16 + 32 * (g / 2)), 4 * (g & 1), 4 * (g & 1) + 2), 3);
+#else
+    return both(shift_right(load256(block + 16 + 32 * (g / 4)), 2 * (g & 3)), 3);
+#endif
+  }
+};
+
+struct DotQ3K {
+  static constexpr int kBytes = 110, kOffset = 4, kSub = 16;
+  static constexpr bool kMins = false;
+  static BlockHead head(const uint8_t* block) {
+    // Low four bits in the nibbles of bytes 0–7, high two in bytes 8–11 (byte j: scales j, j+4, j+8, j+12).
+    const uint64_t low = load_as<uint64_t>(block + 96);
+    const uint64_t high = load_as<uint32_t>(block + 104) * 0x100000001ull;
+    const uint64_t nibbles = 0x0f0f0f0f0f0f0f0full;
+    const uint64_t shifted = (high & 0x03030303ull) | (high >> 2 & 0x0303030300000000ull);
+    const uint64_t shifted8 = (high >> 4 & 0x03030303ull) | (high >> 6 & 0x0303030300000000ull);
+    const __m128i six = _mm_set_epi64x(static_cast<int64_t>((low >> 4 & nibbles) | shifted8 << 4),
+                                       static_cast<int64_t>((low & nibbles) | shifted << 4));
+    const __m256i words = _mm256_sub_epi16(_mm256_cvtepu8_epi16(six), _mm256_set1_epi16(32));
+    return {half_at(block + 108), 0.0f, widen_scales(words), _mm256_setzero_si256()};
+  }
+  static Codes codes(const uint8_t* block, int g) {
+#if TANDEM_ISA_LEVEL >= 2
+    const Codes low = both(shift_halves(both_halves(block + 32 + 32 * (g / 2)), 4 * (g & 1), 4 * (g & 1) + 2), 3);
+    return either(low, where_bits(both_halves(block), 2 * g, 2 * g + 1, 4));
+#else
+    const Codes low = both(shift_right(load256(block + 32 + 32 * (g / 4)), 2 * (g & 3)), 3);
+    return either(low, where_bit(load256(block), g, 4));
+#endif
+  }
+};
+
+struct DotQ6K {
+  static constexpr int kBytes = 210, kOffset = 32, kSub = 16;
+  static constexpr bool kMins = false;
+  static BlockHead head(const uint8_t* block) {
+    return {half_at(block + 208), 0.0f, widen_scales(_mm256_cvtepi8_epi16(load128(block + 192))), _mm256_setzero_si256()};
+  }
+  static Codes codes(const uint8_t* block, int g) {
+#if TANDEM_ISA_LEVEL >= 2
+    const Codes nibbles = _mm512_loadu_si512(block + 64 * (g / 2)), pairs = both_halves(block + 128 + 32 * (g / 2));
+    if (g % 2 == 0) return either(both(nibbles, 15), both(shift_halves_left(pairs, 4, 2), 0x30));
+    return either(both(_mm512_srli_epi16(nibbles, 4), 15), both(shift_halves(pairs, 0, 2), 0x30));
+#else
+    const int half = g / 4, quarter = g % 4;
+    const Codes nibbles = load256(block + 64 * half + 32 * (quarter & 1)), pairs = load256(block + 128 + 32 * half);
+    const Codes low = both(shift_right(nibbles, quarter < 2 ? 0 : 4), 15);
+    const Codes high = quarter < 2 ? shift_left(pairs, 4 - 2 * quarter) : shift_right(pairs, 2 * quarter - 4);
+    return either(low, both(high, 0x30));
+#endif
+  }
+};
+
+struct DotIq4Xs {
+  static constexpr int kBytes = 136, kOffset = 128, kSub = 32;
+  static constexpr bool kMins = false;
+  static BlockHead head(const uint8_t* block) {
+    // Nibble s of the four bytes and two bits of the u16, minus 32.
+    uint64_t low = load_as<uint32_t>(block + 4), high = load_as<uint16_t>(block + 2);
+    // Spread eight nibbles, and eight pairs of bits, over eight bytes.
+    low = (low | low << 16) & 0x0000ffff0000ffffull;
+    low = (low | low << 8) & 0x00ff00ff00ff00ffull;
+    low = (low | low << 4) & 0x0f0f0f0f0f0f0f0full;
+    high = (high | high << 24) & 0x000000ff000000ffull;
+    high = (high | high << 12) & 0x000f000f000f000full;
+    high = (high | high << 6) & 0x0303030303030303ull;
+    const __m128i six = _mm_cvtsi64_si128(static_cast<int64_t>(low | high << 4));
+    const __m256i words = _mm256_sub_epi16(_mm256_cvtepu8_epi16(six), _mm256_set1_epi16(32));
+    return {half_at(block), 0.0f, widen_scales(words), _mm256_setzero_si256()};
+  }
+#if TANDEM_ISA_LEVEL >= 2
+  static Codes codes(const uint8_t* block, int g) {
+    const uint8_t* p = block + 8 + 32 * g;
+    __m512i v = _mm512_broadcast_i32x4(load128(p));
+    v = _mm512_mask_broadcast_i32x4(v, 0xff00, load128(p + 16));
+    v = both(_mm512_srlv_epi64(v, _mm512_set_epi64(4, 4, 0, 0, 4, 4, 0, 0)), 15);
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(load128(kIq4Raised)), v);
+  }
+#else
+  static Codes codes(const uint8_t* block, int g) {
+    const __m128i raw = load128(block + 8 + 16 * g);
+    const Codes v = both(_mm256_inserti128_si256(_mm256_castsi128_si256(raw), _mm_srli_epi16(raw, 4), 1), 15);
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load128(kIq4Levels)), v);
+  }
+#endif
+};
+
+// Eight-bit levels: pairs of raised levels would not fit 16 bits.
+#if TANDEM_ISA_LEVEL >= 2
+template <>
+inline __m512i start_of<128>(Codes x) {
+  return _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_dpbusd_epi32(_mm512_setzero_si512(), vec_bytes(128), x));
+}
+// `scale` holds the 16-bit scale twice in each 32-bit lane.
+template <>
+inline __m512i add_products<128>(__m512i sum, Codes w, Codes x, __m512i start, __m512i scale) {
+  const __m512i products = _mm512_dpbusd_epi32(start, w, x);
+  return _mm512_add_epi32(sum, _mm512_mullo_epi32(products, _mm512_srai_epi32(scale, 16)));
+}
+#else
+template <>
+inline __m256i start_of<128>(Codes) {
+  return _mm256_setzero_si256();
+}
+template <>
+inline __m256i add_products<128>(__m256i sum, Codes w, Codes x, __m256i, __m256i scale) {
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));  // ≤ 2·127·127
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, scale));
+}
+#endif
+
+template <typename Format, int R, int M>
+struct DotQ256 {
+  static void tile(const WeightRow* rows, const ActivationRow* x, int64_t k, float* out) {
+    Lanes totals[R][M];
+    __m256 mins[R][M];
+    for (int r = 0; r < R; r++) {
+      for (int m = 0; m < M; m++) {
+        totals[r][m] = zero_lanes();
+        mins[r][m] = _mm256_setzero_ps();
+      }
+    }
+    const int64_t blocks = k / 256;
+    for (int64_t b = 0; b < blocks; b++) {
+      const uint8_t* block[R];
+      BlockHead head[R];
+      decltype(zero_sums()) sums[R][M];
+      for (int r = 0; r < R; r++) {
+        block[r] = rows[r].data + b * Format::kBytes;
+        head[r] = Format::head(block[r]);
+        for (int m = 0; m < M; m++) sums[r][m] = zero_sums();
+      }
+#pragma GCC unroll 8
+      for (int g = 0; g < kVectors; g++) {
+        Codes codes[R];
+        decltype(zero_sums()) scales[R];
+        for (int r = 0; r < R; r++) {
+          codes[r] = Format::codes(block[r], g);
+          scales[r] = Format::kSub == 32 ? scales_of_32(head[r].scales, g) : scales_of_16(head[r].scales, g);
+        }
+        for (int m = 0; m < M; m++) {
+          const Codes values = load_codes(x[m].codes + b * 256 + g * (256 / kVectors));
+          const auto start = start_of<Format::kOffset>(values);
+          for (int r = 0; r < R; r++) {
+            sums[r][m] = add_products<Format::kOffset>(sums[r][m], codes[r], values, start, scales[r]);
+          }
+        }
+      }
+      for (int m = 0; m < M; m++) {
+        const float d = x[m].scales[b];
+        for (int r = 0; r < R; r++) {
+          totals[r][m] = add_block(sums[r][m], head[r].d * d, totals[r][m]);
+          if constexpr (Format::kMins) {
+            const __m256i taken = _mm256_madd_epi16(head[r].mins, load256(x[m].bsums + b * 16));
+            mins[r][m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(taken), _mm256_set1_ps(head[r].dmin * d), mins[r][m]);
+          }
+        }
+      }
+    }
+    for (int r = 0; r < R; r++) {
+      for (int m = 0; m < M; m++) {
+        out[r * M + m] = sum_lanes(totals[r][m]);
+        if constexpr (Format::kMins) out[r * M + m] -= sum_lanes(mins[r][m]);
+      }
+    }
+  }
+};
+
+template <typename Format>
+#if TANDEM_ISA_LEVEL >= 2
+static constexpr DotKernel kQ256 = make_kernel<DotQ256, Format, 4, 4, 4, 4>();
+#else
+static constexpr DotKernel kQ256 = make_kernel<DotQ256, Format, 2, 2, 2, 2>();
+#endif
+
+#endif
+
+const DotKernel* dot_q256(WeightFormat format) {
+  switch (format) {
+#if TANDEM_ISA_LEVEL > 0 && TANDEM_ISA_LEVEL < 3
+    case WeightFormat::q2_k: return &kQ256<DotQ2K>;
+    case WeightFormat::q3_k: return &kQ256<DotQ3K>;
+    case WeightFormat::q4_k: return &kQ256<DotQ4K>;
+    case WeightFormat::q5_k: return &kQ256<DotQ5K>;
+    case WeightFormat::q6_k: return &kQ256<DotQ6K>;
+    case WeightFormat::iq4_xs: return &kQ256<DotIq4Xs>;
+#endif
+    default: return nullptr;
+  }
+}
+
+// Reached through `find_dot`; a kernel file so that it is compiled once per ISA and not into each of its users.
+static void register_dot_q256() {}
+
+}  // namespace tandem::TANDEM_ISA_NAMESPACE

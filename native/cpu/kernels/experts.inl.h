@@ -1,0 +1,203 @@
+// experts: y[t] = Σⱼ w[t,j] · down_e(silu(gate_e x[t]) · (up_e x[t])), e = ids[t,j], summed in the order of j.
+//
+// Rows are grouped by expert, so that a pass reads each active expert once. Two phases with one barrier between:
+//   1. units of (expert, kUnit rows of gate and up): h of all the expert's rows; whoever finishes the last unit of a
+//      block of `middle` rounds that block;
+//   2. units of kUnit output rows over all experts: each output has one owner, so nothing is merged.
+// x is rounded once per token, h once per (token, expert).
+#pragma once
+
+#include <atomic>
+#include <new>
+
+#include "core/batch.h"
+#include "core/kernel.h"
+#include "cpu/kernels/dot.inl.h"
+#include "cpu/kernels/vec.inl.h"
+#include "cpu/pool.h"
+
+namespace tandem::TANDEM_ISA_NAMESPACE {
+
+#if TANDEM_ISA_LEVEL < 3
+// Rows of a weight in a unit of work: 32, a block of q8_32.
+constexpr int64_t kUnit = 32;
+
+// The (token, slot) pairs of a pass, sorted by expert, then token, then slot. Pair p belongs to group g where
+// groups[g].begin <= p < groups[g + 1].begin.
+struct ExpertGroups {
+  struct Group {
+    int64_t expert, begin;
+  };
+  int64_t pairs = 0, count = 0;
+  Group* groups = nullptr;      // [count + 1], the last one closes the list
+  int32_t* token_of = nullptr;  // [pairs]
+  int32_t* pair_of = nullptr;   // [T, k], -1 where skipped
+};
+
+static inline Status refuse_scratch() {
+  return {Code::out_of_memory, "[native] experts needs scratch memory; the machine gave none; use a smaller batch or fewer pages"};
+}
+
+static Status group_by_expert(StepContext& context, int64_t experts, ExpertGroups& out) {
+  const MatrixView ids = context.inputs[1];
+  const int64_t tokens = ids.rows, k = ids.columns;
+  const auto is_dead = [&](int64_t t) {
+    return context.dead && context.batch && context.dead[context.batch->sequence_of_row[static_cast<size_t>(t)]];
+  };
+  int64_t* begin = context.scratch->take_array<int64_t>(static_cast<size_t>(experts + 1));
+  out.pair_of = context.scratch->take_array<int32_t>(static_cast<size_t>(tokens * k));
+  if (!begin || !out.pair_of) return refuse_scratch();
+  for (int64_t e = 0; e <= experts; e++) begin[e] = 0;
+  for (int64_t t = 0; t < tokens; t++) {
+    for (int64_t j = 0; j < k; j++) {
+      const int32_t e = is_dead(t) ? -1 : ids.ints(t)[j];
+      if (e >= experts) {
+        return {Code::request_invalid, "[native] expert ids are below the number of experts; row " + std::to_string(t) + " names " +
+                                           std::to_string(e) + " of " + std::to_string(experts) + "; check the router's output"};
+      }
+      out.pair_of[t * k + j] = e < 0 ? -1 : e;
+      if (e >= 0) begin[e + 1]++;
+    }
+  }
+  for (int64_t e = 0; e < experts; e++) {
+    out.count += begin[e + 1] > 0;
+    begin[e + 1] += begin[e];
+  }
+  out.pairs = begin[experts];
+  out.groups = context.scratch->take_array<ExpertGroups::Group>(static_cast<size_t>(out.count + 1));
+  out.token_of = context.scratch->take_array<int32_t>(static_cast<size_t>(out.pairs));
+  if (!out.groups || !out.token_of) return refuse_scratch();
+  int64_t g = 0;
+  for (int64_t e = 0; e < experts; e++) {
+    if (begin[e + 1] > begin[e]) out.groups[g++] = {e, begin[e]};
+  }
+  out.groups[g] = {experts, out.pairs};
+  // `begin` now counts up to the end of each expert's pairs.
+  for (int64_t t = 0; t < tokens; t++) {
+    for (int64_t j = 0; j < k; j++) {
+      int32_t& pair = out.pair_of[t * k + j];
+      if (pair < 0) continue;
+      const int64_t p = begin[pair]++;
+      out.token_of[p] = static_cast<int32_t>(t);
+      pair = static_cast<int32_t>(p);
+    }
+  }
+  return {};
+}
+
+// h = silu(gate) · up over [count] numbers; silu(x) = x / (1 + e^-x), the arithmetic of `glu`.
+static inline void fuse_silu(const float* gate, const float* up, float* h, int64_t count) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+    float g[kLanes] = {}, u[kLanes] = {};
+    const size_t bytes = static_cast<size_t>(count - i < kLanes ? count - i : kLanes) * sizeof(float);
+    memcpy(g, gate + i, bytes);
+    memcpy(u, up + i, bytes);
+    const Vec v = vec_load(g);
+    const Vec silu = vec_div(v, vec_add(vec_set(1.0f), vec_exp(vec_sub(vec_set(0.0f), v))));
+    vec_store(g, vec_mul(silu, vec_load(u)));
+    memcpy(h + i, g, bytes);
+  }
+}
+
+static Status experts(StepContext& context) {
+  const MatrixView x = context.inputs[0], weights = context.inputs[2], out = context.outputs[0];
+  const BoundWeight &gate = *context.weights[3], &up = *context.weights[4], &down = *context.weights[5];
+  const int64_t tokens = x.rows, k = weights.columns, ffn = gate.rows, hidden = down.rows;
+  const Activation middle = context.step->middle;
+  if (tokens == 0) return {};
+  Scratch& scratch = *context.scratch;
+  ThreadPool& pool = *context.pool;
+
+  ExpertGroups plan;
+  TANDEM_TRY(group_by_expert(context, gate.experts, plan));
+  Activations input, intermediate;
+  TANDEM_TRY(input.reserve(scratch, context.step->activation, tokens, x.columns, &x));
+  TANDEM_TRY(intermediate.reserve(scratch, middle, plan.pairs, ffn, nullptr));
+
+  const int64_t threads = pool.threads();
+  const int64_t units = (ffn + kUnit - 1) / kUnit;              // of a group, phase 1
+  const int64_t block = activation_block(middle) > kUnit ? activation_block(middle) : kUnit;
+  const int64_t blocks = (ffn + block - 1) / block;             // of `middle` in a row
+  const int64_t lane = plan.pairs * kUnit;                      // floats a thread needs at most
+  float* h = middle == Activation::f32 ? intermediate.values : scratch.take_array<float>(static_cast<size_t>(plan.pairs * ffn));
+  const int64_t h_stride = middle == Activation::f32 ? intermediate.stride : ffn;
+  float* lanes = scratch.take_array<float>(static_cast<size_t>(2 * threads * lane));
+  using Counter = std::atomic<int32_t>;
+  Counter* done = scratch.take_array<Counter>(static_cast<size_t>(plan.count * blocks));
+  ActivationRow* rows = scratch.take_array<ActivationRow>(static_cast<size_t>(plan.pairs));
+  ActivationRow* middle_rows = scratch.take_array<ActivationRow>(static_cast<size_t>(plan.pairs));
+  if (!h || !lanes || !done || !rows || !middle_rows) return refuse_scratch();
+  for (int64_t i = 0; i < plan.count * blocks; i++) new (&done[i]) Counter(0);
+  for (int64_t p = 0; p < plan.pairs; p++) {
+    rows[p] = input.row(plan.token_of[p]);
+    middle_rows[p] = intermediate.row(p);
+  }
+  if (input.owns(x)) {
+    pool.parallel_for(tokens, 4, [&](int64_t begin, int64_t end, int) {
+      for (int64_t t = begin; t < end; t++) input.round_span(t, 0, x.columns, x.row(t));
+    });
+  }
+
+  const Dot gate_dot(&gate, context.step->activation), up_dot(&up, context.step->activation), down_dot(&down, middle);
+
+  // Rows [begin, end) of gate and up for all the pairs of group g.
+  const auto gate_up = [&](int64_t g, int64_t begin, int thread) {
+    const ExpertGroups::Group group = plan.groups[g];
+    const int64_t end = begin + kUnit < ffn ? begin + kUnit : ffn, count = plan.groups[g + 1].begin - group.begin;
+    float *gates = lanes + 2 * thread * lane, *ups = gates + lane;
+    gate_dot.rows(group.expert, begin, end, rows + group.begin, count, gates, kUnit);
+    up_dot.rows(group.expert, begin, end, rows + group.begin, count, ups, kUnit);
+    for (int64_t i = 0; i < count; i++) {
+      fuse_silu(gates + i * kUnit, ups + i * kUnit, h + (group.begin + i) * h_stride + begin, end - begin);
+    }
+    if (middle == Activation::f32) return;
+    const int64_t b = begin / block, first = b * block, last = first + block < ffn ? first + block : ffn;
+    const int32_t parts = static_cast<int32_t>((last - first + kUnit - 1) / kUnit);
+    if (done[g * blocks + b].fetch_add(1, std::memory_order_acq_rel) + 1 != parts) return;
+    for (int64_t p = group.begin; p < group.begin + count; p++) {
+      intermediate.round_span(p, first, last - first, h + p * h_stride + first);
+    }
+  };
+
+  // Output rows [begin, end) of all tokens.
+  const auto down_all = [&](int64_t begin, int thread) {
+    const int64_t end = begin + kUnit < hidden ? begin + kUnit : hidden;
+    float* products = lanes + 2 * thread * lane;
+    for (int64_t g = 0; g < plan.count; g++) {
+      const int64_t first = plan.groups[g].begin, count = plan.groups[g + 1].begin - first;
+      down_dot.rows(plan.groups[g].expert, begin, end, middle_rows + first, count, products + first * kUnit, kUnit);
+    }
+    for (int64_t t = 0; t < tokens; t++) {
+      float* y = out.row(t);
+      for (int64_t n = begin; n < end; n++) y[n] = 0.0f;
+      for (int64_t j = 0; j < k; j++) {
+        const int32_t p = plan.pair_of[t * k + j];
+        if (p < 0) continue;
+        const float weight = weights.row(t)[j];
+        for (int64_t n = begin; n < end; n++) y[n] += weight * products[p * kUnit + n - begin];
+      }
+    }
+  };
+
+  WorkRange &first = pool.range(0), &second = pool.range(1);
+  first.reset(plan.count * units, 1);
+  second.reset((hidden + kUnit - 1) / kUnit, 1);
+  pool.run([&](int thread) {
+    int64_t begin, end;
+    while (first.next(thread, begin, end)) gate_up(begin / units, begin % units * kUnit, thread);
+    pool.barrier();
+    while (second.next(thread, begin, end)) down_all(begin * kUnit, thread);
+  });
+  return {};
+}
+
+static void register_experts() { register_kernel({"experts", "", TANDEM_ISA}, experts); }
+
+#else
+
+// Machines with AMX run the avx512 build.
+static void register_experts() {}
+
+#endif
+
+}  // namespace tandem::TANDEM_ISA_NAMESPACE

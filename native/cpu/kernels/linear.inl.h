@@ -1,0 +1,70 @@
+// linear: y = x · Wᵀ + bias, x rounded once to the step's activation format. Threads split the rows of W.
+#pragma once
+
+#include "core/kernel.h"
+#include "cpu/kernels/dot.inl.h"
+#include "cpu/pool.h"
+
+namespace tandem::TANDEM_ISA_NAMESPACE {
+
+#if TANDEM_ISA_LEVEL < 3
+// Bytes of weights that are read again and again, tile of tokens by tile: they stay in a second-level cache.
+constexpr int64_t kSpanBytes = 128 * 1024;
+// Bytes of weights worth handing to another thread.
+constexpr int64_t kGrainBytes = 8 * 1024;
+
+static Status linear(StepContext& context) {
+  const MatrixView x = context.inputs[0], out = context.outputs[0];
+  const BoundWeight& weight = *context.weights[1];
+  const BoundWeight* bias = context.weights.size() > 2 ? context.weights[2] : nullptr;
+  if (x.rows == 0) return {};
+
+  Activations activations;
+  TANDEM_TRY(activations.reserve(*context.scratch, context.step->activation, x.rows, x.columns, &x));
+  const size_t rows = static_cast<size_t>(x.rows);
+  ActivationRow* views = context.scratch->take_array<ActivationRow>(rows);
+  float* offsets = bias ? context.scratch->take_array<float>(static_cast<size_t>(weight.rows)) : nullptr;
+  if (!views || (bias && !offsets)) {
+    return {Code::out_of_memory, "[native] linear needs scratch memory; the machine gave none; use a smaller batch or fewer pages"};
+  }
+  if (bias) {
+    decode_row(*bias->format, bias->matrix(0), offsets, weight.rows, bias->scales ? bias->row_scales(0, 0) : nullptr);
+  }
+  for (int64_t r = 0; r < x.rows; r++) views[r] = activations.row(r);
+  if (activations.owns(x)) {
+    context.pool->parallel_for(x.rows, 4, [&](int64_t begin, int64_t end, int) {
+      for (int64_t r = begin; r < end; r++) activations.round_span(r, 0, x.columns, x.row(r));
+    });
+  }
+
+  const Dot dot(&weight, context.step->activation);
+  const int64_t tiles = (weight.rows + kTileRows - 1) / kTileRows, tile_bytes = kTileRows * weight.row_bytes;
+  const auto at_least_one = [](int64_t n) { return n < 1 ? int64_t{1} : n; };
+  const int64_t span = at_least_one(kSpanBytes / tile_bytes) * kTileRows;
+  // Four pieces a thread, so that a late one can be helped; none of them too small.
+  const int64_t grain = at_least_one(kGrainBytes / tile_bytes), share = tiles / (4 * context.pool->threads());
+  context.pool->parallel_for(tiles, share > grain ? share : grain, [&](int64_t first, int64_t last, int) {
+    const int64_t stop = last * kTileRows < weight.rows ? last * kTileRows : weight.rows;
+    for (int64_t begin = first * kTileRows; begin < stop; begin += span) {
+      const int64_t end = begin + span < stop ? begin + span : stop;
+      dot.rows(0, begin, end, views, x.rows, out.data + begin, out.stride);
+      if (!bias) continue;
+      for (int64_t r = 0; r < x.rows; r++) {
+        float* y = out.row(r);
+        for (int64_t n = begin; n < end; n++) y[n] += offsets[n];
+      }
+    }
+  });
+  return {};
+}
+
+static void register_linear() { register_kernel({"linear", "", TANDEM_ISA}, linear); }
+
+#else
+
+// Machines with AMX run the avx512 build.
+static void register_linear() {}
+
+#endif
+
+}  // namespace tandem::TANDEM_ISA_NAMESPACE
