@@ -102,7 +102,7 @@ export class FakeExecutable implements Executable {
       const wanted = sampling?.topLogprobs ?? 0;
       top.push({
         tokens: Int32Array.from({ length: wanted }, (_, i) => i),
-        logprobs: Float32Array.from({ length: wanted }, (_, i) => -i),
+        logprobs: Float32Array.from({ length: wanted }, (_, i) => -1 - i),
       });
     });
     return {

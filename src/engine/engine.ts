@@ -1,0 +1,273 @@
+/**
+ * A loaded model that answers. Any number of requests may run at once; they share passes and KV pages and never see
+ * each other. Everything is an option of the call; the engine keeps no conversation.
+ */
+import type { Executable } from '../backend/backend.ts';
+import { TandemError } from '../errors.ts';
+import { PAGE_TOKENS } from '../program/program.ts';
+import type { OutputParser } from '../text/parsers/events.ts';
+import type { Tokenizer } from '../text/tokenizer.ts';
+import { ChunkSize } from './chunk-size.ts';
+import { Generation } from './generation.ts';
+import { PagePool } from './kv-cache.ts';
+import { disposed, EngineLoop } from './loop.ts';
+import { checkOptionNames } from './option-names.ts';
+import { LogitsRequest, type Progress, type Request, TextRequest } from './request.ts';
+import {
+  invalid,
+  numberIn,
+  Sampler,
+  type SamplingDefaults,
+  type SamplingOptions,
+  samplingSettings,
+} from './sampling.ts';
+import { Scheduler, type SchedulerStats } from './scheduler.ts';
+import { Sequence } from './sequence.ts';
+
+/** Options of `generate`. */
+export interface GenerateOptions extends SamplingOptions {
+  /** Most tokens to draw, ≥ 1; what the context does not hold is cut off. Default: what the context holds. */
+  maxTokens?: number;
+  /** Text that ends the generation; it is not part of the result. */
+  stop?: string | readonly string[];
+  /** Token ids that end the generation beside the model's own. */
+  stopTokens?: readonly number[];
+  /** Go on when the model ends its text. For measurements. */
+  ignoreEos?: boolean;
+  /** String prompts only: put the model's begin token before the prompt where the model wants one. Default true. */
+  addSpecial?: boolean;
+  /** String prompts only: read control tokens written in the prompt as such. Default false. */
+  parseSpecial?: boolean;
+  /** Stops it wherever it is, also in the middle of the prompt. */
+  signal?: AbortSignal;
+  /** Prompt tokens computed, of all. */
+  onProgress?: Progress;
+}
+
+const GENERATE_OPTIONS = [
+  'maxTokens',
+  'stop',
+  'stopTokens',
+  'ignoreEos',
+  'addSpecial',
+  'parseSpecial',
+  'signal',
+  'onProgress',
+  'temperature',
+  'topK',
+  'topP',
+  'minP',
+  'repetitionPenalty',
+  'presencePenalty',
+  'frequencyPenalty',
+  'logitBias',
+  'seed',
+  'logprobs',
+] as const satisfies readonly (keyof GenerateOptions)[];
+
+/** What is known about a loaded model. */
+export interface EngineInfo {
+  /** The checkpoint's name. */
+  readonly model: string;
+  /** `deepseek-v3` … */
+  readonly architecture: string;
+  readonly backend: string;
+  /** Most tokens of a sequence, prompt and answer together, and what set it. */
+  readonly contextLength: number;
+  readonly contextLimit: 'model' | 'option' | 'memory';
+  readonly vocabSize: number;
+  readonly kvType: 'f32' | 'bf16';
+  /** Bytes. */
+  readonly weights: number;
+  readonly kv: number;
+  readonly buffers: number;
+  /** What the backend chose: ISA, threads, how weights were loaded. */
+  readonly execution: Readonly<Record<string, string | number>>;
+}
+
+/** What `load` puts together. */
+export interface EngineParts {
+  readonly executable: Executable;
+  readonly tokenizer: Tokenizer;
+  readonly info: EngineInfo;
+  readonly samplingDefaults?: SamplingDefaults;
+  readonly limits: EngineLimits;
+  /** Called once, after the executable is gone. */
+  readonly close?: () => Promise<void>;
+}
+
+export interface EngineLimits {
+  readonly maxRows: number;
+  readonly maxOutputs: number;
+  readonly maxSequences: number;
+  /** Time a pass with prefill rows should take, milliseconds. */
+  readonly targetMs: number;
+}
+
+export class Engine implements AsyncDisposable {
+  readonly info: EngineInfo;
+  readonly #parts: EngineParts;
+  readonly #scheduler: Scheduler;
+  readonly #loop: EngineLoop;
+  #disposing: Promise<void> | undefined;
+
+  /** Use `load`. */
+  constructor(parts: EngineParts) {
+    const { executable, info, limits } = parts;
+    this.#parts = parts;
+    this.info = info;
+    const { maxRows, targetMs } = limits;
+    const chunk = new ChunkSize({ minRows: Math.min(16, maxRows), maxRows, firstRows: 64, targetMs });
+    this.#scheduler = new Scheduler({ ...limits, pool: new PagePool(executable.pages), chunk });
+    this.#loop = new EngineLoop(this.#scheduler, executable);
+  }
+
+  /** Continues a prompt: text or token ids. Errors come out of the generation, not of this call. */
+  generate(prompt: string | Iterable<number>, options: GenerateOptions = {}): Generation {
+    return new Generation((sink) => {
+      checkOptionNames('generate', options, GENERATE_OPTIONS);
+      const { addSpecial = true, parseSpecial = false } = options;
+      const ids = typeof prompt === 'string' ? this.tokenize(prompt, { addSpecial, parseSpecial }) : [...prompt];
+      return this.#start(ids, options, sink);
+    });
+  }
+
+  #start(
+    prompt: readonly number[],
+    options: GenerateOptions,
+    sink: ConstructorParameters<typeof TextRequest>[0]['sink'],
+    parser?: OutputParser,
+  ) {
+    const { tokenizer, samplingDefaults = {} } = this.#parts;
+    const { contextLength, vocabSize } = this.info;
+    const { signal, ignoreEos = false } = options;
+    const ids = this.#checkedIds('the prompt', prompt);
+    if (ids.length >= contextLength) throw this.#tooLong(ids.length, 'the prompt', contextLength - 1);
+    const maxTokens = numberIn(
+      'maxTokens',
+      options.maxTokens,
+      { low: 1, high: Number.MAX_SAFE_INTEGER, integer: true },
+      contextLength,
+    );
+    const settings = samplingSettings(options, samplingDefaults, vocabSize);
+    const own = this.#checkedStopTokens(options.stopTokens);
+    const sequence = new Sequence({
+      prompt: ids,
+      maxLen: Math.min(contextLength, ids.length + maxTokens),
+      sampler: new Sampler(settings, ids),
+      stopTokens: new Set(ignoreEos ? own : [...tokenizer.eosIds, ...own]),
+    });
+    const request = new TextRequest({
+      sequence,
+      tokenizer,
+      stop: stopStrings(options.stop),
+      silent: new Set([...tokenizer.eosIds, ...own]),
+      parser,
+      onProgress: options.onProgress,
+      sink,
+      now: performance.now(),
+    });
+    return this.#submit(request, signal);
+  }
+
+  /**
+   * Logits of every position of `ids`: f32 [T, V], row-major. T·V·4 bytes are held in memory.
+   */
+  logits(ids: Iterable<number>, options: { signal?: AbortSignal; onProgress?: Progress } = {}): Promise<Float32Array> {
+    return new Promise((resolve, reject) => {
+      checkOptionNames('logits', options, ['signal', 'onProgress']);
+      const { contextLength } = this.info;
+      const { vocabSize } = this.#parts.executable.program;
+      const prompt = this.#checkedIds('ids', [...ids]);
+      if (prompt.length > contextLength) throw this.#tooLong(prompt.length, 'the sequence', contextLength);
+      const sequence = new Sequence({ prompt, maxLen: prompt.length, sampler: null, stopTokens: new Set() });
+      const logits = new Float32Array(prompt.length * vocabSize);
+      this.#submit(new LogitsRequest(sequence, logits, { resolve, reject }, options.onProgress), options.signal);
+    });
+  }
+
+  /** Token ids of a text. `addSpecial` defaults to false here: what goes in comes out of `detokenize`. */
+  tokenize(text: string, options: { addSpecial?: boolean; parseSpecial?: boolean } = {}): number[] {
+    if (typeof text !== 'string') throw invalid('the text', 'a string', text);
+    return this.#parts.tokenizer.encode(text, options);
+  }
+
+  detokenize(ids: Iterable<number>): string {
+    return this.#parts.tokenizer.decode(ids);
+  }
+
+  stats(): SchedulerStats {
+    return this.#scheduler.stats;
+  }
+
+  /** Ends what runs (DISPOSED) and frees everything. May be called twice. */
+  dispose(): Promise<void> {
+    this.#disposing ??= this.#loop
+      .dispose()
+      .then(() => this.#parts.executable.dispose())
+      .then(() => this.#parts.close?.());
+    return this.#disposing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  /** Queues a request under a signal; returns what aborts it. */
+  #submit(request: Request, signal: AbortSignal | undefined): () => void {
+    if (this.#disposing) throw disposed();
+    if (signal?.aborted) throw aborted(signal);
+    const abort = () => this.#loop.abort(request, aborted(signal));
+    this.#loop.submit(request, () => signal?.removeEventListener('abort', abort));
+    signal?.addEventListener('abort', abort);
+    return abort;
+  }
+
+  #checkedIds(what: string, ids: readonly number[]): Int32Array {
+    const { vocabSize } = this.info;
+    if (ids.length === 0)
+      throw new TandemError('REQUEST_INVALID', {
+        room: 'engine',
+        rule: `${what} has at least one token`,
+        given: 'it is empty',
+        fix: 'give some text or token ids',
+      });
+    ids.forEach((id, index) => {
+      if (!Number.isInteger(id) || id < 0 || id >= vocabSize)
+        throw invalid(`token ${index} of ${what}`, `an integer in [0, ${vocabSize})`, id);
+    });
+    return Int32Array.from(ids);
+  }
+
+  #checkedStopTokens(ids: readonly number[] = []): readonly number[] {
+    if (!Array.isArray(ids)) throw invalid('stopTokens', 'an array of token ids', ids);
+    return ids.length === 0 ? ids : [...this.#checkedIds('stopTokens', ids)];
+  }
+
+  #tooLong(length: number, what: string, most: number): TandemError {
+    const { contextLength, contextLimit } = this.info;
+    const fixes = {
+      model: 'shorten it; the model was made for no more',
+      option: 'shorten it, or load with a larger contextLength',
+      memory: `shorten it, or load with a larger KV budget (kvBytes; pages of ${PAGE_TOKENS} tokens)`,
+    };
+    return new TandemError('CONTEXT_OVERFLOW', {
+      room: 'engine',
+      rule: `${what} has at most ${most} tokens in a context of ${contextLength}`,
+      given: `it has ${length}`,
+      fix: fixes[contextLimit],
+    });
+  }
+}
+
+function stopStrings(stop: GenerateOptions['stop']): string[] {
+  if (stop === undefined || stop === null) return [];
+  const list = typeof stop === 'string' ? [stop] : stop;
+  if (!Array.isArray(list) || list.some((text) => typeof text !== 'string' || text === ''))
+    throw invalid('stop', 'a string or an array of strings, none of them empty', list.length === 0 ? '' : stop);
+  return list;
+}
+
+function aborted(signal: AbortSignal | undefined): TandemError {
+  return new TandemError('ABORTED', { room: 'engine', rule: 'the request was cancelled', cause: signal?.reason });
+}

@@ -1,0 +1,123 @@
+/**
+ * What `generate` and `chat` return: an async iterable of events that can also be awaited for the result. It buffers
+ * what nobody has read yet (at most one generation's worth) and never makes the engine wait for its reader.
+ */
+import { TandemError } from '../errors.ts';
+import type { GenerationEvent, GenerationResult } from './result.ts';
+
+/** The engine's side of a Generation. */
+export interface GenerationSink {
+  emit(event: GenerationEvent): void;
+  finish(result: GenerationResult): void;
+  /** `partial`: what there was until then, where there was something. */
+  fail(error: unknown, partial?: GenerationResult): void;
+}
+
+export class Generation implements AsyncIterable<GenerationEvent>, PromiseLike<GenerationResult> {
+  readonly #events: GenerationEvent[] = [];
+  readonly #result: Promise<GenerationResult>;
+  #resolve!: (result: GenerationResult) => void;
+  #reject!: (error: unknown) => void;
+  #wake: (() => void) | undefined;
+  #ended: { error?: unknown } | undefined;
+  #iterated = false;
+  #partial: GenerationResult | undefined;
+  readonly #abort: () => void;
+
+  /** `start` gets the sink and gives back what aborts the work. Errors it throws become the generation's. */
+  constructor(start: (sink: GenerationSink) => () => void) {
+    this.#result = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    this.#result.catch(() => {}); // who only iterates sees the error there
+    let abort = () => {};
+    try {
+      abort = start({
+        emit: (event) => this.#emit(event),
+        finish: (result) => this.#end(result),
+        fail: (error, partial) => this.#end(partial, { error }),
+      });
+    } catch (error) {
+      this.#end(undefined, { error });
+    }
+    this.#abort = abort;
+  }
+
+  /** What was generated, once it ended, however it ended; undefined before, and where nothing was. */
+  get partial(): GenerationResult | undefined {
+    return this.#partial;
+  }
+
+  /** Stops it: the iterator and the promise fail with ABORTED. Does nothing after the end. */
+  abort(): void {
+    this.#abort();
+  }
+
+  // biome-ignore lint/suspicious/noThenProperty: a generation is awaitable by design
+  then<A = GenerationResult, B = never>(
+    onResult?: ((result: GenerationResult) => A | PromiseLike<A>) | null,
+    onError?: ((error: unknown) => B | PromiseLike<B>) | null,
+  ): Promise<A | B> {
+    return this.#result.then(onResult, onError);
+  }
+
+  /** Events in order; leaving the loop early aborts the generation. One reader only. */
+  [Symbol.asyncIterator](): AsyncIterator<GenerationEvent, undefined> {
+    if (this.#iterated)
+      throw new TandemError('REQUEST_INVALID', {
+        room: 'engine',
+        rule: 'the events of a generation are read once',
+        given: 'a second iterator was asked for',
+        fix: 'await the generation for its result, or hand the events on',
+      });
+    this.#iterated = true;
+    return {
+      next: async () => {
+        for (;;) {
+          const event = this.#events.shift();
+          if (event) return { done: false, value: event };
+          if (this.#ended) {
+            const { error } = this.#ended;
+            this.#ended = {};
+            if (error !== undefined) throw error;
+            return { done: true, value: undefined };
+          }
+          await new Promise<void>((resolve) => {
+            this.#wake = resolve;
+          });
+        }
+      },
+      return: async () => {
+        this.#events.length = 0;
+        this.abort();
+        this.#ended = {};
+        return { done: true, value: undefined };
+      },
+    };
+  }
+
+  #emit(event: GenerationEvent): void {
+    const last = this.#events.length - 1;
+    if (event.type === 'prefill' && this.#events[last]?.type === 'prefill') this.#events[last] = event;
+    else this.#events.push(event);
+    this.#notify();
+  }
+
+  #end(result: GenerationResult | undefined, failure?: { error: unknown }): void {
+    if (this.#ended) return;
+    this.#partial = result;
+    if (failure) this.#reject(failure.error);
+    else {
+      this.#events.push({ type: 'done', result: result! });
+      this.#resolve(result!);
+    }
+    this.#ended = failure ?? {};
+    this.#notify();
+  }
+
+  #notify(): void {
+    this.#wake?.();
+    this.#wake = undefined;
+  }
+}
