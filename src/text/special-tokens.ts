@@ -13,6 +13,12 @@ export interface AddedToken {
   readonly stripRight?: boolean;
 }
 
+/**
+ * A noncharacter that is put inside the text of a control token to keep it text. It never reaches the vocabulary:
+ * guarded text is encoded without it.
+ */
+export const CONTROL_GUARD = '\uFDD0';
+
 /** A stretch of text, or an added token that stood there. */
 export type Section = string | AddedToken;
 
@@ -51,9 +57,7 @@ export class AddedTokenSplitter {
       if (stretch !== '') sections.push(stretch);
     };
     for (let at = 0; at < text.length; ) {
-      const token = this.byFirst
-        .get(text[at])
-        ?.find((candidate) => (parseSpecial || !candidate.control) && text.startsWith(candidate.content, at));
+      const token = this.at(text, at, parseSpecial);
       if (token === undefined) {
         at++;
         continue;
@@ -66,5 +70,27 @@ export class AddedTokenSplitter {
     }
     flush(text.length, false);
     return sections;
+  }
+
+  /** The text with a guard inside each control token, so that parsing special tokens finds none. */
+  guard(text: string): string {
+    let out = '';
+    let from = 0;
+    const clean = text.replaceAll(CONTROL_GUARD, '');
+    for (let at = 0; at < clean.length; at++) {
+      const token = this.at(clean, at, true);
+      if (token === undefined) continue;
+      if (token.control) {
+        out += clean.slice(from, at + 1) + CONTROL_GUARD;
+        from = at + 1;
+      } else at += token.content.length - 1;
+    }
+    return out + clean.slice(from);
+  }
+
+  private at(text: string, at: number, parseSpecial: boolean): AddedToken | undefined {
+    return this.byFirst
+      .get(text[at])
+      ?.find((candidate) => (parseSpecial || !candidate.control) && text.startsWith(candidate.content, at));
   }
 }

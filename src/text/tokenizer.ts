@@ -8,7 +8,7 @@ import { TandemError } from '../errors.ts';
 import type { Checkpoint } from '../formats/checkpoint.ts';
 import { Bpe } from './bpe.ts';
 import { alphabetToBytes } from './byte-alphabet.ts';
-import { AddedTokenSplitter } from './special-tokens.ts';
+import { AddedTokenSplitter, CONTROL_GUARD } from './special-tokens.ts';
 import type { Vocabulary } from './vocabulary.ts';
 import { vocabularyFromGguf } from './vocabulary-gguf.ts';
 import { vocabularyFromJson } from './vocabulary-json.ts';
@@ -22,6 +22,8 @@ export interface EncodeOptions {
    * A rendered chat prompt is encoded with true.
    */
   parseSpecial?: boolean;
+  /** The text holds stretches from `guard`: their control tokens stay text. */
+  guarded?: boolean;
 }
 
 export interface Tokenizer {
@@ -38,6 +40,11 @@ export interface Tokenizer {
   decode(ids: Iterable<number>): string;
   /** Exact bytes of a token; of a special token its text; none for ids without a token. */
   tokenBytes(id: number): Uint8Array;
+  /**
+   * Marks the control tokens in a text so that `encode(…, { parseSpecial: true, guarded: true })` leaves them text:
+   * what users say is guarded, then rendered into a chat prompt whose own control tokens count.
+   */
+  guard(text: string): string;
   /** True for control tokens, which are not shown to people. */
   isSpecial(id: number): boolean;
   /** Id of an added token by its text, or of an ordinary token by its spelling in the vocabulary. */
@@ -125,13 +132,16 @@ class TextTokenizer implements Tokenizer {
     this.addedById = new Map(vocabulary.added.map((token) => [token.id, token]));
   }
 
-  encode(text: string, { addSpecial = false, parseSpecial = false }: EncodeOptions = {}): number[] {
+  encode(text: string, { addSpecial = false, parseSpecial = false, guarded = false }: EncodeOptions = {}): number[] {
     const { bosId, eosIds, addBos, addEos } = this.vocabulary;
     const ids: number[] = [];
     if (addSpecial && addBos && bosId !== undefined) ids.push(bosId);
     for (const [index, section] of this.splitter.split(text, parseSpecial).entries()) {
       if (typeof section !== 'string') ids.push(section.id);
-      else for (const id of this.encodeSection(section, index)) ids.push(id);
+      else {
+        const plain = guarded ? section.replaceAll(CONTROL_GUARD, '') : section;
+        for (const id of this.encodeSection(plain, index)) ids.push(id);
+      }
     }
     if (addSpecial && addEos && eosIds.length > 0) ids.push(eosIds[0]);
     return ids;
@@ -169,6 +179,10 @@ class TextTokenizer implements Tokenizer {
     const byte = /^<0x([0-9A-Fa-f]{2})>$/.exec(token);
     if (byte !== null) return Uint8Array.of(Number.parseInt(byte[1], 16));
     return new TextEncoder().encode(token.replaceAll('▁', ' '));
+  }
+
+  guard(text: string): string {
+    return this.splitter.guard(text);
   }
 
   isSpecial(id: number): boolean {

@@ -3,7 +3,7 @@ import { TandemError } from '../errors.ts';
 import type { MetadataArray, MetadataValue } from '../formats/checkpoint.ts';
 import type { PairRank } from './bpe.ts';
 import { preTokenizerRule } from './pre-tokenizers.ts';
-import type { AddedToken } from './special-tokens.ts';
+import { type AddedToken, looksLikeControl } from './special-tokens.ts';
 import {
   byteLevelPreTokenizer,
   endOfGeneration,
@@ -33,9 +33,10 @@ export function vocabularyFromGguf(metadata: Metadata): Vocabulary {
   const ids = new Map<string, number>();
   const added: AddedToken[] = [];
   for (const [id, content] of tokens.entries()) {
-    const type = types?.[id] ?? TOKEN_TYPE.normal;
+    const type = types?.[id] ?? (looksLikeControl(content) ? TOKEN_TYPE.control : TOKEN_TYPE.normal);
     if (type === TOKEN_TYPE.control || type === TOKEN_TYPE.userDefined) {
-      added.push({ id, content, control: type === TOKEN_TYPE.control });
+      // Older converters called `<｜User｜>` user-defined, because tokenizer.json calls it "not special".
+      added.push({ id, content, control: type === TOKEN_TYPE.control || looksLikeControl(content) });
     } else if (type !== TOKEN_TYPE.unused && !ids.has(content)) {
       ids.set(content, id);
     }

@@ -1,6 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { openCheckpoint } from '../../formats/open.ts';
 import { Detokenizer } from '../detokenizer.ts';
+import { createTokenizer } from '../tokenizer.ts';
 import { joinEvents, type OutputEvent } from './events.ts';
 import { type ParserChoice, parserFor } from './index.ts';
 
@@ -26,6 +28,17 @@ const whole = (text: string, choice?: ParserChoice): OutputEvent[] => parse([tex
 function byBytes(text: string, choice?: ParserChoice): OutputEvent[] {
   const detokenizer = new Detokenizer({ tokenBytes: (id) => Uint8Array.of(id) });
   const parts = Array.from(new TextEncoder().encode(text), (byte) => detokenizer.push(byte));
+  return parse([...parts, detokenizer.flush()], choice);
+}
+
+const checkpoint = await openCheckpoint(new URL('../../../models/jug/jug-Q8_0.gguf', import.meta.url).pathname);
+const jug = await createTokenizer(checkpoint);
+await checkpoint.close();
+
+/** The text by the tokens of Jug, in which every marker is one token. */
+function byTokens(text: string, choice?: ParserChoice): OutputEvent[] {
+  const detokenizer = new Detokenizer(jug);
+  const parts = jug.encode(text, { parseSpecial: true }).map((id) => detokenizer.push(id));
   return parse([...parts, detokenizer.flush()], choice);
 }
 
@@ -105,6 +118,7 @@ describe('parserFor', () => {
   test.each(cases)('%s', (_, input, expected, choice) => {
     expect(whole(input, choice)).toEqual(expected);
     expect(byBytes(input, choice)).toEqual(expected);
+    expect(byTokens(input, choice)).toEqual(expected);
   });
 
   test('arguments stream as they come', () => {
@@ -134,7 +148,7 @@ describe('parserFor', () => {
   );
   const soup = fc.array(piece, { maxLength: 25 });
 
-  test('whole, by piece, by byte and cut anywhere: the same events; calls are well formed', () => {
+  test('whole, by piece, by token, by byte and cut anywhere: the same events; calls are well formed', () => {
     fc.assert(
       fc.property(soup, fc.boolean(), fc.array(fc.nat(200), { maxLength: 5 }), (parts, startInside, cuts) => {
         const choice = { ...deepseek, startInside };
@@ -142,12 +156,13 @@ describe('parserFor', () => {
         const expected = whole(input, choice);
         expect(parse(parts, choice)).toEqual(expected);
         expect(byBytes(input, choice)).toEqual(expected);
+        expect(byTokens(input, choice)).toEqual(expected);
         const at = [0, ...cuts.map((cut) => Math.min(cut, input.length)).sort((a, b) => a - b), input.length];
         const slices = at.slice(1).map((end, i) => input.slice(at[i], end));
         expect(parse(slices, choice)).toEqual(expected);
         checkCalls(expected);
       }),
-      { numRuns: 2000 },
+      { numRuns: 1000 },
     );
   });
 
