@@ -8,7 +8,7 @@
 #pragma once
 
 #include "cpu/kernels/attention_core.inl.h"
-#include "quant/formats.h"
+#include "cpu/kernels/decode.inl.h"
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
 
@@ -25,8 +25,9 @@ struct MlaShape {
 static void decode_panel(const BoundWeight& weight, int64_t e, int64_t first, int64_t count, float* panel) {
   const int64_t padded = pad_columns(weight.columns);
   const uint8_t* matrix = weight.matrix(e);
+  const WeightFormat format = weight_format(*weight.format);
   for (int64_t n = first; n < first + count; n++, panel += padded) {
-    weight.format->decode_row(matrix + n * weight.row_bytes, panel, weight.columns, weight.row_scales(e, n));
+    decode_row(format, matrix + n * weight.row_bytes, panel, weight.columns, weight.row_scales(e, n));
     for (int64_t c = weight.columns; c < padded; c++) panel[c] = 0.0f;
   }
 }

@@ -6,8 +6,8 @@
 #include <math.h>
 
 #include "core/kernel.h"
+#include "cpu/kernels/decode.inl.h"
 #include "cpu/pool.h"
-#include "quant/formats.h"
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
 
@@ -107,7 +107,7 @@ static Status router(StepContext& context) {
   float* bias = nullptr;
   if (context.weights[1] != nullptr) {
     bias = context.scratch->take_array<float>(static_cast<size_t>(experts));
-    if (bias != nullptr) context.weights[1]->format->decode_row(context.weights[1]->matrix(0), bias, experts, nullptr);
+    if (bias != nullptr) decode_row(*context.weights[1]->format, context.weights[1]->matrix(0), bias, experts, nullptr);
   }
   if (exponentials == nullptr || memory == nullptr || taken == nullptr || (context.weights[1] != nullptr && bias == nullptr))
     return Status(Code::out_of_memory, "[native] scratch memory for router; the machine refused; free memory");

@@ -122,10 +122,9 @@ static Status sample(StepContext& context) {
   const MatrixView logits = context.inputs[0], tokens = context.outputs[0];
   const Batch& batch = *context.batch;
   const int64_t vocabulary = logits.columns, threads = context.pool->threads();
-  const int64_t teams = threads < logits.rows ? threads : logits.rows;
   if (logits.rows == 0) return {};
   const int64_t per_thread = (vocabulary * static_cast<int64_t>(sizeof(float) + sizeof(Candidate) + 1) + 63) / 64 * 64;
-  uint8_t* memory = static_cast<uint8_t*>(context.scratch->take(static_cast<size_t>((teams < 1 ? 1 : threads) * per_thread)));
+  uint8_t* memory = static_cast<uint8_t*>(context.scratch->take(static_cast<size_t>(threads * per_thread)));
   if (memory == nullptr) return Status(Code::out_of_memory, "[native] scratch memory for sample; the machine refused; free memory");
   std::atomic<int64_t> failed{-1};
   context.pool->parallel_for(logits.rows, 1, [&](int64_t begin, int64_t end, int thread) {
