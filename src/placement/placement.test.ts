@@ -1,0 +1,97 @@
+import { describe, expect, test } from 'vitest';
+import { buildProgram } from '../models/index.ts';
+import { PUBLIC_CONFIGS, type PublicModel } from '../models/public-configs.ts';
+import type { QuantMix } from '../models/quant-mix.ts';
+import { headerCheckpoint } from '../models/synthesize.ts';
+import type { Program } from '../program/program.ts';
+import { planMemory, weightBytes } from './budget.ts';
+import { lower } from './lower.ts';
+
+async function program(name: PublicModel, mix: QuantMix): Promise<Program> {
+  return (await buildProgram(await headerCheckpoint(PUBLIC_CONFIGS[name], { name, mix }))).program;
+}
+
+describe('lower', () => {
+  test('activations follow the weights, the intermediate the down product', async () => {
+    const placed = lower(await program('deepseek-v2-lite', 'q4_k_m'), { device: 'cpu' });
+    const of = (name: string) => placed.steps.find((step) => step.name === name)!.placement;
+    expect(of('model.layers.5.mlp.experts')).toEqual({ device: 'cpu', activation: 'q8_256', middle: 'q8_32' });
+    expect(of('model.layers.5.mlp.gate')).toEqual({ device: 'cpu', activation: 'f32' });
+    expect(of('model.layers.5.self_attn.mla')).toEqual({ device: 'cpu', activation: 'f32' });
+    expect(of('lm_head')).toEqual({ device: 'cpu', activation: 'q8_256' });
+  });
+
+  test('gate and up that want different blocks leave x as it is', async () => {
+    const mixed = await program('deepseek-v2-lite', 'q4_k_m');
+    const up = mixed.weights.findIndex((weight) => weight.name === 'blk.1.ffn_up_exps.weight');
+    const weights = mixed.weights.map((weight, id) => (id === up ? { ...weight, format: 'q8_0' as const } : weight));
+    const placed = lower({ ...mixed, weights }, { device: 'cpu' });
+    const experts = placed.steps.find((step) => step.op === 'experts')!;
+    expect(experts.placement).toEqual({ device: 'cpu', activation: 'f32', middle: 'q8_32' });
+  });
+
+  test('exactF32 rounds nothing', async () => {
+    const placed = lower(await program('deepseek-v2-lite', 'q4_k_m'), { device: 'cpu' }, { exactF32: true });
+    for (const { placement } of placed.steps) {
+      expect(placement!.activation).toBe('f32');
+      expect(placement!.middle ?? 'f32').toBe('f32');
+    }
+  });
+});
+
+describe('memory', () => {
+  const request = { context: 4096, maxRows: 256, maxOutputs: 16 };
+
+  test('weights are what the file holds', async () => {
+    const checkpoint = await headerCheckpoint(PUBLIC_CONFIGS['deepseek-v2-lite'], { name: 'x', mix: 'q4_k_m' });
+    const built = await buildProgram(checkpoint);
+    let file = 0;
+    for (const tensor of checkpoint.tensors.values()) file += tensor.bytes;
+    expect(built.program.weights.reduce((sum, weight) => sum + weightBytes(weight), 0)).toBe(file);
+  });
+
+  test('FP8 scales count', () => {
+    const weight = {
+      id: 0,
+      name: 'w',
+      format: 'f8_e4m3',
+      shape: [2, 200, 300],
+      parts: ['a', 'b'],
+      scales: ['c', 'd'],
+    } as const;
+    expect(weightBytes(weight)).toBe(2 * (200 * 300 + 2 * 3 * 4));
+  });
+
+  test('V3 keeps 70 KB a token', async () => {
+    const plan = planMemory(await program('deepseek-v3', 'q4_k_m'), { ...request, sequences: 2 });
+    expect(plan.pageBytes).toBe(64 * 61 * 576 * 2);
+    expect(plan.pages).toBe(128);
+    expect(plan.total).toBe(plan.weights + plan.buffers + plan.pages * plan.pageBytes);
+  });
+
+  test('a limit takes pages, but never those of one sequence', async () => {
+    const lite = await program('deepseek-v2-lite', 'q4_k_m');
+    const whole = planMemory(lite, { ...request, sequences: 4 });
+    expect(whole.pages).toBe(256);
+    const memory = whole.weights + whole.buffers + 100.5 * whole.pageBytes;
+    expect(planMemory(lite, { ...request, sequences: 4, memory }).pages).toBe(100);
+    expect(() => planMemory(lite, { ...request, context: 6401, memory })).toThrow(
+      /memory of 9\.9 GiB: weights take .* buffers .* the KV cache of 6401 tokens 191\.7 MiB .*at most 6400 tokens/,
+    );
+  });
+
+  test('a KV budget below one sequence is refused with the numbers', async () => {
+    const lite = await program('deepseek-v2-lite', 'q8_0');
+    expect(() => planMemory(lite, { ...request, kvMemory: 2 ** 20 })).toThrow(
+      expect.objectContaining({ code: 'PLACEMENT_IMPOSSIBLE' }),
+    );
+    expect(() => planMemory(lite, { ...request, kvMemory: 2 ** 20 })).toThrow(
+      /a KV budget of 1.0 MiB: .* give more memory$/,
+    );
+  });
+
+  test('a longer context than the model has is refused', async () => {
+    const small = await program('qwen3-0.6b', 'q8_0');
+    expect(() => planMemory(small, { ...request, context: 50_000 })).toThrow(/1 to 40960 tokens; 50000/);
+  });
+});
