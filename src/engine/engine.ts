@@ -5,10 +5,14 @@
 import type { Executable } from '../backend/backend.ts';
 import { TandemError } from '../errors.ts';
 import { PAGE_TOKENS } from '../program/program.ts';
+import { chatPrompt } from '../text/chat-prompt.ts';
+import type { ChatTemplate } from '../text/chat-template.ts';
+import { type ChatMessage, separateReasoning, type ToolDefinition } from '../text/messages.ts';
 import type { OutputParser } from '../text/parsers/events.ts';
+import { parserFor } from '../text/parsers/index.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { ChunkSize } from './chunk-size.ts';
-import { Generation } from './generation.ts';
+import { Generation, type GenerationSink } from './generation.ts';
 import { PagePool } from './kv-cache.ts';
 import { disposed, EngineLoop } from './loop.ts';
 import { checkOptionNames } from './option-names.ts';
@@ -65,6 +69,26 @@ const GENERATE_OPTIONS = [
   'logprobs',
 ] as const satisfies readonly (keyof GenerateOptions)[];
 
+/** Options of `chat`: those of `generate`, and how the conversation becomes a prompt and the answer is read. */
+export interface ChatOptions extends Omit<GenerateOptions, 'addSpecial' | 'parseSpecial'> {
+  /** Tools the model may call. */
+  tools?: readonly ToolDefinition[];
+  /** Asks templates that can to turn thinking on or off. Default: the template's. */
+  thinking?: boolean;
+  /** `none` leaves `<think>` and tool calls in the text as the model wrote them. Default `separate`. */
+  parse?: 'separate' | 'none';
+  /** Further variables of the chat template. */
+  templateVariables?: Readonly<Record<string, unknown>>;
+}
+
+const CHAT_OPTIONS = [
+  ...GENERATE_OPTIONS.filter((name) => name !== 'addSpecial' && name !== 'parseSpecial'),
+  'tools',
+  'thinking',
+  'parse',
+  'templateVariables',
+] as const satisfies readonly (keyof ChatOptions)[];
+
 /** What is known about a loaded model. */
 export interface EngineInfo {
   /** The checkpoint's name. */
@@ -89,6 +113,8 @@ export interface EngineInfo {
 export interface EngineParts {
   readonly executable: Executable;
   readonly tokenizer: Tokenizer;
+  /** Or why there is none, for whoever wants to chat. */
+  readonly template: ChatTemplate | TandemError;
   readonly info: EngineInfo;
   readonly samplingDefaults?: SamplingDefaults;
   readonly limits: EngineLimits;
@@ -132,12 +158,28 @@ export class Engine implements AsyncDisposable {
     });
   }
 
-  #start(
-    prompt: readonly number[],
-    options: GenerateOptions,
-    sink: ConstructorParameters<typeof TextRequest>[0]['sink'],
-    parser?: OutputParser,
-  ) {
+  /** Answers the last message of a conversation. */
+  chat(messages: readonly ChatMessage[], options: ChatOptions = {}): Generation {
+    return new Generation((sink) => {
+      checkOptionNames('chat', options, CHAT_OPTIONS);
+      const { template, tokenizer, info } = this.#parts;
+      if (this.#disposing) throw disposed();
+      if (template instanceof TandemError) throw template;
+      const { tools, thinking: enableThinking, parse = 'separate', templateVariables: kwargs, ...rest } = options;
+      const conversation = checkedMessages(messages).map(separateReasoning);
+      const prompt = chatPrompt(template, tokenizer, conversation, { tools, enableThinking, kwargs });
+      const parser = parserFor({
+        template: template.source,
+        architecture: info.architecture,
+        startInside: prompt.opensThinking,
+        reasoning: parse,
+        tools: parse,
+      });
+      return this.#start(prompt.ids, rest, sink, parser);
+    });
+  }
+
+  #start(prompt: readonly number[], options: GenerateOptions, sink: GenerationSink, parser?: OutputParser): () => void {
     const { tokenizer, samplingDefaults = {} } = this.#parts;
     const { contextLength, vocabSize } = this.info;
     const { signal, ignoreEos = false } = options;
@@ -258,6 +300,19 @@ export class Engine implements AsyncDisposable {
       fix: fixes[contextLimit],
     });
   }
+}
+
+const ROLES = ['system', 'user', 'assistant', 'tool'];
+
+function checkedMessages(messages: readonly ChatMessage[]): readonly ChatMessage[] {
+  if (!Array.isArray(messages) || messages.length === 0)
+    throw invalid('messages', 'an array of at least one message', messages);
+  messages.forEach((message: Partial<ChatMessage> | undefined, index) => {
+    const { role, content } = message ?? {};
+    if (!ROLES.includes(role as string)) throw invalid(`messages[${index}].role`, `one of ${ROLES.join(', ')}`, role);
+    if (typeof content !== 'string') throw invalid(`messages[${index}].content`, 'a string', content);
+  });
+  return messages;
 }
 
 function stopStrings(stop: GenerateOptions['stop']): string[] {

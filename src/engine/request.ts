@@ -5,7 +5,7 @@ import type { OutputEvent, OutputParser } from '../text/parsers/events.ts';
 import { StopMatcher } from '../text/stop-matcher.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import type { GenerationSink } from './generation.ts';
-import type { GenerationResult, TokenLogprob, ToolCall } from './result.ts';
+import type { GenerationResult, TokenLogprob } from './result.ts';
 import type { Outcome } from './scheduler.ts';
 import type { Sequence } from './sequence.ts';
 
@@ -148,7 +148,7 @@ export class TextRequest implements Request {
     return {
       text: this.#text,
       reasoning: this.#reasoning,
-      toolCalls: this.#calls as ToolCall[],
+      toolCalls: this.#calls,
       tokens: [...sequence.tokens(promptLen)],
       finishReason,
       stopString: this.#stopString,

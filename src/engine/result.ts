@@ -1,4 +1,5 @@
 /** What a generation gives: events while it runs, a result when it ends. Types only. */
+import type { ToolCall } from '../text/messages.ts';
 import type { OutputEvent } from '../text/parsers/events.ts';
 
 /** One piece of a generation, in order of `for await`. */
@@ -22,13 +23,6 @@ export interface TokenLogprob {
   readonly logprob: number;
   /** Best alternatives, best first, as many as asked. */
   readonly top: readonly { readonly id: number; readonly text: string; readonly logprob: number }[];
-}
-
-export interface ToolCall {
-  readonly id: string;
-  readonly name: string;
-  /** JSON text. */
-  readonly arguments: string;
 }
 
 export interface Usage {
@@ -60,7 +54,8 @@ export interface GenerationResult {
   /** The answer; for `chat` without reasoning and tool calls. */
   readonly text: string;
   readonly reasoning: string;
-  readonly toolCalls: readonly ToolCall[];
+  /** `arguments` is JSON text as the model wrote it. */
+  readonly toolCalls: readonly Required<ToolCall>[];
   /** Every id drawn, the one that ended the text included. */
   readonly tokens: readonly number[];
   /** `stop`: the model or a stop string ended it; `length`: maxTokens or the context did; `abort`: somebody else did. */

@@ -127,6 +127,80 @@ describe('a generation', () => {
   });
 });
 
+describe('a chat', () => {
+  const prompt = 'u:hi\na:<think>\n';
+
+  test('thinking, answer and figures', async () => {
+    const engine = engineOn(new ScriptedExecutable('Hm. </think>\n\nHello!', prompt.length));
+    const generation = engine.chat([{ role: 'user', content: 'hi' }]);
+    const events = await collect(generation);
+    const joined = (type: 'text' | 'reasoning') =>
+      events.map((event) => (event.type === type ? event.text : '')).join('');
+    expect([joined('reasoning'), joined('text')]).toEqual(['Hm.', 'Hello!']);
+    const result = await generation;
+    expect(result).toMatchObject({ reasoning: 'Hm.', text: 'Hello!', finishReason: 'stop' });
+    expect(result.usage.promptTokens).toBe(prompt.length);
+    expect(result.usage.reasoningTokens).toBeGreaterThanOrEqual(3);
+    expect(result.usage.reasoningTokens).toBeLessThanOrEqual('Hm. </think>\n\n'.length);
+  });
+
+  test('tool calls become events and calls', async () => {
+    const call =
+      '</think><｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n```json\n{"city": "Rome"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>';
+    const engine = engineOn(new ScriptedExecutable(call, prompt.length));
+    const generation = engine.chat([{ role: 'user', content: 'hi' }], { tools: [{ name: 'get_weather' }] });
+    const events = await collect(generation);
+    const kinds = new Set(events.map(({ type }) => type));
+    expect(kinds).toEqual(new Set(['prefill', 'tool-call-start', 'tool-call-arguments', 'tool-call-end', 'done']));
+    const { toolCalls, text } = await generation;
+    expect(toolCalls).toEqual([
+      { id: expect.stringMatching(/^call_/), name: 'get_weather', arguments: '{"city": "Rome"}' },
+    ]);
+    expect(text).toBe('');
+  });
+
+  test('parse: none leaves the text as it is; thinking: false reaches the template', async () => {
+    const raw = 'Hm.</think>Hello!';
+    const engine = engineOn(new ScriptedExecutable(raw, prompt.length));
+    expect(await engine.chat([{ role: 'user', content: 'hi' }], { parse: 'none' })).toMatchObject({
+      text: raw,
+      reasoning: '',
+    });
+    const plain = engineOn(new ScriptedExecutable('Hello!', 'u:hi\na:'.length));
+    expect(await plain.chat([{ role: 'user', content: 'hi' }], { thinking: false })).toMatchObject({
+      text: 'Hello!',
+      reasoning: '',
+    });
+  });
+
+  test('thinking that clients send back is kept out of the prompt', async () => {
+    const { engine } = house();
+    const { usage } = await engine.chat(
+      [
+        { role: 'user', content: 'a' },
+        { role: 'assistant', content: '<think>long</think>b' },
+        { role: 'user', content: 'c' },
+      ],
+      { maxTokens: 1 },
+    );
+    expect(usage.promptTokens).toBe('u:a\na:b\nu:c\na:<think>\n'.length);
+  });
+
+  test.each([
+    ['no messages', [], /messages is an array of at least one message; got an array of 0/],
+    ['a text', 'hi', /messages is an array of at least one message; got "hi"/],
+    [
+      'a strange role',
+      [{ role: 'robot', content: '' }],
+      /messages\[0\].role is one of system, user, assistant, tool; got "robot"/,
+    ],
+    ['no content', [{ role: 'user' }], /messages\[0\].content is a string; got undefined/],
+  ])('refuses %s', async (_, messages, message) => {
+    const { engine } = house();
+    await expect(engine.chat(messages as never)).rejects.toThrow(message);
+  });
+});
+
 describe('sampling', () => {
   test('same seed same text, alone or in a batch, and another seed another text', async () => {
     const { engine } = house({ pages: 12 });

@@ -1,10 +1,16 @@
 /** An Engine on the fake executable and the byte tokenizer, with the text it writes chosen by the test. */
 import { Engine } from '../../src/engine/engine.ts';
 import type { Batch, PassResult } from '../../src/program/batch.ts';
+import { ChatTemplate } from '../../src/text/chat-template.ts';
 import { FakeExecutable, type FakeOptions } from './fake-executable.ts';
 import { byteTokenizer, END } from './fake-tokenizer.ts';
 
 export const VOCAB = 258;
+
+/** Opens thinking in the prompt, as DeepSeek-R1's does, and knows its tool markers. */
+const TEMPLATE =
+  '{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}{% if thinking is defined and not thinking %}a:{% else %}a:<think>\n{% endif %}' +
+  '{# <｜tool▁calls▁begin｜> #}';
 
 interface HouseOptions extends Partial<FakeOptions> {
   maxRows?: number;
@@ -24,6 +30,7 @@ export function engineOn(
   return new Engine({
     executable,
     tokenizer: byteTokenizer,
+    template: ChatTemplate.create({ source: TEMPLATE }),
     limits: { maxRows, maxOutputs, maxSequences, targetMs: 400 },
     close,
     info: {
