@@ -1,4 +1,5 @@
 /** Shows one answer as it comes: thinking dimmed, text plain, tool calls as JSON, and the line of figures at the end. */
+import { isAbort } from '../errors.ts';
 import type { Generation, GenerationResult } from '../index.ts';
 import { formatRate, ProgressBar, paint } from './terminal.ts';
 
@@ -7,7 +8,7 @@ export interface AnswerStyle {
   readonly thinking: boolean;
 }
 
-/** Streams to stdout; resolves to the result, also when the answer was stopped (`finishReason` says so). */
+/** Streams to stdout; resolves to the result, also to that of a stopped answer (`finishReason` is `abort`). */
 export async function showAnswer(generation: Generation, style: AnswerStyle): Promise<GenerationResult> {
   let last: 'reasoning' | 'text' | 'tool' | undefined;
   const enter = (kind: 'reasoning' | 'text' | 'tool') => {
@@ -48,11 +49,14 @@ export async function showAnswer(generation: Generation, style: AnswerStyle): Pr
           break;
       }
     }
+    return await generation;
+  } catch (error) {
+    if (isAbort(error) && generation.partial) return generation.partial;
+    throw error;
   } finally {
     bar.end();
     if (last !== undefined) process.stdout.write('\n');
   }
-  return generation;
 }
 
 /** `prompt 38 tokens, 812 tok/s · answer 96 tokens, 310 tok/s · first token 0.05 s · seed 7`. */

@@ -127,7 +127,7 @@ class Conversation {
     }
   }
 
-  /** A stopped or failed question leaves the history as it can be continued: an unanswered question is taken back. */
+  /** What was answered stays in the history, also half an answer; a question without any answer does not. */
   async #ask(question: string): Promise<void> {
     const asked: ChatMessage[] = [...this.#history, { role: 'user', content: question }];
     const system: ChatMessage[] = this.#system ? [{ role: 'system', content: this.#system }] : [];
@@ -139,10 +139,11 @@ class Conversation {
       });
       const result = await showAnswer(generation, { thinking: this.#flags.thinking });
       this.#last = result;
-      this.#history = [...asked, { role: 'assistant', content: result.text }];
+      if (result.text !== '') this.#history = [...asked, { role: 'assistant', content: result.text }];
+      else if (result.finishReason === 'abort') say('stopped before the answer began; the question is forgotten');
       say(figures(result));
     } catch (error) {
-      if (isAbort(error)) say('stopped; the question is forgotten');
+      if (isAbort(error)) say('stopped before the answer began; the question is forgotten');
       else say(error instanceof Error ? error.message : String(error), 'red');
     } finally {
       this.#answering = undefined;

@@ -152,7 +152,7 @@ function summary(report: Report, model: Exclude<Report['model'], { error: string
 }
 
 function shorten(value: unknown): string {
-  const text = typeof value === 'string' ? JSON.stringify(value) : JSON.stringify(value);
+  const text = JSON.stringify(value) ?? String(value);
   return text.length > 100 ? `${text.slice(0, 97)}…` : text;
 }
 
