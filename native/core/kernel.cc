@@ -17,13 +17,14 @@ struct Entry {
   KernelFunction function;
 };
 
-// Filled once by register_cpu_kernels, read at load only.
+// Filled once by register_cpu_kernels, read at load only. Never destroyed: process.exit runs static destructors while
+// threads of a pass are still running.
 std::mutex& registry_mutex() {
-  static std::mutex mutex;
+  static std::mutex& mutex = *new std::mutex;
   return mutex;
 }
 std::vector<Entry>& registry() {
-  static std::vector<Entry> entries;
+  static std::vector<Entry>& entries = *new std::vector<Entry>;
   return entries;
 }
 

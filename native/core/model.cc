@@ -39,6 +39,7 @@ Status Model::load(ModelOptions options, std::thread::native_handle_type owner, 
   TANDEM_TRY(check_signatures(model->program_));
   TANDEM_TRY(choose_isa(options.isa, model->isa_));
   ensure_kernels();
+  model->stop_ = options.stop;
   TANDEM_TRY(model->allocate(options));
   model->team_ = std::make_unique<CpuTeam>(options.threads, owner);
   const int64_t other = static_cast<int64_t>(model->buffers_.size() + model->kv_memory_.size());
@@ -96,7 +97,7 @@ Status Model::allocate(const ModelOptions& options) {
 }
 
 Status Model::bind_steps() {
-  timings_.resize(program_.steps.size());
+  timings_ = std::vector<StepTiming>(program_.steps.size());
   for (const Step& step : program_.steps) {
     const std::string format = kernel_format(program_, step);
     const KernelFunction kernel = find_kernel(step.op, format, isa_);
@@ -175,8 +176,9 @@ Status Model::run_step(size_t index) {
   const auto start = std::chrono::steady_clock::now();
   scratch_.reset();
   Status status = kernels_[index](contexts_[index]);
-  timings_[index].calls++;
-  timings_[index].nanoseconds += static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start).count());
+  const auto took = std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start);
+  timings_[index].calls.fetch_add(1, std::memory_order_relaxed);
+  timings_[index].nanoseconds.fetch_add(static_cast<uint64_t>(took.count()), std::memory_order_relaxed);
   return status;
 }
 
@@ -199,7 +201,7 @@ void Model::cancel(int64_t slot) {
 Status Model::run(const uint8_t* batch, size_t size, uint32_t generation, PassOutput& out) {
   TANDEM_TRY(begin(batch, size, generation));
   for (size_t i = 0; i < program_.steps.size(); i++) {
-    if (stop_.load(std::memory_order_relaxed)) {
+    if (stop_ != nullptr && stop_->load(std::memory_order_relaxed)) {
       active_ = false;
       return Status(Code::disposed, "[native] the model was disposed during a pass");
     }

@@ -1,6 +1,6 @@
 // A loaded model: the Program bound to kernels, weights, buffers and a KV cache. Runs passes, whole or step by step.
 //
-// All methods but `cancel`, `arm` and `stop` belong to one thread (the executor's).
+// All methods but `cancel`, `arm`, `timings` and `describe` belong to one thread (the executor's).
 #pragma once
 
 #include <array>
@@ -32,11 +32,13 @@ struct ModelOptions {
   int threads = 0;               // 0 = automatic
   std::string isa;               // "" = automatic
   LoadMode load = LoadMode::automatic;
+  const std::atomic<bool>* stop = nullptr;  // when it becomes true a pass ends at its next step with Code::disposed
 };
 
+// Since load; may be read while a pass runs.
 struct StepTiming {
-  uint64_t calls = 0;
-  uint64_t nanoseconds = 0;
+  std::atomic<uint64_t> calls{0};
+  std::atomic<uint64_t> nanoseconds{0};
 };
 
 class Model {
@@ -60,10 +62,9 @@ class Model {
   Status finish(PassOutput& out);
 
   // Any thread. `arm` names the next pass and gives its generation; `cancel` drops a slot's rows from the pass armed last
-  // (also one that has not begun); `stop` ends the pass at the next step with Code::disposed.
+  // (also one that has not begun).
   uint32_t arm() { return generation_.fetch_add(1) + 1; }
   void cancel(int64_t slot);
-  void stop() { stop_.store(true); }
 
   const Program& program() const { return program_; }
   const std::vector<StepTiming>& timings() const { return timings_; }
@@ -104,7 +105,7 @@ class Model {
 
   std::atomic<uint32_t> generation_{0};
   std::array<std::atomic<uint32_t>, kCancelSlots> cancelled_{};
-  std::atomic<bool> stop_{false};
+  const std::atomic<bool>* stop_ = nullptr;
 };
 
 }  // namespace tandem

@@ -325,7 +325,7 @@ std::string_view Step::text(std::string_view key, std::string_view fallback) con
 }
 
 const std::vector<double>& Step::numbers(std::string_view key) const {
-  static const std::vector<double> none;
+  static const std::vector<double>& none = *new std::vector<double>;  // never destroyed, see core/kernel.cc
   const Attribute* a = find(key);
   return a && a->kind == Attribute::Kind::numbers ? a->numbers : none;
 }

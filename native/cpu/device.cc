@@ -17,7 +17,7 @@ struct Teams {
   std::vector<CpuTeam*> alive;
 };
 Teams& teams() {
-  static Teams instance;
+  static Teams& instance = *new Teams;  // never destroyed: threads outlive static destructors at process.exit
   return instance;
 }
 

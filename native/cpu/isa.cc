@@ -125,12 +125,12 @@ std::vector<std::string> CpuFeatures::names() const {
 }
 
 const CpuFeatures& cpu_features() {
-  static const CpuFeatures features = detect();
+  static const CpuFeatures& features = *new CpuFeatures(detect());  // never destroyed, see core/kernel.cc
   return features;
 }
 
 const std::vector<Isa>& available_isas() {
-  static const std::vector<Isa> isas = find_isas();
+  static const std::vector<Isa>& isas = *new std::vector<Isa>(find_isas());
   return isas;
 }
 

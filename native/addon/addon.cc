@@ -1,0 +1,122 @@
+// The addon's entry: what NativeBinding of src/backend/native/binding.ts promises. Only this folder includes napi.h.
+#include <napi.h>
+
+#include <cstring>
+
+#include "addon/environment.h"
+#include "addon/model_handle.h"
+#include "cpu/conformance.h"
+#include "cpu/isa.h"
+#include "cpu/topology.h"
+
+namespace tandem {
+
+namespace {
+
+Napi::Value machine(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const CpuFeatures& features = cpu_features();
+  const Topology topology = read_topology();
+  const Memory memory = read_memory();
+  Isa isa;
+  const Status status = choose_isa("", isa);
+  if (!status.ok()) {
+    throw_status(env, status);
+    return env.Undefined();
+  }
+  const auto number = [env](double value) { return Napi::Number::New(env, value); };
+  Napi::Array isas = Napi::Array::New(env);
+  for (Isa each : available_isas()) isas.Set(isas.Length(), Napi::String::New(env, isa_name(each)));
+  Napi::Array names = Napi::Array::New(env);
+  for (const std::string& name : features.names()) names.Set(names.Length(), Napi::String::New(env, name));
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("vendor", Napi::String::New(env, features.vendor));
+  object.Set("model", Napi::String::New(env, features.model));
+  object.Set("isas", isas);
+  object.Set("isa", Napi::String::New(env, isa_name(isa)));
+  object.Set("features", names);
+  object.Set("logicalCores", number(topology.logical));
+  object.Set("physicalCores", number(topology.physical));
+  object.Set("usableCores", number(topology.usable));
+  object.Set("numaNodes", number(topology.nodes));
+  object.Set("memoryBytes", number(static_cast<double>(memory.total)));
+  object.Set("availableBytes", number(static_cast<double>(memory.available)));
+  return object;
+}
+
+bool is_array(const Napi::Value& value, napi_typedarray_type type) {
+  return value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == type;
+}
+
+Napi::Value fail(const Napi::Env& env, const Status& status) {
+  throw_status(env, status);
+  return env.Undefined();
+}
+
+Status wrong_arguments(const char* signature) {
+  return Status(Code::request_invalid, std::string("[native] arguments are ") + signature + "; something else was given; see binding.ts");
+}
+
+Napi::Value decode_rows(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (info.Length() != 6 || !info[0].IsString() || !is_array(info[1], napi_uint8_array) || !info[2].IsNumber() || !info[3].IsNumber() ||
+      !(info[4].IsNull() || is_array(info[4], napi_float32_array)) || !info[5].IsString())
+    return fail(env, wrong_arguments("(format, Uint8Array, rows, columns, Float32Array | null, isa)"));
+  const Napi::Uint8Array bytes = info[1].As<Napi::Uint8Array>();
+  std::vector<float> scales;
+  if (!info[4].IsNull()) {
+    const Napi::Float32Array given = info[4].As<Napi::Float32Array>();
+    scales.assign(given.Data(), given.Data() + given.ElementLength());
+  }
+  std::vector<float> out;
+  const Status status = guarded([&] {
+    return conformance_decode(info[0].As<Napi::String>().Utf8Value(), bytes.Data(), bytes.ByteLength(), info[2].As<Napi::Number>().Int64Value(),
+                              info[3].As<Napi::Number>().Int64Value(), scales, info[5].As<Napi::String>().Utf8Value(), out);
+  });
+  if (!status.ok()) return fail(env, status);
+  Napi::Float32Array result = Napi::Float32Array::New(env, out.size());
+  if (!out.empty()) std::memcpy(result.Data(), out.data(), out.size() * 4);
+  return result;
+}
+
+Napi::Value quantize(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (info.Length() != 3 || !info[0].IsString() || !is_array(info[1], napi_float32_array) || !info[2].IsString())
+    return fail(env, wrong_arguments("(format, Float32Array, isa)"));
+  const Napi::Float32Array given = info[1].As<Napi::Float32Array>();
+  std::vector<float> x(given.Data(), given.Data() + given.ElementLength()), scales;
+  std::vector<int8_t> codes;
+  const Status status = guarded([&] {
+    return conformance_quantize(info[0].As<Napi::String>().Utf8Value(), x, info[2].As<Napi::String>().Utf8Value(), codes, scales);
+  });
+  if (!status.ok()) return fail(env, status);
+  Napi::Int8Array code_array = Napi::Int8Array::New(env, codes.size());
+  if (!codes.empty()) std::memcpy(code_array.Data(), codes.data(), codes.size());
+  Napi::Float32Array scale_array = Napi::Float32Array::New(env, scales.size());
+  if (!scales.empty()) std::memcpy(scale_array.Data(), scales.data(), scales.size() * 4);
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("codes", code_array);
+  result.Set("scales", scale_array);
+  return result;
+}
+
+Napi::Object initialize(Napi::Env env, Napi::Object exports) {
+  Environment* environment = Environment::create(env);
+  if (environment == nullptr) {
+    throw_status(env, Status(Code::native_failed, "[native] the addon can wake JavaScript; Node refused a thread-safe function; restart the process"));
+    return exports;
+  }
+  environment->model_constructor = Napi::Persistent(ModelHandle::define(env));
+  exports.Set("version", Napi::String::New(env, TANDEM_VERSION));
+  exports.Set("machine", Napi::Function::New<machine>(env, "machine"));
+  exports.Set("createModel", Napi::Function::New<ModelHandle::create>(env, "createModel"));
+  exports.Set("decodeRows", Napi::Function::New<decode_rows>(env, "decodeRows"));
+  exports.Set("quantize", Napi::Function::New<quantize>(env, "quantize"));
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(tandem, initialize)
+
+}  // namespace tandem
