@@ -8,21 +8,13 @@ export class ReferenceKv implements KvReader {
   readonly #pageElements: number;
   /** Allocated when first touched. */
   readonly #pages: (Float32Array | undefined)[];
-  /** First element of each stream in a page: [layer][stream]. */
-  readonly #starts: number[][];
+  readonly #starts: readonly (readonly number[])[];
 
   constructor(layout: KvLayout, pages: number) {
     this.layout = layout;
     this.#pageElements = kvElementsPerToken(layout) * layout.pageTokens;
     this.#pages = new Array(pages).fill(undefined);
-    let next = 0;
-    this.#starts = layout.layers.map(({ streams }) =>
-      streams.map(({ heads, width }) => {
-        const start = next;
-        next += heads * width * layout.pageTokens;
-        return start;
-      }),
-    );
+    this.#starts = streamStarts(layout);
   }
 
   write(pages: Int32Array, layer: number, stream: number, head: number, position: number, values: Float32Array): void {
@@ -47,4 +39,16 @@ export class ReferenceKv implements KvReader {
     this.#pages[id] ??= new Float32Array(this.#pageElements);
     return this.#pages[id];
   }
+}
+
+/** First element of each stream in a page: [layer][stream]. */
+export function streamStarts({ layers, pageTokens }: KvLayout): number[][] {
+  let next = 0;
+  return layers.map(({ streams }) =>
+    streams.map(({ heads, width }) => {
+      const start = next;
+      next += heads * width * pageTokens;
+      return start;
+    }),
+  );
 }

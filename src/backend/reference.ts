@@ -25,6 +25,9 @@ export interface ReferenceOptions {
 export interface ReferenceStepper extends Stepper {
   /** Σ|a·b| of every element of a value, where it is tracked and its op tells. */
   magnitude(value: number): Float32Array | undefined;
+  /** Row of a weight that the last step read, decoded. */
+  weightRow(weight: number, row: number): Float32Array;
+  readPage(page: number): Promise<Float32Array>;
 }
 
 export interface ReferenceExecutable extends Executable {
@@ -132,6 +135,7 @@ class ReferenceExecutor implements ReferenceExecutable {
         pass.set(value, data);
       },
       magnitude: (value) => pass.magnitude(value),
+      weightRow: (weight, row) => this.#weights.reader(weight).row(row).slice(),
       readPage: async (page) => pass.page(page).slice(),
       finish: async () => {
         const result = pass.result(this.#cancelled);

@@ -63,7 +63,10 @@ export function worstError(
   };
 }
 
-/** Σ(y−ŷ)² / Σŷ², and the cosine of the angle between y and ŷ. Two zero vectors agree (0 and 1). */
+/**
+ * Σ(y−ŷ)² / Σŷ², and the cosine of the angle between y and ŷ. Equal vectors give 0 and 1, zeros too; a NaN or ±∞ in the
+ * same place of both is left out, anywhere else it makes both NaN or infinite.
+ */
 export function similarity(actual: Float32Array, expected: Float32Array): { nmse: number; cosine: number } {
   let error = 0;
   let aa = 0;
@@ -72,6 +75,7 @@ export function similarity(actual: Float32Array, expected: Float32Array): { nmse
   for (let i = 0; i < expected.length; i++) {
     const a = actual[i];
     const e = expected[i];
+    if (!Number.isFinite(e) && Object.is(a, e)) continue;
     error += (a - e) ** 2;
     aa += a * a;
     ee += e * e;
