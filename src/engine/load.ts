@@ -1,0 +1,143 @@
+/** From a path to an Engine: open, trace, budget, place, prepare. What was opened is closed when a step fails. */
+import { fileURLToPath } from 'node:url';
+import type { Backend } from '../backend/backend.ts';
+import { TandemError } from '../errors.ts';
+import type { Checkpoint } from '../formats/checkpoint.ts';
+import { openCheckpoint } from '../formats/open.ts';
+import { buildProgram } from '../models/index.ts';
+import { lower } from '../placement/lower.ts';
+import type { KvType } from '../program/program.ts';
+import { createChatTemplate } from '../text/chat-template.ts';
+import { createTokenizer } from '../text/tokenizer.ts';
+import { Engine } from './engine.ts';
+import { samplingDefaults } from './generation-defaults.ts';
+import { availableMemory, chooseMemory } from './memory.ts';
+import { checkOptionNames } from './option-names.ts';
+import { invalid, numberIn } from './sampling.ts';
+
+export interface LoadOptions {
+  /** `native` (default) computes with compiled kernels; `reference` is plain TypeScript, slow, the definition. */
+  backend?: 'native' | 'reference';
+  /** Native: worker threads. Default: physical cores. */
+  threads?: number;
+  /** Native: `scalar`, `avx2`, `avx512` or `amx`. Default: the environment's TANDEM_ISA, else the best there is. */
+  isa?: string;
+  /** Native: weights mapped from the file, or read into (huge) pages. Default `auto`. */
+  load?: 'auto' | 'mmap' | 'pages';
+  /** Most tokens of a sequence, prompt and answer. Default: the model's, as far as memory goes (`engine.info`). */
+  contextLength?: number;
+  /** How the cache is stored. Default `bf16`. */
+  kvType?: KvType;
+  /** Most bytes of the KV cache, shared by all sequences. Default: by the machine's memory. */
+  kvBytes?: number;
+  /** Most rows (tokens) of a pass, [2, 65536]. Default 512. */
+  maxBatchRows?: number;
+  /** Most sequences that run at once, [1, 4096]; more wait. Default 32. */
+  maxSequences?: number;
+  /** Stops loading. */
+  signal?: AbortSignal;
+  /** Bytes of weights that are ready, of all. */
+  onProgress?: (loaded: number, total: number) => void;
+}
+
+const LOAD_OPTIONS = [
+  'backend',
+  'threads',
+  'isa',
+  'load',
+  'contextLength',
+  'kvType',
+  'kvBytes',
+  'maxBatchRows',
+  'maxSequences',
+  'signal',
+  'onProgress',
+] as const satisfies readonly (keyof LoadOptions)[];
+
+/** Time a pass with prefill rows should take: an abort or a neighbour's token waits about as long. */
+const TARGET_MS = 400;
+/** Output rows of a pass; logits of so many rows are held in memory. */
+const MAX_OUTPUTS = 64;
+
+/** The model that ships with the package. */
+export function defaultModelPath(): string {
+  return fileURLToPath(new URL('../../models/jug/jug-Q8_0.gguf', import.meta.url));
+}
+
+/**
+ * Loads a model: a GGUF file, the first file of a split set, or a Hugging Face folder. Default: the one that ships.
+ * Rejects with FILE_NOT_FOUND, FORMAT_INVALID, MODEL_UNSUPPORTED, MODEL_INVALID, PLACEMENT_IMPOSSIBLE, NATIVE_UNAVAILABLE,
+ * REQUEST_INVALID, ABORTED and others; see `ERROR_CODES`.
+ */
+export async function load(path: string = defaultModelPath(), options: LoadOptions = {}): Promise<Engine> {
+  if (typeof path !== 'string' || path === '')
+    throw invalid('the path', 'a file or folder', path, 'omit it for the model that ships');
+  checkOptionNames('load', options, LOAD_OPTIONS);
+  checkSignal(options.signal);
+  const checkpoint = await openCheckpoint(path);
+  try {
+    return await engineFor(checkpoint, options);
+  } catch (error) {
+    await checkpoint.close();
+    throw error;
+  }
+}
+
+async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<Engine> {
+  const { signal, onProgress, threads, isa, load, kvType = 'bf16' } = options;
+  if (kvType !== 'bf16' && kvType !== 'f32') throw invalid('kvType', 'bf16 or f32', kvType);
+  const maxRows = numberIn('maxBatchRows', options.maxBatchRows, { low: 2, high: 65536, integer: true }, 512);
+  const maxSequences = numberIn('maxSequences', options.maxSequences, { low: 1, high: 4096, integer: true }, 32);
+  const backend = await backendOf(options.backend);
+  const { program } = await buildProgram(checkpoint, { kvType, contextLength: options.contextLength });
+  const maxOutputs = Math.min(maxRows, MAX_OUTPUTS);
+  const memory = chooseMemory(program, {
+    contextLength: options.contextLength,
+    kvBytes:
+      options.kvBytes === undefined ? undefined : numberIn('kvBytes', options.kvBytes, { low: 0, high: 2 ** 53 }, 0),
+    maxRows,
+    maxOutputs,
+    available: availableMemory(),
+  });
+  const tokenizer = await createTokenizer(checkpoint);
+  const template = await createChatTemplate(checkpoint, tokenizer).catch((error) => {
+    if (error instanceof TandemError && error.code === 'TEMPLATE_INVALID') return error; // `chat` says so, when asked
+    throw error;
+  });
+  checkSignal(signal);
+  const placed = lower(program, { device: 'cpu' });
+  const limits = { pages: memory.pages, maxRows, maxOutputs };
+  const executable = await backend.prepare(placed, checkpoint, { ...limits, signal, onProgress, threads, isa, load });
+  return new Engine({
+    executable,
+    tokenizer,
+    template,
+    samplingDefaults: samplingDefaults(checkpoint),
+    limits: { maxRows, maxOutputs, maxSequences, targetMs: TARGET_MS },
+    close: () => checkpoint.close(),
+    info: {
+      model: checkpoint.name,
+      architecture: program.name,
+      backend: backend.name,
+      contextLength: memory.contextLength,
+      contextLimit: memory.contextLimit,
+      vocabSize: program.vocabSize,
+      kvType,
+      weights: memory.weights,
+      kv: memory.kv,
+      buffers: memory.buffers,
+      execution: executable.description,
+    },
+  });
+}
+
+async function backendOf(name: LoadOptions['backend'] = 'native'): Promise<Backend> {
+  if (name === 'reference') return (await import('../backend/reference.ts')).referenceBackend();
+  if (name === 'native') return (await import('../backend/native/backend.ts')).nativeBackend();
+  throw invalid('backend', 'native or reference', name);
+}
+
+function checkSignal(signal: AbortSignal | undefined): void {
+  if (signal?.aborted)
+    throw new TandemError('ABORTED', { room: 'engine', rule: 'loading was cancelled', cause: signal.reason });
+}
