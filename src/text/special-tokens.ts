@@ -30,19 +30,28 @@ export function looksLikeControl(content: string): boolean {
   return /^<[|｜][\s\S]*[|｜]>$/u.test(content);
 }
 
+/** One step into the tokens' texts: by the next UTF-16 unit. */
+interface TrieNode {
+  readonly next: Map<string, TrieNode>;
+  token?: AddedToken;
+}
+
 export class AddedTokenSplitter {
-  /** Candidates by first UTF-16 unit, longest first. */
-  private readonly byFirst = new Map<string, AddedToken[]>();
+  private readonly root: TrieNode = { next: new Map() };
 
   constructor(tokens: Iterable<AddedToken>) {
     for (const token of tokens) {
-      if (token.content === '') continue;
-      const first = token.content[0];
-      const list = this.byFirst.get(first);
-      if (list === undefined) this.byFirst.set(first, [token]);
-      else list.push(token);
+      let node = this.root;
+      for (const unit of token.content.split('')) {
+        let next = node.next.get(unit);
+        if (next === undefined) {
+          next = { next: new Map() };
+          node.next.set(unit, next);
+        }
+        node = next;
+      }
+      if (node !== this.root) node.token ??= token;
     }
-    for (const list of this.byFirst.values()) list.sort((a, b) => b.content.length - a.content.length);
   }
 
   /** Cuts text at its added tokens; control tokens stay text unless `parseSpecial`. Empty stretches are left out. */
@@ -88,9 +97,14 @@ export class AddedTokenSplitter {
     return out + clean.slice(from);
   }
 
+  /** The longest token that stands at a place. */
   private at(text: string, at: number, parseSpecial: boolean): AddedToken | undefined {
-    return this.byFirst
-      .get(text[at])
-      ?.find((candidate) => (parseSpecial || !candidate.control) && text.startsWith(candidate.content, at));
+    let found: AddedToken | undefined;
+    let node = this.root.next.get(text[at]);
+    for (let end = at + 1; node !== undefined; end++) {
+      if (node.token !== undefined && (parseSpecial || !node.token.control)) found = node.token;
+      node = node.next.get(text[end]);
+    }
+    return found;
   }
 }

@@ -87,6 +87,26 @@ describe('DeepSeek-V3', async () => {
     expect(hf.encode('<｜User｜>', { parseSpecial: true })).toEqual([user]);
   });
 
+  test('neither are they in GGUF files that call them user-defined, or give no types', async () => {
+    for (const types of ['user-defined', 'none']) {
+      const metadata = ggufMetadata(json, 'gpt2', 'deepseek-v3');
+      const key = 'tokenizer.ggml.token_type';
+      const old = (metadata.get(key) as MetadataArray).toArray();
+      if (types === 'none') metadata.delete(key);
+      else
+        metadata.set(
+          key,
+          array(
+            'i32',
+            old.map((type) => (type === 3 ? 4 : type)),
+          ),
+        );
+      const tokenizer = await tokenizerFrom(vocabularyFromGguf(metadata));
+      expect(tokenizer.encode('<｜User｜>')).toEqual(hf.encode('<｜User｜>'));
+      expect(tokenizer.encode('<｜User｜>', { parseSpecial: true })).toEqual([hf.tokenId('<｜User｜>')]);
+    }
+  });
+
   test('add_bos_token puts the begin token in front', () => {
     expect(hf.encode('hi', { addSpecial: true })).toEqual([hf.bosId, ...hf.encode('hi')]);
     expect(hf.bosToken).toBe('<｜begin▁of▁sentence｜>');
@@ -174,6 +194,24 @@ describe('pre-tokenizers', () => {
     for (const name of ['deepseek-llm', 'deepseek-v3', 'deepseek-coder', 'qwen2', 'llama-bpe', 'gpt-4o', 'glm4']) {
       expect(PRE_TOKENIZERS).toContain(name);
     }
+  });
+
+  test('arrays that do not fit the tokens are refused', () => {
+    const metadata = new Map<string, MetadataValue>([
+      ['tokenizer.ggml.model', 'gpt2'],
+      ['tokenizer.ggml.tokens', array('string', ['a', 'b'])],
+      ['tokenizer.ggml.token_type', array('i32', [1])],
+    ]);
+    expect(() => vocabularyFromGguf(metadata)).toThrow(/token_type, one value a token; 1 values for 2 tokens/);
+    metadata.delete('tokenizer.ggml.token_type');
+    expect(() => vocabularyFromGguf(metadata)).toThrow(/tokenizer.ggml.merges/);
+    metadata.set('tokenizer.ggml.model', 'llama');
+    expect(() => vocabularyFromGguf(metadata)).toThrow(/tokenizer.ggml.scores/);
+  });
+
+  test('a tokenizer.json of another kind is refused', () => {
+    expect(() => vocabularyFromJson({ json: { model: { type: 'WordPiece', vocab: {} } } })).toThrow(/"WordPiece"/);
+    expect(() => vocabularyFromJson({ json: {} })).toThrow(/no model/);
   });
 
   test('an unknown name is refused with the known ones', () => {
