@@ -70,6 +70,18 @@ describe('the public DeepSeek-V2-Lite as Q4_K_M', () => {
   });
 });
 
+test.each([
+  ['deepseek-v3', 1025],
+  ['deepseek-v2', 959],
+  ['deepseek-v2-lite', 377],
+  ['qwen3-30b-a3b', 579],
+  ['mixtral-8x7b', 323],
+  ['llama-3.1-8b', 292],
+] as const)('%s has as many tensors as its public file: %i', async (name, count) => {
+  const checkpoint = await headerCheckpoint(PUBLIC_CONFIGS[name], { name, mix: 'q8_0' });
+  expect(checkpoint.tensors.size).toBe(count);
+});
+
 test('metadata has a tokenizer of unique tokens', async () => {
   const { metadata } = await synthesize(PUBLIC_CONFIGS['llama-3.1-8b'], { name: 'x', mix: 'q8_0' });
   const tokens = metadata.get('tokenizer.ggml.tokens')!.value as { toArray(): unknown[] };

@@ -80,7 +80,7 @@ export function* randomTensor({ name, shape, format }: SyntheticTensor, seed: nu
     yield vector(elements, name.endsWith('norm.weight') ? 1 : 0, seedOf(name, seed));
     return;
   }
-  const rms = name.startsWith('token_embd') ? 1 : columns ** -0.5;
+  const rms = name.startsWith('token_embd') ? 1 : gain(name) * columns ** -0.5;
   const { blockSize, blockBytes } = quantFormat(format);
   const blocksPerChunk = Math.floor(CHUNK / blockBytes / 2) * 2;
   const words = new Uint32Array((blocksPerChunk * blockBytes) / 4);
@@ -92,6 +92,14 @@ export function* randomTensor({ name, shape, format }: SyntheticTensor, seed: nu
     finish(words);
     yield bytes.subarray(0, Math.min(left, blocksPerChunk) * blockBytes);
   }
+}
+
+/**
+ * How an input of size 1 grows. What a layer adds is small beside the embedding (rows of size 1), so that tokens stay
+ * apart and go to different experts in the last layer too.
+ */
+function gain(name: string): number {
+  return /\.(attn_output|ffn_down)/.test(name) ? 0.25 : 1;
 }
 
 function vector(length: number, center: number, seed: number): Uint8Array {

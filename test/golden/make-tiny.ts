@@ -165,7 +165,7 @@ function safetensors(tensors: ReadonlyMap<string, { shape: readonly number[]; va
   return bytes;
 }
 
-class MemorySink implements SinkFolder {
+export class MemorySink implements SinkFolder {
   readonly name = 'memory';
   readonly files: Record<string, Uint8Array> = {};
 
