@@ -22,8 +22,8 @@ const ARGUMENT_ENDS = [CALL_END, CALLS_END, CALL_BEGIN, CALLS_BEGIN];
 const FENCE = '```';
 
 /**
- * `text` outside, `after` in white space behind the calls, `calls` between calls, `header` before the separator, `name` after the separator of V3's spelling,
- * `decide` between them, `fence` before V3's arguments, `arguments` inside them.
+ * Where the parser stands. `text`: outside; `after`: in white space behind the calls; `calls`: between calls;
+ * `header`: before the separator; `decide`: behind it, the spelling unknown; then V3's `name` and `fence`; `arguments`.
  */
 type State = 'text' | 'after' | 'calls' | 'header' | 'decide' | 'name' | 'fence' | 'arguments';
 
@@ -57,7 +57,8 @@ export class DeepSeekToolParser implements OutputParser {
       this.startCall(name, events);
     }
     if (this.state === 'arguments' || this.state === 'fence') {
-      this.argument(trimFence(this.pending, true), events);
+      // What is pending before the arguments is no more than a part of the fence.
+      if (this.state === 'arguments') this.argument(trimFence(this.pending, true), events);
       this.endCall(events);
     } else if (this.state === 'text' || (this.raw + this.pending).trim() !== '') {
       pushText(events, this.raw + this.pending);

@@ -91,6 +91,7 @@ const cases: [string, string, OutputEvent[], ParserChoice?][] = [
   ['arguments that are no JSON', BEGIN + v31('a', 'x=1, y') + END, call(0, 'a', 'x=1, y')],
   ['a call that breaks off', `${BEGIN}${CALL}function${SEP}a\n\`\`\`json\n{"x": 1`, call(0, 'a', '{"x": 1')],
   ['a call that breaks off in its fence', `${BEGIN}${CALL}function${SEP}a\n\`\`\`json\n{}\n\`\``, call(0, 'a', '{}')],
+  ['a call that breaks off before its arguments', `${CALL}function${SEP}a\n\`\`\`js`, call(0, 'a', '{}')],
   ['a call that breaks off in its name', `${BEGIN}${CALL}function${SEP}get_w`, call(0, 'get_w', '{}')],
   [
     'a forgotten end of call',
