@@ -138,7 +138,7 @@ class Decoder {
     if (s.top_logprobs > kMaxTopLogprobs) return invalid("topLogprobs is at most 20", std::to_string(s.top_logprobs));
     if (s.top_logprobs > limits_.vocab_size) return invalid("topLogprobs is at most the vocabulary size", std::to_string(s.top_logprobs));
     const int64_t words = (limits_.vocab_size + 31) / 32;
-    if (mask != 0 && mask != words) return invalid("a mask has one bit per token", range(mask, words));
+    if (mask != 0 && mask < words) return invalid("a mask has a bit for every token", range(mask, words));
     TANDEM_TRY(span(penalties, s.penalty_tokens));
     TANDEM_TRY(span(penalties, s.penalty_counts));
     TANDEM_TRY(span(biases, s.bias_tokens));

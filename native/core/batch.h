@@ -31,7 +31,7 @@ struct SamplingRecord {
   std::span<const int32_t> penalty_counts;  // parallel
   std::span<const int32_t> bias_tokens;     // every id in [0, V)
   std::span<const float> bias_values;       // parallel
-  std::span<const uint32_t> mask;           // empty, or ceil(V / 32) words; bit set = allowed
+  std::span<const uint32_t> mask;           // empty, or at least ceil(V / 32) words; bit set = allowed
 };
 
 struct OutputRow {
