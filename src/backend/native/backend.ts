@@ -1,0 +1,228 @@
+/**
+ * The native backend: hands an encoded Program and the places of its weights to the addon, and a batch per pass. It holds
+ * no tensors; what crosses are bytes of a batch and the arrays of a result.
+ */
+import { ERROR_CODES, type ErrorCode, TandemError } from '../../errors.ts';
+import type { Checkpoint } from '../../formats/checkpoint.ts';
+import type { Batch, PassResult } from '../../program/batch.ts';
+import { planBuffers } from '../../program/buffers.ts';
+import { encodeBatch, encodeProgram, type TensorLocation } from '../../program/encode.ts';
+import type { Program } from '../../program/program.ts';
+import type { Backend, Executable, PrepareOptions, Stepper } from '../backend.ts';
+import { checkBatch } from '../check-batch.ts';
+import { Turns } from '../turns.ts';
+import type { Isa, NativeBinding, NativeModel, NativePassResult } from './binding.ts';
+import { loadNative } from './load.ts';
+
+/** Time per step since load. */
+export interface StepTiming {
+  readonly step: number;
+  readonly calls: number;
+  readonly microseconds: number;
+}
+
+export interface NativeExecutable extends Executable {
+  timings(): readonly StepTiming[];
+}
+
+export interface NativeBackend extends Backend {
+  prepare(program: Program, checkpoint: Checkpoint, options: PrepareOptions): Promise<NativeExecutable>;
+}
+
+/** NATIVE_UNAVAILABLE where the addon cannot be had. */
+export function nativeBackend(binding: NativeBinding = loadNative()): NativeBackend {
+  return {
+    name: 'native',
+    async prepare(program, checkpoint, options) {
+      stopIfAborted(options.signal);
+      const { files, locate } = await gatherFiles(program, checkpoint);
+      const cancel = new Int32Array(1);
+      const abort = () => {
+        cancel[0] = 1;
+      };
+      options.signal?.addEventListener('abort', abort, { once: true });
+      try {
+        stopIfAborted(options.signal);
+        const model = await binding.createModel(
+          {
+            program: encodeProgram(program, planBuffers(program), locate),
+            files,
+            pages: options.pages,
+            maxRows: options.maxRows,
+            maxOutputs: options.maxOutputs,
+            threads: options.threads ?? 0,
+            isa: (options.isa ?? '') as Isa | '',
+            load: options.load ?? 'auto',
+          },
+          options.onProgress ?? (() => {}),
+          cancel,
+        );
+        return new NativeExecutor(program, model, options);
+      } catch (error) {
+        throw typed(error);
+      } finally {
+        options.signal?.removeEventListener('abort', abort);
+      }
+    },
+  };
+}
+
+function stopIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted)
+    throw new TandemError('ABORTED', { room: 'native', rule: 'loading stops when its signal says so' });
+}
+
+/** The files that hold the Program's weights (by path, or whole where they have none) and where each tensor is. */
+async function gatherFiles(program: Program, checkpoint: Checkpoint) {
+  const files: (string | Uint8Array)[] = [];
+  const numberOf = new Map<number, number>();
+  const locations = new Map<string, TensorLocation>();
+  for (const weight of program.weights) {
+    for (const name of [...weight.parts, ...(weight.scales ?? [])]) {
+      if (locations.has(name)) continue;
+      const tensor = checkpoint.tensors.get(name);
+      if (tensor === undefined)
+        throw new TandemError('MODEL_INVALID', {
+          room: 'native',
+          rule: 'the checkpoint has every tensor of the Program',
+          given: `${checkpoint.name} has no ${name}`,
+        });
+      let file = numberOf.get(tensor.file);
+      if (file === undefined) {
+        const source = checkpoint.files[tensor.file];
+        file = files.push(source.path ?? (await source.read(0, source.size))) - 1;
+        numberOf.set(tensor.file, file);
+      }
+      locations.set(name, { file, offset: tensor.offset, bytes: tensor.bytes });
+    }
+  }
+  return { files, locate: (name: string) => locations.get(name)! };
+}
+
+/** Native errors carry `code` and a finished message; from here on they are like all others. */
+function typed(error: unknown): unknown {
+  if (!(error instanceof Error) || error instanceof TandemError) return error;
+  const code = (error as { code?: string }).code;
+  if (code === undefined || !(code in ERROR_CODES)) return error;
+  const rule = error.message.replace(/^\[native\] /, '');
+  return new TandemError(code as ErrorCode, { room: 'native', rule, cause: error });
+}
+
+async function native<T>(call: Promise<T>): Promise<T> {
+  try {
+    return await call;
+  } catch (error) {
+    throw typed(error);
+  }
+}
+
+function toPassResult(batch: Batch, result: NativePassResult): PassResult {
+  const { tokens, logprobs, maxTop, topTokens, topLogprobs, logits, milliseconds } = result;
+  const top = batch.outputs.map(({ sampling }, o) => {
+    const start = o * maxTop;
+    const count = tokens[o] < 0 ? 0 : (sampling?.topLogprobs ?? 0);
+    return {
+      tokens: topTokens.slice(start, start + count),
+      logprobs: topLogprobs.slice(start, start + count),
+    };
+  });
+  return { tokens, logprobs, top, ...(logits ? { logits } : {}), milliseconds };
+}
+
+class NativeExecutor implements NativeExecutable {
+  readonly program: Program;
+  readonly pages: number;
+  readonly description: Readonly<Record<string, string | number>>;
+  readonly #model: NativeModel;
+  readonly #limits: PrepareOptions;
+  readonly #turns = new Turns();
+  /** Passes that wait for their turn, and the slots cancelled meanwhile: native hears of them when the pass begins. */
+  #waiting = 0;
+  readonly #early = new Set<number>();
+  #disposal: Promise<void> | undefined;
+
+  constructor(program: Program, model: NativeModel, limits: PrepareOptions) {
+    this.program = program;
+    this.pages = limits.pages;
+    this.#model = model;
+    this.#limits = limits;
+    const { weightBytes, kvBytes, bufferBytes, ...rest } = model.describe();
+    this.description = {
+      backend: 'native',
+      ...rest,
+      'weight bytes': weightBytes,
+      'kv bytes': kvBytes,
+      'buffer bytes': bufferBytes,
+    };
+  }
+
+  async run(batch: Batch): Promise<PassResult> {
+    const end = await this.#turn(batch);
+    try {
+      const result = this.#model.run(encodeBatch(batch));
+      this.#tellEarly();
+      return toPassResult(batch, await native(result));
+    } finally {
+      end();
+    }
+  }
+
+  cancel(slot: number): void {
+    if (this.#disposal) return;
+    this.#model.cancel(slot);
+    if (this.#waiting > 0) this.#early.add(slot);
+  }
+
+  async start(batch: Batch): Promise<Stepper> {
+    const end = await this.#turn(batch);
+    const model = this.#model;
+    try {
+      const begun = model.begin(encodeBatch(batch));
+      this.#tellEarly();
+      await native(begun);
+    } catch (error) {
+      end();
+      throw error;
+    }
+    return {
+      step: (index) => native(model.step(index)),
+      read: (value) => native(model.read(value)),
+      write: (value, data) => native(model.write(value, data)),
+      async finish() {
+        try {
+          return toPassResult(batch, await native(model.end()));
+        } finally {
+          end();
+        }
+      },
+    };
+  }
+
+  timings(): readonly StepTiming[] {
+    return this.#model.timings();
+  }
+
+  dispose(): Promise<void> {
+    this.#disposal ??= this.#turns.close().then(() => this.#model.dispose());
+    return this.#disposal;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  async #turn(batch: Batch): Promise<() => void> {
+    checkBatch(batch, this.program, this.#limits);
+    this.#waiting++;
+    try {
+      return await this.#turns.take();
+    } finally {
+      this.#waiting--;
+    }
+  }
+
+  #tellEarly(): void {
+    for (const slot of this.#early) this.#model.cancel(slot);
+    if (this.#waiting === 0) this.#early.clear();
+  }
+}
