@@ -11,8 +11,16 @@
 #include <string_view>
 
 #include "float_rows.h"
+#include "iq1_m.h"
+#include "iq1_s.h"
+#include "iq2_s.h"
+#include "iq2_xs.h"
+#include "iq2_xxs.h"
+#include "iq3_s.h"
+#include "iq3_xxs.h"
 #include "iq4_nl.h"
 #include "iq4_xs.h"
+#include "mxfp4.h"
 #include "q2_k.h"
 #include "q3_k.h"
 #include "q4_0.h"
@@ -62,6 +70,14 @@ static constexpr FormatInfo kFormats[] = {
     {"q6_k", 256, sizeof(BlockQ6K), 0, 0, decode_row_of<BlockQ6K>},
     {"iq4_xs", 256, sizeof(BlockIq4Xs), 0, 0, decode_row_of<BlockIq4Xs>},
     {"f8_e4m3", 1, sizeof(F8E4m3), kF8ScaleRows, kF8ScaleColumns, decode_f8_e4m3_row},
+    {"iq2_xxs", 256, sizeof(BlockIq2Xxs), 0, 0, decode_row_of<BlockIq2Xxs>},
+    {"iq2_xs", 256, sizeof(BlockIq2Xs), 0, 0, decode_row_of<BlockIq2Xs>},
+    {"iq2_s", 256, sizeof(BlockIq2S), 0, 0, decode_row_of<BlockIq2S>},
+    {"iq3_xxs", 256, sizeof(BlockIq3Xxs), 0, 0, decode_row_of<BlockIq3Xxs>},
+    {"iq3_s", 256, sizeof(BlockIq3S), 0, 0, decode_row_of<BlockIq3S>},
+    {"iq1_s", 256, sizeof(BlockIq1S), 0, 0, decode_row_of<BlockIq1S>},
+    {"iq1_m", 256, sizeof(BlockIq1M), 0, 0, decode_row_of<BlockIq1M>},
+    {"mxfp4", 32, sizeof(BlockMxfp4), 0, 0, decode_row_of<BlockMxfp4>},
 };
 
 // The format of that name, or nullptr.

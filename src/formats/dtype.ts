@@ -16,6 +16,14 @@ export const FORMAT_NAMES = [
   'q6_k',
   'iq4_xs',
   'f8_e4m3',
+  'iq2_xxs',
+  'iq2_xs',
+  'iq2_s',
+  'iq3_xxs',
+  'iq3_s',
+  'iq1_s',
+  'iq1_m',
+  'mxfp4',
 ] as const;
 
 export type FormatName = (typeof FORMAT_NAMES)[number];

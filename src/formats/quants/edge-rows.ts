@@ -1,6 +1,6 @@
 /**
- * Rows that visit the corners of a weight format, for tests of any decoder: every code byte under every pair of edge
- * scales (zeros, subnormals, largest, negative, infinite, NaN). Deterministic; not part of running a model.
+ * Rows that visit the corners of a weight format, for tests of any decoder: every code byte (every row of a code book)
+ * under every pair of edge scales (zeros, subnormals, largest, negative, infinite, NaN). Deterministic; not part of running a model.
  */
 import type { QuantFormat } from '../dtype.ts';
 
@@ -26,6 +26,68 @@ const HALVES: Readonly<Record<string, readonly number[]>> = {
   q5_k: [0, 2],
   q6_k: [208],
   iq4_xs: [0],
+  iq2_xxs: [0],
+  iq2_xs: [0],
+  iq2_s: [0],
+  iq3_xxs: [0],
+  iq3_s: [0],
+  iq1_s: [0],
+  iq1_m: [48], // spread over four top nibbles from there on
+};
+
+/** How blocks name rows of a code book: `blocks` blocks name each row once, block n of them after `place`. */
+interface Sweep {
+  readonly blocks: number;
+  place(block: Uint8Array, n: number): void;
+}
+
+/** 32 (or 64) rows a block: row `count·n + i` of the book has its low byte at `at(i)`. */
+function lowBytes(block: Uint8Array, n: number, count: number, at: (i: number) => number): void {
+  for (let i = 0; i < count; i++) block[at(i)] = count * n + i;
+}
+
+const SWEEPS: Readonly<Record<string, Sweep>> = {
+  iq2_xxs: { blocks: 8, place: (block, n) => lowBytes(block, n, 32, (i) => 2 + 8 * (i >> 2) + (i & 3)) },
+  iq2_xs: {
+    blocks: 16,
+    place(block, n) {
+      lowBytes(block, n, 32, (i) => 2 + 2 * i);
+      for (let i = 0; i < 32; i++) block[3 + 2 * i] = (block[3 + 2 * i] & 0xfe) | (n >> 3);
+    },
+  },
+  iq2_s: {
+    blocks: 32,
+    place(block, n) {
+      lowBytes(block, n, 32, (i) => 2 + i);
+      block.fill((n >> 3) * 0x55, 66, 74);
+    },
+  },
+  iq3_xxs: { blocks: 4, place: (block, n) => lowBytes(block, n, 64, (i) => 2 + i) },
+  iq3_s: {
+    blocks: 8,
+    place(block, n) {
+      lowBytes(block, n, 64, (i) => 2 + i);
+      block.fill((n >> 2) * 0xff, 66, 74);
+    },
+  },
+  iq1_s: {
+    blocks: 64,
+    place(block, n) {
+      lowBytes(block, n, 32, (i) => 2 + i);
+      const high = (n >> 3) * 0x249;
+      for (let at = 34; at < 50; at += 2) {
+        block[at] = high;
+        block[at + 1] = (block[at + 1] & 0xf0) | (high >> 8);
+      }
+    },
+  },
+  iq1_m: {
+    blocks: 64,
+    place(block, n) {
+      lowBytes(block, n, 32, (i) => i);
+      for (let at = 32; at < 48; at++) block[at] = (block[at] & 0x88) | ((n >> 3) * 0x11);
+    },
+  },
 };
 
 /** Rows of `EDGE_COLUMNS` weights, one after the other. */
@@ -33,8 +95,11 @@ export function edgeRows(format: QuantFormat): Uint8Array {
   const halves = HALVES[format.name] ?? [];
   const size = (EDGE_COLUMNS / format.blockSize) * format.blockBytes;
   const pairs = halves.length === 2 ? EDGE_HALVES.length ** 2 : EDGE_HALVES.length;
-  // Plain floats: every byte value in every position of a weight, and 16-bit patterns spread over all exponents.
-  const rows = halves.length === 0 ? 256 : pairs * 2;
+  const sweep = SWEEPS[format.name];
+  const perPair = sweep?.blocks ?? 2;
+  // Plain floats: every byte value in every position of a weight, and 16-bit patterns spread over all exponents. For
+  // mxfp4 every byte value of the exponent.
+  const rows = halves.length === 0 ? 256 : pairs * perPair;
   const bytes = new Uint8Array(rows * size);
   let state = 1;
   for (let i = 0; i < bytes.length; i++) {
@@ -44,12 +109,22 @@ export function edgeRows(format: QuantFormat): Uint8Array {
     bytes[i] = row % 2 === 0 ? i + row : state >>> 24;
   }
   for (let at = 0; at < bytes.length; at += format.blockBytes) {
-    const pair = Math.floor(at / size / 2);
+    const row = Math.floor(at / size);
+    const pair = Math.floor(row / perPair);
+    sweep?.place(bytes.subarray(at, at + format.blockBytes), row % perPair);
     for (const [index, offset] of halves.entries()) {
       const half = EDGE_HALVES[(index === 0 ? pair : Math.floor(pair / EDGE_HALVES.length)) % EDGE_HALVES.length];
-      bytes[at + offset] = half;
-      bytes[at + offset + 1] = half >> 8;
+      if (format.name === 'iq1_m') spreadHalf(bytes.subarray(at + offset), half);
+      else {
+        bytes[at + offset] = half;
+        bytes[at + offset + 1] = half >> 8;
+      }
     }
   }
   return bytes;
+}
+
+/** Nibble i of the half to the top of the i-th u16. */
+function spreadHalf(words: Uint8Array, half: number): void {
+  for (let i = 0; i < 4; i++) words[2 * i + 1] = (words[2 * i + 1] & 15) | (((half >> (4 * i)) & 15) << 4);
 }

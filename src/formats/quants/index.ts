@@ -12,8 +12,16 @@ import { bf16 } from './bf16.ts';
 import { f8E4m3 } from './f8-e4m3.ts';
 import { f16 } from './f16.ts';
 import { f32 } from './f32.ts';
+import { iq1M } from './iq1-m.ts';
+import { iq1S } from './iq1-s.ts';
+import { iq2S } from './iq2-s.ts';
+import { iq2Xs } from './iq2-xs.ts';
+import { iq2Xxs } from './iq2-xxs.ts';
+import { iq3S } from './iq3-s.ts';
+import { iq3Xxs } from './iq3-xxs.ts';
 import { iq4Nl } from './iq4-nl.ts';
 import { iq4Xs } from './iq4-xs.ts';
+import { mxfp4 } from './mxfp4.ts';
 import { q2K } from './q2-k.ts';
 import { q3K } from './q3-k.ts';
 import { q4_0 } from './q4-0.ts';
@@ -42,6 +50,14 @@ const FORMATS: Readonly<Record<FormatName, QuantFormat>> = {
   q6_k: q6K,
   iq4_xs: iq4Xs,
   f8_e4m3: f8E4m3,
+  iq2_xxs: iq2Xxs,
+  iq2_xs: iq2Xs,
+  iq2_s: iq2S,
+  iq3_xxs: iq3Xxs,
+  iq3_s: iq3S,
+  iq1_s: iq1S,
+  iq1_m: iq1M,
+  mxfp4,
 };
 
 const BY_GGML_ID: ReadonlyMap<number, QuantFormat> = new Map(

@@ -1,6 +1,6 @@
 /**
  * The decoders of `native/quant/` against those beside this file: same bits on the vectors and on every edge row.
- * Compiles `native/test/quant_test.cc` (two seconds), so it needs a C++20 compiler; nothing else of the native core.
+ * Compiles `native/test/quant_test.cc` and the code books (three seconds), so it needs a C++20 compiler; nothing else of the native core.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -24,8 +24,8 @@ describe.skipIf(!hasCompiler)(
     beforeAll(() => {
       folder = mkdtempSync(join(tmpdir(), 'tandem-quant-'));
       const flags = ['-std=c++20', '-O1', '-ffp-contract=off', '-Wall', '-Wextra', '-Werror'];
-      const source = path('../../../native/test/quant_test.cc');
-      const built = spawnSync(compiler, [...flags, source, '-o', join(folder, 'quant_test')], { encoding: 'utf8' });
+      const sources = ['test/quant_test.cc', 'quant/grids.cc'].map((file) => path(`../../../native/${file}`));
+      const built = spawnSync(compiler, [...flags, ...sources, '-o', join(folder, 'quant_test')], { encoding: 'utf8' });
       expect(built.stderr).toBe('');
       expect(built.status).toBe(0);
     });

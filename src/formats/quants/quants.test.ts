@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { TandemError } from '../../errors.ts';
 import { FORMAT_NAMES, type FormatName, rowBytes } from '../dtype.ts';
 import { EDGE_COLUMNS, edgeRows } from './edge-rows.ts';
+import { type GridName, grid } from './grids.ts';
 import { E4M3_VALUES, F16_VALUES, f32BitsToBf16, f32ToF16 } from './half.ts';
 import { formatByGgmlId, isFormatName, quantFormat } from './index.ts';
 
@@ -74,6 +75,17 @@ function kPair(b: Uint8Array, at: number, j: number): [scale: number, min: numbe
   return [(s[j + 4] % 16) + 16 * Math.floor(s[j - 4] / 64), Math.floor(s[j + 4] / 16) + 16 * Math.floor(s[j] / 64)];
 }
 
+/** A number of `count` bits from bit `from` of the little-endian bytes at `at` on. */
+const bits = (b: Uint8Array, at: number, from: number, count: number) =>
+  Array.from({ length: count }, (_, i) => bit(b, at, from + i) * 2 ** i).reduce((sum, value) => sum + value, 0);
+/** Whether weight j of eight is negative, where seven bits from bit `from` on say it and the number of signs is even. */
+const sevenSigns = (b: Uint8Array, at: number, from: number, j: number) =>
+  (j < 7 ? bit(b, at, from + j) : [0, 1, 2, 3, 4, 5, 6].reduce((sum, k) => sum + bit(b, at, from + k), 0) % 2) === 1;
+const level = (book: GridName, row: number, count: number, i: number) => grid(book)[row * count + (i % count)];
+const signed = (value: number, minus: boolean) => (minus ? mul(value, -1) : value);
+const iq1 = (d: number, scale: number, value: number, minus: number) =>
+  mul(mul(d, 2 * scale + 1), add(value, minus === 1 ? -0.125 : 0.125));
+
 const WRITTEN_DOWN: Partial<Record<FormatName, (b: Uint8Array, i: number) => number>> = {
   q8_0: (b, i) => mul(half(b, 0), i8(b[2 + i])),
   q4_0: (b, i) => mul(half(b, 0), nibble(b, 2, i) - 8),
@@ -120,6 +132,50 @@ const WRITTEN_DOWN: Partial<Record<FormatName, (b: Uint8Array, i: number) => num
     const low = [l[j] % 16, l[32 + j] % 16, Math.floor(l[j] / 16), Math.floor(l[32 + j] / 16)][r];
     const high = Math.floor(b[128 + 32 * part + j] / 4 ** r) % 4;
     return mul(mul(half(b, 208), i8(b[192 + Math.floor(i / 16)])), low + 16 * high - 32);
+  },
+  iq2_xxs: (b, i) => {
+    const [at, l] = [2 + 8 * Math.floor(i / 32), Math.floor((i % 32) / 8)];
+    const scale = mul(mul(half(b, 0), 0.5 + bits(b, at + 4, 28, 4)), 0.25);
+    return signed(mul(scale, level('iq2_xxs', b[at + l], 8, i)), sevenSigns(b, at + 4, 7 * l, i % 8));
+  },
+  iq2_xs: (b, i) => {
+    const from = 16 * Math.floor(i / 8);
+    const scale = mul(mul(half(b, 0), 0.5 + bits(b, 66, 4 * Math.floor(i / 16), 4)), 0.25);
+    return signed(mul(scale, level('iq2_xs', bits(b, 2, from, 9), 8, i)), sevenSigns(b, 2, from + 9, i % 8));
+  },
+  iq2_s: (b, i) => {
+    const l = Math.floor(i / 8);
+    const scale = mul(mul(half(b, 0), 0.5 + bits(b, 74, 4 * Math.floor(i / 16), 4)), 0.25);
+    return signed(mul(scale, level('iq2_s', b[2 + l] + 256 * bits(b, 66, 2 * l, 2), 8, i)), bit(b, 34, i) === 1);
+  },
+  iq3_xxs: (b, i) => {
+    const at = 66 + 4 * Math.floor(i / 32);
+    const scale = mul(mul(half(b, 0), 0.5 + bits(b, at, 28, 4)), 0.5);
+    const minus = sevenSigns(b, at, 7 * Math.floor((i % 32) / 8), i % 8);
+    return signed(mul(scale, level('iq3_xxs', b[2 + Math.floor(i / 4)], 4, i)), minus);
+  },
+  iq3_s: (b, i) => {
+    const r = Math.floor(i / 4);
+    const scale = mul(half(b, 0), 1 + 2 * bits(b, 106, 4 * Math.floor(i / 32), 4));
+    return signed(mul(scale, level('iq3_s', b[2 + r] + 256 * bit(b, 66, r), 4, i)), bit(b, 74, i) === 1);
+  },
+  iq1_s: (b, i) => {
+    const [from, l] = [16 * Math.floor(i / 32), Math.floor(i / 8)];
+    const row = b[2 + l] + 256 * bits(b, 34, from + 3 * (l % 4), 3);
+    return iq1(half(b, 0), bits(b, 34, from + 12, 3), level('iq1_s', row, 8, i), bit(b, 34, from + 15));
+  },
+  iq1_m: (b, i) => {
+    const [s, l] = [Math.floor(i / 16), Math.floor(i / 8)];
+    const d = halfByHand([0, 1, 2, 3].reduce((sum, n) => sum + 16 ** n * bits(b, 48, 16 * n + 12, 4), 0));
+    const row = b[l] + 256 * bits(b, 32, 4 * l, 3);
+    const scale = bits(b, 48, 16 * Math.floor(s / 4) + 3 * (s % 4), 3);
+    return iq1(d, scale, level('iq1_s', row, 8, i), bit(b, 32, 4 * l + 3));
+  },
+  mxfp4: (b, i) => {
+    const q = nibble(b, 1, i);
+    const [exponent, mantissa] = [Math.floor((q % 8) / 2), q % 2];
+    const magnitude = exponent === 0 ? mantissa / 2 : (1 + mantissa / 2) * 2 ** (exponent - 1);
+    return mul(b[0] === 255 ? Number.NaN : 2 ** (b[0] - 127), q > 8 ? -magnitude : magnitude);
   },
 };
 
@@ -306,8 +362,8 @@ describe('the table of formats', () => {
       if (format.ggml !== undefined) expect(formatByGgmlId(format.ggml.id)).toBe(format);
       else expect(name).toBe('f8_e4m3');
     }
-    expect(formatByGgmlId(16)).toBeUndefined();
-    for (const name of ['iq2_xxs', 'toString', '__proto__', '']) {
+    expect(formatByGgmlId(34)).toBeUndefined();
+    for (const name of ['tq1_0', 'toString', '__proto__', '']) {
       expect(isFormatName(name)).toBe(false);
       expect(() => quantFormat(name)).toThrow(expect.objectContaining({ code: 'FORMAT_UNSUPPORTED' }));
     }
