@@ -1,10 +1,9 @@
 import { describe, expect, test } from 'vitest';
 import type { FormatName } from '../formats/dtype.ts';
-import { FORMAT_NAMES } from '../formats/dtype.ts';
 import { quantFormat } from '../formats/quants/index.ts';
 import { PUBLIC_CONFIGS } from './public-configs.ts';
 import { mixFormat } from './quant-mix.ts';
-import { headerCheckpoint, randomTensor, synthesize } from './synthesize.ts';
+import { headerCheckpoint, randomTensor, SYNTHETIC_FORMATS, synthesize } from './synthesize.ts';
 
 function bytesOf(format: FormatName, shape: number[], seed = 1, name = 'blk.0.ffn_up.weight'): Uint8Array {
   const chunks = [...randomTensor({ name, shape, format }, seed)].map((chunk) => chunk.slice());
@@ -18,7 +17,7 @@ function bytesOf(format: FormatName, shape: number[], seed = 1, name = 'blk.0.ff
 }
 
 describe('random tensors', () => {
-  test.each(FORMAT_NAMES.filter((name) => name !== 'f8_e4m3'))('%s: finite, centred, of the wanted size', (format) => {
+  test.each(SYNTHETIC_FORMATS)('%s: finite, centred, of the wanted size', (format) => {
     const shape = [64, 512];
     const bytes = bytesOf(format, shape);
     const quant = quantFormat(format);
@@ -37,6 +36,10 @@ describe('random tensors', () => {
     expect(bytesOf('q4_k', [16, 1024])).toEqual(bytes);
     expect(bytesOf('q4_k', [16, 1024], 2)).not.toEqual(bytes);
     expect(bytesOf('q4_k', [16, 1024], 1, 'blk.1.ffn_up.weight')).not.toEqual(bytes);
+  });
+
+  test('a format whose blocks are not understood is refused', () => {
+    expect(() => bytesOf('f8_e4m3', [16, 1024])).toThrow(/f8_e4m3 was asked for/);
   });
 
   test('chunks end anywhere', () => {

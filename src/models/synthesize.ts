@@ -3,6 +3,7 @@
  * the values have a wanted root mean square: rows map inputs of size 1 to outputs of size 1, so logits stay finite and
  * routers spread their load. The same seed gives the same bytes.
  */
+import { TandemError } from '../errors.ts';
 import type { Checkpoint } from '../formats/checkpoint.ts';
 import type { FormatName } from '../formats/dtype.ts';
 import type { GgufTensor } from '../formats/gguf-writer.ts';
@@ -174,9 +175,19 @@ const SCALES: Partial<Record<FormatName, readonly (readonly [offset: number, fac
   iq4_xs: [[0, 1]],
 };
 
+/** Formats that `randomTensor` makes. */
+export const SYNTHETIC_FORMATS = ['f32', 'f16', 'bf16', ...Object.keys(SCALES)] as readonly FormatName[];
+
 /** Turns random words into blocks of a format whose values have that root mean square. */
 function finisher(format: FormatName, rms: number): (words: Uint32Array) => void {
   if (format === 'f32' || format === 'bf16' || format === 'f16') return floatFinisher(format, rms);
+  if (SCALES[format] === undefined) {
+    throw new TandemError('FORMAT_UNSUPPORTED', {
+      room: 'models',
+      rule: `random weights are made in ${SYNTHETIC_FORMATS.join(', ')}`,
+      given: `${format} was asked for`,
+    });
+  }
   const scale = rms / unitRms(format);
   return (words) => setScales(format, words, scale);
 }

@@ -41,7 +41,7 @@ const models = process.env.TANDEM_MODELS;
 const reason = 'needs TANDEM_MODELS, a folder of models too large to commit';
 
 describe('jug in other formats', () => {
-  test.for(['Q4_K_M', 'Q2_K', 'IQ4_XS'])('%s', async (format, { skip }) => {
+  test.for(['Q4_K_M', 'Q2_K', 'IQ4_XS', 'IQ2_XXS', 'IQ1_S', 'MXFP4'])('%s', async (format, { skip }) => {
     const model = join(models ?? '', `jug/jug-${format}.gguf`);
     if (models === undefined || !existsSync(model)) return skip(reason);
     expect(await agreement(model, join(models, `jug/golden/${format}.f32`), ids)).toBeLessThan(1e-9);
