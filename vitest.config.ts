@@ -1,5 +1,8 @@
+import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
+  // Examples import the package by its name, as users do; tests run them on the sources.
+  resolve: { alias: { tandem: fileURLToPath(new URL('./src/index.ts', import.meta.url)) } },
   test: { include: ['src/**/*.test.ts', 'test/**/*.test.ts'], testTimeout: 60_000, maxWorkers: 2 },
 });
