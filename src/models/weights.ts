@@ -136,10 +136,11 @@ export class WeightSource implements WeightFinder {
     const scale = this.checkpoint.tensors.get(name);
     const expected = [Math.ceil(tensor.shape[0] / block.rows), Math.ceil(tensor.shape[1] / block.columns)];
     const rule = `an ${tensor.format} weight has f32 scales of ${block.rows} × ${block.columns} blocks`;
-    if (scale === undefined) throw this.#invalid(rule, `there is no ${name}`, FETCH_AGAIN);
+    const fix = 'use a checkpoint with block-scaled FP8, as DeepSeek publishes';
+    if (scale === undefined) throw this.#invalid(rule, `${this.checkpoint.name} has no ${name}`, fix);
     if (scale.format !== 'f32' || !sameShape(scale.shape, expected)) {
       const given = `${name} is ${scale.shape.join(' × ')} ${scale.format}, expected ${expected.join(' × ')} f32`;
-      throw this.#invalid(rule, given, 'use a checkpoint with block-scaled FP8, as DeepSeek publishes');
+      throw this.#invalid(rule, given, fix);
     }
     return name;
   }

@@ -10,12 +10,8 @@ import { describe, expect, test } from 'vitest';
 import { referenceBackend } from '../../src/backend/reference.ts';
 import type { Checkpoint } from '../../src/formats/checkpoint.ts';
 import { openCheckpoint } from '../../src/formats/open.ts';
+import { floats } from './files.ts';
 import { logitsOf, nmse, placedProgram, wholeBatch } from './run.ts';
-
-function floats(path: string): Float32Array {
-  const bytes = readFileSync(path);
-  return new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
-}
 
 async function agreement(model: string, golden: string, sequences: number[][]): Promise<number> {
   const checkpoint = await openCheckpoint(model);

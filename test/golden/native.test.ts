@@ -1,0 +1,55 @@
+/**
+ * Native kernels run whole models: against PyTorch's logits with unrounded activations, and against the reference with
+ * the rounding of the fast paths, on every instruction set of this machine.
+ */
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { referenceBackend } from '../../src/backend/reference.ts';
+import { openCheckpoint } from '../../src/formats/open.ts';
+import { nativeIsas } from '../conformance/harness.ts';
+import { floats } from './files.ts';
+import { logitsOf, nmse } from './run.ts';
+
+const { isas, reason } = await nativeIsas();
+const { ids } = JSON.parse(readFileSync('models/jug/golden/index.json', 'utf8')) as { ids: number[][] };
+const models = process.env.TANDEM_MODELS;
+
+async function native() {
+  const { nativeBackend } = await import('../../src/backend/native/backend.ts');
+  return nativeBackend();
+}
+
+/** Model, its golden logits, and the bound of its rounded Program against the reference (docs: numerics). */
+const MODELS: readonly (readonly [model: string, golden: string, bound: number])[] = [
+  ['models/jug/hf', 'models/jug/golden/hf.f32', 1e-10],
+  ['models/jug/jug-Q8_0.gguf', 'models/jug/golden/Q8_0.f32', 5e-4],
+  ...['Q4_K_M', 'Q2_K', 'IQ4_XS'].map(
+    (format) =>
+      [join(models ?? '', `jug/jug-${format}.gguf`), join(models ?? '', `jug/golden/${format}.f32`), 5e-4] as const,
+  ),
+];
+
+describe.skipIf(reason)(`native ${reason ?? ''}`, () => {
+  describe.each(isas)('%s', (isa) => {
+    test.for(MODELS)('%s against PyTorch', async ([model, golden], { skip }) => {
+      if (!existsSync(model)) return skip('needs TANDEM_MODELS, a folder of models too large to commit');
+      await using open = await opened(model);
+      const logits = await logitsOf(await native(), open.checkpoint, ids, { isa });
+      expect(nmse(logits, floats(golden))).toBeLessThan(1e-9);
+    });
+
+    test.for(MODELS)('%s against the reference', async ([model, , bound], { skip }) => {
+      if (!existsSync(model)) return skip('needs TANDEM_MODELS, a folder of models too large to commit');
+      await using open = await opened(model);
+      const options = { isa, exactF32: false, kvType: 'f32' } as const;
+      const expected = await logitsOf(referenceBackend(), open.checkpoint, ids, options);
+      expect(nmse(await logitsOf(await native(), open.checkpoint, ids, options), expected)).toBeLessThan(bound);
+    });
+  });
+});
+
+async function opened(model: string) {
+  const checkpoint = await openCheckpoint(model);
+  return { checkpoint, [Symbol.asyncDispose]: () => checkpoint.close() };
+}
