@@ -52,6 +52,12 @@ const HALVES: Partial<Record<FormatName, readonly { readonly at: number; readonl
   ],
   q6_k: [{ at: 208, size: 1 / 4096 }],
   iq4_xs: [{ at: 0, size: 1 / 4064 }],
+  iq2_xxs: [{ at: 0, size: 1 / 166 }],
+  iq2_xs: [{ at: 0, size: 1 / 166 }],
+  iq2_s: [{ at: 0, size: 1 / 166 }],
+  iq3_xxs: [{ at: 0, size: 1 / 480 }],
+  iq3_s: [{ at: 0, size: 1 / 465 }],
+  iq1_s: [{ at: 0, size: 1 / 17 }],
 };
 
 /**
@@ -79,10 +85,20 @@ export function randomBlocks(
   for (let i = 0; i < bytes.length; i++) bytes[i] = next() * 256;
   if (format === 'f8_e4m3') return bytes.map((code) => ((code & 0x7f) === 0x7f ? code ^ 1 : code));
   for (let block = 0; block < bytes.length; block += codec.blockBytes) {
+    const half = (size: number) => f32ToF16((0.5 + next()) * 2 * deviation * size * (next() < 0.5 ? -1 : 1));
     for (const { at, size } of HALVES[format] ?? []) {
-      const half = f32ToF16((0.5 + next()) * 2 * deviation * size * (next() < 0.5 ? -1 : 1));
-      bytes[block + at] = half;
-      bytes[block + at + 1] = half >> 8;
+      const bits = half(size);
+      bytes[block + at] = bits;
+      bytes[block + at + 1] = bits >> 8;
+    }
+    // mxfp4 has an exponent, largest level 6; iq1_m keeps its scale in the top nibbles of four words.
+    if (format === 'mxfp4') bytes[block] = 127 + Math.round(Math.log2(deviation / 3) + next() - 0.5);
+    if (format === 'iq1_m') {
+      const bits = half(1 / 17);
+      for (let i = 0; i < 4; i++) {
+        const at = block + 49 + 2 * i;
+        bytes[at] = (bytes[at] & 15) | (((bits >> (4 * i)) & 15) << 4);
+      }
     }
   }
   return bytes;

@@ -58,30 +58,25 @@ export function tinyProgram(options: TinyOptions) {
 
   const weight = (name: string, shape: number[], of: FormatName = format): Operand => {
     const number = weights.length;
-    const columns = shape[shape.length - 1];
-    const apart = split && shape.length === 3;
-    const matrices = apart ? shape[0] : 1;
-    const rows = shape.slice(0, -1).reduce((product, size) => product * size, 1) / matrices;
-    const scaled = of === format && scaleBlock !== undefined;
-    const parts: string[] = [];
-    const scales: string[] = [];
-    for (let m = 0; m < matrices; m++) {
-      const at = seed * 1000 + number * 10 + m;
-      const bytes = randomBlocks(of, rows, columns, at, shape.length === 1 ? 1 : 1 / Math.sqrt(columns));
-      parts.push(apart ? `${name}.${m}` : name);
-      tensors.push({ name: parts[m], shape: apart ? shape.slice(1) : shape, format: of, bytes });
-      if (!scaled) continue;
-      const outer = shape.length === 3 && !apart ? shape[0] : 1;
-      const each = Array.from({ length: outer }, (_, e) => randomScales(rows / outer, columns, at + e, 0.3));
-      const data = Float32Array.from(each.flatMap((part) => [...part]));
-      scales.push(`${parts[m]}_scale_inv`);
-      tensors.push({
-        name: scales[m],
-        shape: outer > 1 ? [outer, data.length / outer] : [data.length],
-        format: 'f32',
-        bytes: new Uint8Array(data.buffer),
+    const [rows, columns] = shape.length === 1 ? [1, shape[0]] : shape.slice(-2);
+    const matrices = shape.length === 3 ? shape[0] : 1;
+    // Every matrix has a seed of its own, so that fused and split tensors hold the same weights.
+    const seeds = Array.from({ length: matrices }, (_, m) => seed * 1000 + number * 10 + m);
+    const deviation = shape.length === 1 ? 1 : 1 / Math.sqrt(columns);
+    const store = (path: string, of: string, size: readonly number[], data: readonly Uint8Array[]): string[] => {
+      const names = split && matrices > 1 ? seeds.map((_, m) => `${path}.${m}`) : [path];
+      names.forEach((each, m) => {
+        const bytes = names.length > 1 ? data[m] : new Uint8Array(data.flatMap((part) => [...part]));
+        tensors.push({ name: each, shape: names.length > 1 ? size.slice(1) : size, format: of, bytes });
       });
-    }
+      return names;
+    };
+    const raw = seeds.map((at) => randomBlocks(of, rows, columns, at, deviation));
+    const parts = store(name, of, shape, raw);
+    const scaled = of === format && scaleBlock !== undefined;
+    const blocks = seeds.map((at) => new Uint8Array(randomScales(rows, columns, at, 0.3).buffer));
+    const scaleShape = [...(matrices > 1 ? [matrices] : []), blocks[0].length / 4];
+    const scales = scaled ? store(`${name}_scale_inv`, 'f32', scaleShape, blocks) : [];
     weights.push({ id: number, name, shape, format: of, parts, ...(scaled ? { scales } : {}) });
     return { kind: 'weight', weight: number };
   };
