@@ -43,8 +43,9 @@ export class ConfigReader {
     return value;
   }
 
+  /** 0 counts as absent. */
   countOptional(field: Field): number | undefined {
-    return this.has(field) ? this.count(field) : undefined;
+    return this.count(field, { default: 0, minimum: 0 }) || undefined;
   }
 
   /** A positive finite number. */

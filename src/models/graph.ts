@@ -107,10 +107,15 @@ export class Graph {
     return this.#step('embed', path, [this.weight(path, [vocab, columns])], {}, [{ rows: 'T', columns }])[0];
   }
 
-  /** x · Wᵀ; a bias beside the weight is added. `weight` where it is not the path's own (tied embeddings). */
-  linear(path: string, x: Tensor, columns: number, weight = this.weight(path, [columns, x.columns])): Tensor {
-    const bias = this.weights.findOptional(`${this.path(path)}.bias`, [columns]) ?? null;
-    return this.#step('linear', path, [x, weight, bias], {}, [{ rows: x.rows, columns }])[0];
+  /**
+   * x · Wᵀ. A bias beside the weight is added; `bias: true` demands one. `weight` where it is not the path's own (tied
+   * embeddings).
+   */
+  linear(path: string, x: Tensor, columns: number, options: { weight?: Weight; bias?: boolean } = {}): Tensor {
+    const weight = options.weight ?? this.weight(path, [columns, x.columns]);
+    const name = `${this.path(path)}.bias`;
+    const bias = options.bias ? this.weights.find(name, [columns]) : this.weights.findOptional(name, [columns]);
+    return this.#step('linear', path, [x, weight, bias ?? null], {}, [{ rows: x.rows, columns }])[0];
   }
 
   /** Every `group` adjacent columns are normalized apart; default: the whole row. */

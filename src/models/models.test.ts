@@ -1,4 +1,6 @@
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { TandemError } from '../errors.ts';
 import type { Checkpoint, MetadataValue, TensorInfo } from '../formats/checkpoint.ts';
 import { metadataArray } from '../formats/gguf-encode.ts';
 import type { DeepseekV3Config } from './deepseek-v3.ts';
@@ -93,6 +95,31 @@ describe('description', () => {
   });
 });
 
+test('whatever a value is, the answer is a Program or one clear error', async () => {
+  const good = await gguf('deepseek-v2-lite');
+  const keys = [...good.metadata.keys()].filter((key) => key.startsWith('deepseek2.'));
+  const odd = fc.oneof(
+    fc.integer(),
+    fc.double(),
+    fc.bigInt(),
+    fc.boolean(),
+    fc.string(),
+    fc.constantFrom(0, -1, 1, 2 ** 60, 2n ** 63n, Number.NaN, Number.POSITIVE_INFINITY, 1e-300),
+    fc.array(fc.integer()).map((values) => metadataArray('i32', values)),
+  );
+  await fc.assert(
+    fc.asyncProperty(fc.constantFrom(...keys), odd, async (key, value) => {
+      const metadata = new Map<string, MetadataValue>([...good.metadata, [key, value]]);
+      const problem = await buildProgram({ ...good, metadata }).then(
+        () => undefined,
+        (error: unknown) => error,
+      );
+      if (problem !== undefined) expect(problem).toBeInstanceOf(TandemError);
+    }),
+    { numRuns: 300 },
+  );
+});
+
 describe('weights', () => {
   test('a missing tensor is named', async () => {
     const checkpoint = withTensors(await gguf('deepseek-v2-lite'), (all) => all.delete('blk.3.attn_output.weight'));
@@ -151,6 +178,12 @@ describe('weights', () => {
     await expect(buildProgram(checkpoint)).rejects.toThrow(/experts.0.gate_proj.weight_packed, an integer packing/);
   });
 
+  test('a bias that the description speaks of is demanded', async () => {
+    await expect(buildProgram(await folder('llama-3.1-8b', { attention_bias: true }))).rejects.toThrow(
+      /model.layers.0.self_attn.q_proj.bias of 4096/,
+    );
+  });
+
   test('an absent head is the embedding, unless the description denies it', async () => {
     const { program } = await buildProgram(await gguf('qwen3-0.6b'));
     expect(program.steps.at(-2)!.inputs[1]).toEqual({ kind: 'weight', weight: 0 });
@@ -167,6 +200,34 @@ describe('weights', () => {
 });
 
 describe('DeepSeek files', () => {
+  /** k_b and v_b as one matrix each, as some converters write them, beside the whole kv_b or instead. */
+  const addHalves = (all: Map<string, TensorInfo>) => {
+    for (let layer = 0; layer < 5; layer++) {
+      const like = all.get(`blk.${layer}.attn_kv_b.weight`)!;
+      const [k, v] = [`blk.${layer}.attn_k_b.weight`, `blk.${layer}.attn_v_b.weight`];
+      all.set(k, { ...like, name: k, shape: [16 * 512, 128] });
+      all.set(v, { ...like, name: v, shape: [16 * 128, 512] });
+    }
+  };
+  const mlaOperands = async (checkpoint: Checkpoint) => {
+    const { program } = await buildProgram(checkpoint);
+    const step = program.steps.find(({ op }) => op === 'mla')!;
+    return step.inputs.slice(1).map((operand) => operand?.kind === 'weight' && program.weights[operand.weight].shape);
+  };
+
+  test('kv_b whole is taken before its halves', async () => {
+    const checkpoint = withTensors(await gguf('deepseek-v2-lite'), addHalves);
+    expect(await mlaOperands(checkpoint)).toEqual([[16 * 256, 512], false, false]);
+  });
+
+  test('halves may be flat', async () => {
+    const checkpoint = withTensors(await gguf('deepseek-v2-lite'), (all) => {
+      addHalves(all);
+      for (let layer = 0; layer < 5; layer++) all.delete(`blk.${layer}.attn_kv_b.weight`);
+    });
+    expect(await mlaOperands(checkpoint)).toEqual([false, [16, 512, 128], [16, 128, 512]]);
+  });
+
   const without = (...keys: string[]) => Object.fromEntries(keys.map((key) => [`deepseek2.${key}`, undefined]));
   const noGroups = without('expert_group_count', 'expert_group_used_count');
 

@@ -45,16 +45,14 @@ class WishedWeights implements WeightFinder {
   readonly weights: Weight[] = [];
   readonly wishes: LogicalWeight[] = [];
   readonly #tied: boolean;
-  readonly #bias: boolean;
 
   constructor(config: HuggingFaceConfig) {
     this.#tied = config.tie_word_embeddings === true;
-    this.#bias = config.attention_bias === true;
   }
 
   has(path: string): boolean {
     if (path === 'lm_head.weight') return !this.#tied;
-    return path.endsWith('.bias') ? this.#bias && /\.self_attn\.[qkvo]_proj\.bias$/.test(path) : true;
+    return !path.endsWith('.bias'); // those that are demanded are granted all the same
   }
 
   find(path: string, shape: readonly number[]): Weight {

@@ -6,10 +6,10 @@ import type { Graph, Tensor } from '../graph.ts';
 /** Everything of BaseConfig but the context, which depends on the rope. */
 export function readBase(reader: ConfigReader): BaseConfig {
   reader.oneOf({ huggingface: 'hidden_act' }, ['silu'], 'silu');
-  const table = reader.checkpoint.tensors.get(reader.isGguf ? 'token_embd.weight' : 'model.embed_tokens.weight');
+  // GGUF's vocab_size is optional and counts tokens; the table says how many rows there are.
+  const table = reader.checkpoint.tensors.get('token_embd.weight')?.shape[0];
   return {
-    // GGUF's vocab_size is optional; the table itself always says.
-    vocabSize: reader.count({ huggingface: 'vocab_size', gguf: 'vocab_size' }, { default: table?.shape[0] }),
+    vocabSize: table ?? reader.count({ huggingface: 'vocab_size', gguf: 'vocab_size' }),
     hiddenSize: reader.count({ huggingface: 'hidden_size', gguf: 'embedding_length' }),
     layers: reader.count({ huggingface: 'num_hidden_layers', gguf: 'block_count' }, { maximum: 4096 }),
     contextLength: reader.count(
@@ -46,7 +46,7 @@ export function decoder(
   // A head that is absent is the embedding; where the description denies that, the missing head is an error.
   const shared = config.tied && !graph.weights.has('lm_head.weight');
   const head = graph.weight(shared ? 'model.embed_tokens' : 'lm_head', [vocabSize, hiddenSize]);
-  return graph.linear('lm_head', x, vocabSize, head);
+  return graph.linear('lm_head', x, vocabSize, { weight: head });
 }
 
 /** True unless a Hugging Face description says that head and embedding are two. */

@@ -10,6 +10,8 @@ export interface GroupedAttention {
   /** How pairs of rotated columns lie: neighbours, or the two halves of the head. */
   readonly style: 'pairs' | 'halves';
   readonly rope: Rope;
+  /** Whether the four projections have biases. */
+  readonly bias: boolean;
   /** ε of the norms of q and k heads; undefined: none. */
   readonly headNorm?: number;
 }
@@ -34,21 +36,22 @@ export async function readGroupedAttention(
   const sizes = `head ${headSize}, value ${valueSize}, rotated ${width}`;
   reader.expect(headSize === valueSize && headSize === width, 'keys, values and rotation are of one size', sizes);
   reader.expect(headSize % 2 === 0, 'the head size is even', sizes);
-  return { heads, kvHeads, headSize, style, rope: await readRope(reader, width) };
+  const bias = reader.flag({ huggingface: 'attention_bias' }, false);
+  return { heads, kvHeads, headSize, style, rope: await readRope(reader, width), bias };
 }
 
 export function groupedAttention(graph: Graph, x: Tensor, spec: GroupedAttention): Tensor {
-  const { heads, kvHeads, headSize, style, headNorm } = spec;
+  const { heads, kvHeads, headSize, style, headNorm, bias } = spec;
   const turn = { headSize, offset: 0, width: headSize, style, ...ropeFrequencies(headSize, spec.rope) };
   const project = (which: 'q' | 'k', count: number) => {
-    const projected = graph.linear(`self_attn.${which}_proj`, x, count * headSize);
+    const projected = graph.linear(`self_attn.${which}_proj`, x, count * headSize, { bias });
     if (headNorm === undefined) return projected;
     return graph.rmsNorm(`self_attn.${which}_norm`, projected, headNorm, headSize);
   };
   const q = graph.rope('self_attn.q_rope', project('q', heads), turn);
   const k = graph.rope('self_attn.k_rope', project('k', kvHeads), turn);
-  const v = graph.linear('self_attn.v_proj', x, kvHeads * headSize);
+  const v = graph.linear('self_attn.v_proj', x, kvHeads * headSize, { bias });
   const cache = graph.kvAppend('self_attn.kv_append', k, v, kvHeads);
   const spread = { cache, heads, kvHeads, headSize, valueSize: headSize, scale: headSize ** -0.5 };
-  return graph.linear('self_attn.o_proj', graph.attention('self_attn.attention', q, spread), x.columns);
+  return graph.linear('self_attn.o_proj', graph.attention('self_attn.attention', q, spread), x.columns, { bias });
 }

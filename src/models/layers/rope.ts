@@ -93,7 +93,10 @@ export async function readRope(reader: ConfigReader, width: number): Promise<Rop
   const field = (name: string, gguf = name) => ({ huggingface: `${group}.${name}`, gguf: `rope.scaling.${gguf}` });
   const typeField = field(reader.has(field('rope_type')) ? 'rope_type' : 'type', 'type');
   const type = reader.oneOf(typeField, ['none', 'default', 'linear', 'yarn', 'llama3'], 'none');
-  if (type === 'none' || type === 'default') return { base, scaling: { type: 'none' } };
+  if (type === 'none' || type === 'default') {
+    const divisor = reader.realOptional({ gguf: 'rope.scale_linear' }) ?? 1; // files of 2023
+    return { base, scaling: divisor === 1 ? { type: 'none' } : { type: 'linear', factor: divisor } };
+  }
   const factor = reader.real(field('factor'));
   if (type === 'linear') return { base, scaling: { type, factor } };
   const context = reader.count(
