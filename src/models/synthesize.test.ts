@@ -50,6 +50,17 @@ describe('random tensors', () => {
   });
 });
 
+test.each([
+  ['deepseek-v2-lite', { f32: 108, q4_k: 229, q5_0: 14, q6_k: 13, q8_0: 13 }],
+  ['deepseek-v3', { f32: 361, q4_k: 606, q6_k: 58 }],
+  ['qwen3-30b-a3b', { f32: 241, q4_k: 289, q6_k: 49 }],
+] as const)('%s as Q4_K_M has the formats that loaders print of the public file', async (name, expected) => {
+  const checkpoint = await headerCheckpoint(PUBLIC_CONFIGS[name], { name, mix: 'q4_k_m' });
+  const counts: Record<string, number> = {};
+  for (const { format } of checkpoint.tensors.values()) counts[format] = (counts[format] ?? 0) + 1;
+  expect(counts).toEqual(expected);
+});
+
 describe('the public DeepSeek-V2-Lite as Q4_K_M', () => {
   const model = { layers: 27, experts: 64, groupSize: 1, tied: false };
   const format = (name: string, shape: number[]) => mixFormat('q4_k_m', name, shape, model);
