@@ -88,7 +88,7 @@ export function roundedError(format: ActivationFormat, x: Float32Array, error: F
     }
   } else {
     const block = activationBlock(format);
-    const { scales } = quantizeActivations(x, block);
+    const { codes, scales } = quantizeActivations(x, block);
     for (let b = 0; b < scales.length; b++) {
       const step = scales[b];
       if (!(step > 0)) continue;
@@ -99,7 +99,7 @@ export function roundedError(format: ActivationFormat, x: Float32Array, error: F
       scaleError += EPSILON / c;
       for (let i = b * block; i < (b + 1) * block; i++) {
         const codeError = (c * (error[i] + Math.abs(x[i]) * scaleError)) / step;
-        result[i] = Math.abs(x[i]) * scaleError + (canFlip(x[i] / step, codeError) ? step / c : 0);
+        result[i] = Math.abs(codes[i] * step) * scaleError + (canFlip(x[i] / step, codeError) ? step / c : 0);
       }
     }
   }
