@@ -89,10 +89,11 @@ async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<
   const maxRows = numberIn('maxBatchRows', options.maxBatchRows, { low: 2, high: 65536, integer: true }, 512);
   const maxSequences = numberIn('maxSequences', options.maxSequences, { low: 1, high: 4096, integer: true }, 32);
   const backend = await backendOf(options.backend);
-  const { program } = await buildProgram(checkpoint, { kvType, contextLength: options.contextLength });
+  const { program, config } = await buildProgram(checkpoint, { kvType, contextLength: options.contextLength });
   const maxOutputs = Math.min(maxRows, MAX_OUTPUTS);
   const memory = chooseMemory(program, {
     contextLength: options.contextLength,
+    modelContext: config.contextLength,
     kvBytes:
       options.kvBytes === undefined ? undefined : numberIn('kvBytes', options.kvBytes, { low: 0, high: 2 ** 53 }, 0),
     maxRows,

@@ -6,6 +6,8 @@ import { PAGE_TOKENS, type Program, pageBytes } from '../program/program.ts';
 export interface MemoryRequest {
   /** Asked for; default: the model's, as far as memory goes. */
   readonly contextLength?: number;
+  /** The model's own. */
+  readonly modelContext: number;
   /** Most bytes of the KV cache; default: from the machine's memory. */
   readonly kvBytes?: number;
   readonly maxRows: number;
@@ -34,12 +36,12 @@ export function chooseMemory(program: Program, request: MemoryRequest): MemoryCh
   const kvMemory = request.kvBytes ?? Math.floor(Math.max((available - weights - buffers) / 2, available / 8));
   const page = pageBytes(program.kv);
   const fitting = Math.floor(kvMemory / page) * PAGE_TOKENS;
-  const wanted = asked ?? program.contextLength;
+  const wanted = asked ?? request.modelContext;
   // A cache smaller than a page is refused by planMemory, with the numbers.
   const clipped = asked === undefined && fitting > 0 && fitting < wanted;
   const contextLength = clipped ? fitting : wanted;
   const plan = planMemory(program, { context: contextLength, sequences: FULL_CONTEXTS, kvMemory, ...sizes });
-  const contextLimit = clipped ? 'memory' : asked === undefined || asked === program.contextLength ? 'model' : 'option';
+  const contextLimit = clipped ? 'memory' : wanted === request.modelContext ? 'model' : 'option';
   return { ...plan, contextLength, contextLimit };
 }
 
