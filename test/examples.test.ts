@@ -1,5 +1,5 @@
 /** Every example runs and says what it should. On machines without the native core they run on `reference`. */
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import * as tandem from 'tandem';
 import { afterEach, expect, test, vi } from 'vitest';
@@ -41,4 +41,10 @@ test.each(Object.entries(EXPECTED))('%s', { timeout: 120_000 }, async (file, exp
   await import(fileURLToPath(new URL(file, folder)));
   const output = lines.join('\n');
   for (const pattern of expected) expect(output).toMatch(pattern);
+});
+
+test('the guide shows the examples as they are', () => {
+  const guide = readFileSync(new URL('../docs/guide/api.md', import.meta.url), 'utf8');
+  for (const file of Object.keys(EXPECTED))
+    expect(guide).toContain(`\`\`\`ts\n${readFileSync(new URL(file, folder), 'utf8')}\`\`\``);
 });

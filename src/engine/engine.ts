@@ -223,7 +223,7 @@ export class Engine implements AsyncDisposable {
       const prompt = this.#checkedIds('ids', [...ids]);
       if (prompt.length > contextLength) throw this.#tooLong(prompt.length, 'the sequence', contextLength);
       const sequence = new Sequence({ prompt, maxLen: prompt.length, sampler: null, stopTokens: new Set() });
-      const logits = new Float32Array(prompt.length * vocabSize);
+      const logits = allocateLogits(prompt.length, vocabSize);
       this.#submit(new LogitsRequest(sequence, logits, { resolve, reject }, options.onProgress), options.signal);
     });
   }
@@ -313,6 +313,21 @@ function checkedMessages(messages: readonly ChatMessage[]): readonly ChatMessage
     if (typeof content !== 'string') throw invalid(`messages[${index}].content`, 'a string', content);
   });
   return messages;
+}
+
+/** OUT_OF_MEMORY instead of JavaScript's RangeError. */
+function allocateLogits(length: number, vocabSize: number): Float32Array {
+  try {
+    return new Float32Array(length * vocabSize);
+  } catch (cause) {
+    throw new TandemError('OUT_OF_MEMORY', {
+      room: 'engine',
+      rule: 'logits of all positions are held in memory',
+      given: `${length} positions × ${vocabSize} tokens take ${length * vocabSize * 4} bytes`,
+      fix: 'ask for fewer positions at a time',
+      cause,
+    });
+  }
 }
 
 function stopStrings(stop: GenerateOptions['stop']): string[] {
