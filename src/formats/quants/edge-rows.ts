@@ -35,7 +35,10 @@ const HALVES: Readonly<Record<string, readonly number[]>> = {
   iq1_m: [48], // spread over four top nibbles from there on
 };
 
-/** How blocks name rows of a code book: `blocks` blocks name each row once, block n of them after `place`. */
+/**
+ * How blocks name rows of a code book: `blocks` blocks name each row once, block n of them after `place`. Two more blocks
+ * per scale keep their bytes, so that high index bits differ within a block.
+ */
 interface Sweep {
   readonly blocks: number;
   place(block: Uint8Array, n: number): void;
@@ -96,7 +99,7 @@ export function edgeRows(format: QuantFormat): Uint8Array {
   const size = (EDGE_COLUMNS / format.blockSize) * format.blockBytes;
   const pairs = halves.length === 2 ? EDGE_HALVES.length ** 2 : EDGE_HALVES.length;
   const sweep = SWEEPS[format.name];
-  const perPair = sweep?.blocks ?? 2;
+  const perPair = (sweep?.blocks ?? 0) + 2;
   // Plain floats: every byte value in every position of a weight, and 16-bit patterns spread over all exponents. For
   // mxfp4 every byte value of the exponent.
   const rows = halves.length === 0 ? 256 : pairs * perPair;
@@ -111,7 +114,8 @@ export function edgeRows(format: QuantFormat): Uint8Array {
   for (let at = 0; at < bytes.length; at += format.blockBytes) {
     const row = Math.floor(at / size);
     const pair = Math.floor(row / perPair);
-    sweep?.place(bytes.subarray(at, at + format.blockBytes), row % perPair);
+    const n = row % perPair;
+    if (sweep !== undefined && n < sweep.blocks) sweep.place(bytes.subarray(at, at + format.blockBytes), n);
     for (const [index, offset] of halves.entries()) {
       const half = EDGE_HALVES[(index === 0 ? pair : Math.floor(pair / EDGE_HALVES.length)) % EDGE_HALVES.length];
       if (format.name === 'iq1_m') spreadHalf(bytes.subarray(at + offset), half);

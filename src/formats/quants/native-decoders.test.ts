@@ -28,7 +28,7 @@ describe.skipIf(!hasCompiler)(
       const built = spawnSync(compiler, [...flags, ...sources, '-o', join(folder, 'quant_test')], { encoding: 'utf8' });
       expect(built.stderr).toBe('');
       expect(built.status).toBe(0);
-    });
+    }, 120_000); // a busy machine compiles slowly
     afterAll(() => rmSync(folder, { recursive: true }));
 
     function run(...args: string[]): void {
