@@ -34,6 +34,10 @@ function withWeight(name: string, change: Partial<Weight>): Program {
   if (!program.weights.some((weight) => weight.name === name)) throw new Error(`no weight ${name}`);
   return { ...program, weights: program.weights.map((w) => (w.name === name ? { ...w, ...change } : w)) };
 }
+function withCache(index: number, width: number): Program {
+  const layers = program.kv.layers.map((layer, i) => (i === index ? { streams: [{ heads: 1, width }] } : layer));
+  return { ...program, kv: { ...program.kv, layers } };
+}
 function moved(name: string, to: number): Program {
   const step = program.steps.find((each) => each.name === name)!;
   const rest = program.steps.filter((each) => each !== step);
@@ -74,7 +78,7 @@ const BROKEN: [rule: string, broken: Program, message: string][] = [
     'a kv layer is appended to before it is read',
   ],
   ['a cache filled twice', withAttribute('layers.2.append', { cache: 1 }), 'appends to layer 1 again'],
-  ['a cache of another shape', withAttribute('layers.1.append', { cache: 0 }), 'appends to layer 0 again'],
+  ['a cache of another shape', withCache(1, 41), 'one stream of one head, as wide as latent and ropeKey'],
   ['a page of another size', { ...program, kv: { ...program.kv, pageTokens: 32 } }, 'a page holds 64 tokens'],
   ['a weight of four dimensions', withWeight('head.weight', { shape: [1, 1, 40, 64] }), 'has 1 to 3 dimensions'],
   ['a weight that does not divide', withWeight('head.weight', { format: 'q4_k' }), 'a multiple of 256 weights'],

@@ -66,7 +66,7 @@ export function tinyProgram(options: TinyOptions) {
     const store = (path: string, of: string, size: readonly number[], data: readonly Uint8Array[]): string[] => {
       const names = split && matrices > 1 ? seeds.map((_, m) => `${path}.${m}`) : [path];
       names.forEach((each, m) => {
-        const bytes = names.length > 1 ? data[m] : new Uint8Array(data.flatMap((part) => [...part]));
+        const bytes = names.length > 1 ? data[m] : joined(data);
         tensors.push({ name: each, shape: names.length > 1 ? size.slice(1) : size, format: of, bytes });
       });
       return names;
@@ -168,4 +168,14 @@ export function tinyProgram(options: TinyOptions) {
   step('sample', 'sample', [logits]);
   const { value } = logits as Extract<Operand, { kind: 'value' }>;
   return { program: { ...draft, steps, logits: value }, checkpoint: memoryCheckpoint(tensors) };
+}
+
+function joined(parts: readonly Uint8Array[]): Uint8Array {
+  const all = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
 }
