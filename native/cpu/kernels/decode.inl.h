@@ -16,21 +16,20 @@
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
 
-// Formats by their place in quant::kFormats, so that hot code compares integers.
+// A format by its place in quant::kFormats, so that hot code compares integers. Formats without a name here have no code of
+// their own in this folder and go by their scalar decoder.
 enum class WeightFormat : int {
-  f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_xs, f8_e4m3, count
+  f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_xs, f8_e4m3
 };
-constexpr int kWeightFormats = static_cast<int>(WeightFormat::count);
-constexpr const char* kWeightFormatNames[] = {"f32",  "f16",  "bf16", "q8_0", "q4_0", "q4_1",   "q5_0",   "q5_1",
-                                              "iq4_nl", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_xs", "f8_e4m3"};
-static_assert(sizeof(kWeightFormatNames) / sizeof(*kWeightFormatNames) == kWeightFormats);
-static_assert(sizeof(quant::kFormats) / sizeof(*quant::kFormats) == kWeightFormats);
+constexpr const quant::FormatInfo& format_info(WeightFormat format) { return quant::kFormats[static_cast<int>(format)]; }
+static_assert(std::string_view(format_info(WeightFormat::q8_0).name) == "q8_0" &&
+              std::string_view(format_info(WeightFormat::q2_k).name) == "q2_k" &&
+              std::string_view(format_info(WeightFormat::f8_e4m3).name) == "f8_e4m3");
 
 static inline WeightFormat weight_format(const quant::FormatInfo& format) {
-  for (int i = 0; i < kWeightFormats; i++) {
-    if (std::string_view(format.name) == kWeightFormatNames[i]) return static_cast<WeightFormat>(i);
-  }
-  return WeightFormat::count;
+  int i = 0;
+  while (std::string_view(quant::kFormats[i].name) != format.name) i++;  // every FormatInfo is a copy of one of these
+  return static_cast<WeightFormat>(i);
 }
 
 #if TANDEM_ISA_LEVEL >= 2
@@ -140,11 +139,6 @@ static inline void decode_q8_0(const uint8_t* row, float* out, int64_t k) {
 
 #endif
 
-template <typename Block>
-static inline void decode_blocks(const uint8_t* row, float* out, int64_t k) {
-  quant::decode_row(reinterpret_cast<const Block*>(row), out, k);
-}
-
 // Decodes k weights (a multiple of the format's block). `scales`: the ⌈k/128⌉ scales of this part of the row (f8_e4m3 only).
 static inline void decode_row(WeightFormat format, const uint8_t* row, float* out, int64_t k, const float* scales) {
   switch (format) {
@@ -154,25 +148,8 @@ static inline void decode_row(WeightFormat format, const uint8_t* row, float* ou
     case WeightFormat::bf16: return decode_floats<WeightFormat::bf16>(row, out, k, scales);
     case WeightFormat::f8_e4m3: return decode_floats<WeightFormat::f8_e4m3>(row, out, k, scales);
     case WeightFormat::q8_0: return decode_q8_0(row, out, k);
-#else
-    case WeightFormat::f32: return decode_blocks<quant::F32>(row, out, k);
-    case WeightFormat::f16: return decode_blocks<quant::F16>(row, out, k);
-    case WeightFormat::bf16: return decode_blocks<quant::Bf16>(row, out, k);
-    case WeightFormat::f8_e4m3: return quant::decode_row(reinterpret_cast<const quant::F8E4m3*>(row), out, k, scales);
-    case WeightFormat::q8_0: return decode_blocks<quant::BlockQ8_0>(row, out, k);
 #endif
-    case WeightFormat::q4_0: return decode_blocks<quant::BlockQ4_0>(row, out, k);
-    case WeightFormat::q4_1: return decode_blocks<quant::BlockQ4_1>(row, out, k);
-    case WeightFormat::q5_0: return decode_blocks<quant::BlockQ5_0>(row, out, k);
-    case WeightFormat::q5_1: return decode_blocks<quant::BlockQ5_1>(row, out, k);
-    case WeightFormat::iq4_nl: return decode_blocks<quant::BlockIq4Nl>(row, out, k);
-    case WeightFormat::q2_k: return decode_blocks<quant::BlockQ2K>(row, out, k);
-    case WeightFormat::q3_k: return decode_blocks<quant::BlockQ3K>(row, out, k);
-    case WeightFormat::q4_k: return decode_blocks<quant::BlockQ4K>(row, out, k);
-    case WeightFormat::q5_k: return decode_blocks<quant::BlockQ5K>(row, out, k);
-    case WeightFormat::q6_k: return decode_blocks<quant::BlockQ6K>(row, out, k);
-    case WeightFormat::iq4_xs: return decode_blocks<quant::BlockIq4Xs>(row, out, k);
-    case WeightFormat::count: return;
+    default: return format_info(format).decode_row(row, out, k, scales);
   }
 }
 

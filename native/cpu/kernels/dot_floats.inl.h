@@ -57,6 +57,7 @@ struct DotFloats {
     };
     int64_t i = begin;
     for (; i + 2 * kWidth <= end; i += 2 * kWidth) {
+      for (int r = 0; r < R; r++) fetch<2 * kWidth * Format::kBytes>(rows[r].data + i * Format::kBytes + rows[r].ahead);
       step(i, even);
       step(i + kWidth, odd);
     }

@@ -308,6 +308,7 @@ struct DotQ256 {
       decltype(zero_sums()) sums[R][M];
       for (int r = 0; r < R; r++) {
         block[r] = rows[r].data + b * Format::kBytes;
+        fetch<Format::kBytes>(block[r] + rows[r].ahead);
         head[r] = Format::head(block[r]);
         for (int m = 0; m < M; m++) sums[r][m] = zero_sums();
       }

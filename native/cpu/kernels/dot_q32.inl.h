@@ -138,12 +138,13 @@ template <typename Format, int R, int M>
 struct DotQ32 {
   // Eight blocks, or the last `count` of a row.
   template <bool whole>
-  static inline __attribute__((always_inline)) void group(const uint8_t* const* w, const ActivationRow* x, int64_t first, int count,
+  static inline __attribute__((always_inline)) void group(const uint8_t* const* w, int64_t ahead, const ActivationRow* x, int64_t first, int count,
                                                           Lanes (&sums)[R][M], __m256 (&mins)[R][M]) {
     __m256 scales[R][M];
     if constexpr (whole) count = 8;
     for (int r = 0; r < R; r++) {
       const uint8_t* row = w[r] + first * Format::kBytes;
+      if constexpr (whole) fetch<8 * Format::kBytes>(row + ahead);
       const __m256 d = load_halves(row, Format::kBytes, count);
       for (int m = 0; m < M; m++) scales[r][m] = _mm256_mul_ps(d, _mm256_loadu_ps(x[m].scales + first));
       if constexpr (Format::kMin != 0) {
@@ -188,8 +189,8 @@ struct DotQ32 {
     }
     const int64_t blocks = k / 32;
     int64_t first = 0;
-    for (; first + 8 <= blocks; first += 8) group<true>(w, x, first, 8, sums, mins);
-    if (first < blocks) group<false>(w, x, first, static_cast<int>(blocks - first), sums, mins);
+    for (; first + 8 <= blocks; first += 8) group<true>(w, rows[0].ahead, x, first, 8, sums, mins);
+    if (first < blocks) group<false>(w, rows[0].ahead, x, first, static_cast<int>(blocks - first), sums, mins);
     for (int r = 0; r < R; r++) {
       for (int m = 0; m < M; m++) {
         out[r * M + m] = sum_lanes(sums[r][m]);

@@ -29,6 +29,13 @@ static inline float sum_lanes(__m512 v) {
 static inline __m128i load128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
 static inline __m256i load256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 
+// Fetches the lines of [p, p + bytes) into the second-level cache: more of them may be under way than for the first.
+template <int bytes>
+static inline __attribute__((always_inline)) void fetch(const uint8_t* p) {
+#pragma GCC unroll 8
+  for (int i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(p + i), _MM_HINT_T1);
+}
+
 template <typename T>
 static inline T load_as(const void* p) {
   T value;
