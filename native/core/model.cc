@@ -149,6 +149,7 @@ Status Model::begin(const uint8_t* data, size_t size, uint32_t generation) {
   pass_ = generation;
   started_ = std::chrono::steady_clock::now();
   dead_.assign(batch_.sequences.size(), 0);
+  filled_.assign(program_.values.size(), 0);
   const size_t outputs = batch_.outputs.size();
   output_ = PassOutput();
   for (const OutputRow& row : batch_.outputs)
@@ -176,6 +177,7 @@ Status Model::run_step(size_t index) {
   const auto start = std::chrono::steady_clock::now();
   scratch_.reset();
   Status status = kernels_[index](contexts_[index]);
+  for (uint32_t id : program_.steps[index].outputs) filled_[id] = 1;
   const auto took = std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start);
   timings_[index].calls.fetch_add(1, std::memory_order_relaxed);
   timings_[index].nanoseconds.fetch_add(static_cast<uint64_t>(took.count()), std::memory_order_relaxed);
@@ -199,6 +201,8 @@ void Model::cancel(int64_t slot) {
 }
 
 Status Model::run(const uint8_t* batch, size_t size, uint32_t generation, PassOutput& out) {
+  if (!program_.given.empty())
+    return Status(Code::program_invalid, "[native] every value of a Program that runs whole is written by a step; nobody writes \"" + program_.values[program_.given[0]].name + "\"; step through it and write the value first");
   TANDEM_TRY(begin(batch, size, generation));
   for (size_t i = 0; i < program_.steps.size(); i++) {
     if (stop_ != nullptr && stop_->load(std::memory_order_relaxed)) {
@@ -219,6 +223,9 @@ Status Model::step(int64_t index) {
   if (!active_) return Status(Code::request_invalid, "[native] steps run within a pass; none was begun; call begin first");
   if (index < 0 || index >= static_cast<int64_t>(program_.steps.size()))
     return Status(Code::request_invalid, "[native] a step index is below the number of steps; given " + std::to_string(index) + " of " + std::to_string(program_.steps.size()));
+  for (const Operand& operand : program_.steps[static_cast<size_t>(index)].inputs)
+    if (operand.kind == Operand::Kind::value && filled_[operand.index] == 0)
+      return Status(Code::request_invalid, "[native] a value is written before it is read; step \"" + program_.steps[static_cast<size_t>(index)].name + "\" reads \"" + program_.values[operand.index].name + "\"; run the step that writes it, or write it");
   drop_cancelled();
   return run_step(static_cast<size_t>(index));
 }
@@ -243,6 +250,7 @@ Status Model::write(int64_t id, const ValueData& data) {
     return Status(Code::request_invalid, "[native] a value is written whole, in its type; \"" + value.name + "\" has " + std::to_string(words) + " elements, given " + std::to_string(data.words.size()));
   TANDEM_TRY(check_ids(id, data.words));
   if (words > 0) std::memcpy(memory_of(value), data.words.data(), words * 4);
+  filled_[static_cast<size_t>(id)] = 1;
   return {};
 }
 
@@ -271,8 +279,8 @@ Status Model::finish(PassOutput& out) {
   if (batch_.want_logits) {
     const Value& logits = program_.values[program_.logits];
     const size_t count = static_cast<size_t>(rows_of(logits)) * static_cast<size_t>(logits.columns);
-    output_.logits.resize(count);
-    if (count > 0) std::memcpy(output_.logits.data(), memory_of(logits), count * 4);
+    output_.logits.assign(count, std::numeric_limits<float>::quiet_NaN());
+    if (count > 0 && filled_[program_.logits] != 0) std::memcpy(output_.logits.data(), memory_of(logits), count * 4);
   }
   output_.milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - started_).count();
   out = std::move(output_);

@@ -100,6 +100,7 @@ class Model {
   Batch batch_;
   PassOutput output_;
   std::vector<uint8_t> dead_;
+  std::vector<uint8_t> filled_;  // per value: written in this pass
   uint32_t pass_ = 0;
   std::chrono::steady_clock::time_point started_;
 

@@ -220,8 +220,8 @@ class Decoder {
   Status decode_steps() {
     const uint32_t count = r_.count(36);
     p_.steps.reserve(count);
-    // Values must be written before they are read, and once: a buffer never shows another pass's numbers.
-    std::vector<bool> written(p_.values.size(), false);
+    // A value that a step writes is written before it is read, and once: a buffer never shows another pass's numbers.
+    std::vector<bool> written(p_.values.size(), false), given(p_.values.size(), false);
     for (uint32_t i = 0; i < count; i++) {
       Step step;
       step.op = r_.string();
@@ -232,8 +232,7 @@ class Decoder {
       for (uint32_t k = 0; k < inputs; k++) {
         Operand operand;
         TANDEM_TRY(decode_operand(step, operand));
-        if (operand.kind == Operand::Kind::value && !written[operand.index])
-          return invalid("a value is written before it is read", "step " + quoted(step.name) + " reads " + quoted(p_.values[operand.index].name));
+        if (operand.kind == Operand::Kind::value && !written[operand.index]) given[operand.index] = true;
         step.inputs.push_back(operand);
       }
       const uint32_t outputs = r_.count(4);
@@ -243,6 +242,7 @@ class Decoder {
         if (r_.failed()) return truncated();
         if (id >= p_.values.size() || written[id])
           return invalid("a step writes values that exist, each once", "step " + quoted(step.name) + " writes " + std::to_string(id));
+        if (given[id]) return invalid("a value is written before it is read", quoted(p_.values[id].name) + " is read before step " + quoted(step.name) + " writes it");
         written[id] = true;
         step.outputs.push_back(id);
       }
@@ -268,12 +268,14 @@ class Decoder {
         return invalid("an activation format is f32, q8_32, q8_256 or bf16", "step " + quoted(step.name) + " has " + quoted(activation) + ", " + quoted(middle));
       p_.steps.push_back(std::move(step));
     }
-    written_logits_ = p_.logits < written.size() && written[p_.logits];
+    if (p_.logits >= p_.values.size()) return invalid("the logits are a value", "value " + std::to_string(p_.logits));
+    given[p_.logits] = !written[p_.logits];
+    for (uint32_t id = 0; id < given.size(); id++)
+      if (given[id]) p_.given.push_back(id);
     return r_.failed() ? truncated() : Status();
   }
 
   Status decode_logits() const {
-    if (!written_logits_) return invalid("the logits are a value that a step writes", "value " + std::to_string(p_.logits));
     const Value& logits = p_.values[p_.logits];
     if (logits.type != ElementType::f32 || logits.rows != Rows::outputs || logits.columns != p_.vocab_size)
       return invalid("the logits are f32 [O, V]", quoted(logits.name) + " has " + std::to_string(logits.columns) + " columns, V is " + std::to_string(p_.vocab_size));
@@ -283,7 +285,6 @@ class Decoder {
   Reader r_;
   uint32_t files_;
   Program& p_;
-  bool written_logits_ = false;
 };
 
 }  // namespace

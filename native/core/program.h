@@ -114,6 +114,9 @@ struct Program {
   std::vector<Value> values;
   std::vector<Weight> weights;
   std::vector<Step> steps;
+  // Values that are read, or are the logits, and that no step writes: whoever steps through the Program gives them. Such a
+  // Program cannot be run whole.
+  std::vector<uint32_t> given;
 
   int64_t page_elements() const;
 };
