@@ -153,6 +153,8 @@ export class Engine implements AsyncDisposable {
     return new Generation((sink) => {
       checkOptionNames('generate', options, GENERATE_OPTIONS);
       const { addSpecial = true, parseSpecial = false } = options;
+      if (typeof prompt !== 'string' && typeof prompt?.[Symbol.iterator] !== 'function')
+        throw invalid('the prompt', 'a text, or token ids', prompt);
       const ids = typeof prompt === 'string' ? this.tokenize(prompt, { addSpecial, parseSpecial }) : [...prompt];
       return this.#start(ids, options, sink);
     });
@@ -166,6 +168,8 @@ export class Engine implements AsyncDisposable {
       if (this.#disposing) throw disposed();
       if (template instanceof TandemError) throw template;
       const { tools, thinking: enableThinking, parse = 'separate', templateVariables: kwargs, ...rest } = options;
+      if (tools !== undefined && !(Array.isArray(tools) && tools.every(({ name }) => typeof name === 'string')))
+        throw invalid('tools', 'an array of tools with names', tools);
       const conversation = checkedMessages(messages).map(separateReasoning);
       const prompt = chatPrompt(template, tokenizer, conversation, { tools, enableThinking, kwargs });
       const parser = parserFor({
@@ -258,6 +262,8 @@ export class Engine implements AsyncDisposable {
   /** Queues a request under a signal; returns what aborts it. */
   #submit(request: Request, signal: AbortSignal | undefined): () => void {
     if (this.#disposing) throw disposed();
+    if (signal !== undefined && typeof signal?.addEventListener !== 'function')
+      throw invalid('signal', 'an AbortSignal', signal);
     if (signal?.aborted) throw aborted(signal);
     const abort = () => this.#loop.abort(request, aborted(signal));
     this.#loop.submit(request, () => signal?.removeEventListener('abort', abort));

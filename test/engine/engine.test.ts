@@ -201,6 +201,14 @@ describe('a chat', () => {
   });
 });
 
+test('tools without names are refused', async () => {
+  const { engine } = house();
+  await expect(engine.chat([{ role: 'user', content: 'x' }], { tools: [{}] as never })).rejects.toThrow(
+    /tools is an array of tools with names; got an array of 1/,
+  );
+  expect(engine.stats()).toMatchObject({ running: 0, waiting: 0 });
+});
+
 describe('sampling', () => {
   test('same seed same text, alone or in a batch, and another seed another text', async () => {
     const { engine } = house({ pages: 12 });
@@ -425,6 +433,8 @@ describe('refusals', () => {
       'REQUEST_INVALID',
       /no option colour; its options are maxTokens, /,
     ],
+    ['a signal that is none', [1], { signal: 5 }, 'REQUEST_INVALID', /signal is an AbortSignal; got 5/],
+    ['a prompt that is none', 5 as never, {}, 'REQUEST_INVALID', /the prompt is a text, or token ids; got 5/],
     ['options that are none', [1], null, 'REQUEST_INVALID', /one object; got null/],
   ])('%s', async (_, prompt, options, code, message) => {
     const generation = engine.generate(prompt, options as object);
