@@ -106,7 +106,7 @@ function describeValue(value: MetadataValue): unknown {
 function render(report: Report, all: boolean): string {
   const out: string[] = [paint('bold', report.name), ''];
   const { model } = report;
-  if ('error' in model) out.push(paint('yellow', model.error), '');
+  if ('error' in model && model.error !== undefined) out.push(paint('yellow', model.error), '');
   else out.push(summary(report, model), '');
   out.push(
     paint('bold', 'formats'),
@@ -133,7 +133,7 @@ function render(report: Report, all: boolean): string {
 
 function summary(report: Report, model: Exclude<Report['model'], { error: string }>): string {
   const rows = [
-    ['architecture', model.architecture],
+    ['architecture', `${model.architecture}`],
     ['parameters', formatCount(report.parameters)],
     ['size', `${formatBytes(report.bytes)} in ${report.files.length} file${report.files.length === 1 ? '' : 's'}`],
     ['layers', `${model.layers}, hidden size ${model.hiddenSize}, vocabulary ${model.vocabSize}`],
