@@ -1,0 +1,133 @@
+#include <atomic>
+#include <chrono>
+#include <thread>
+#include <vector>
+
+#include "cpu/pool.h"
+#include "cpu/topology.h"
+#include "test/harness.h"
+
+namespace tandem {
+
+static PoolOptions team(int threads) {
+  PoolOptions options;
+  options.threads = threads;
+  return options;
+}
+
+TEST(pool_runs_every_thread_once) {
+  for (int threads : {1, 2, 3, 7}) {
+    ThreadPool pool(team(threads));
+    EXPECT(pool.threads() == threads);
+    std::vector<int> calls(static_cast<size_t>(threads));
+    for (int i = 0; i < 200; i++) pool.run([&](int thread) { calls[static_cast<size_t>(thread)]++; });
+    for (int count : calls) EXPECT(count == 200);
+  }
+}
+
+TEST(pool_parallel_for_covers_each_item_once) {
+  ThreadPool pool(team(4));
+  for (int64_t count : {0, 1, 2, 63, 64, 65, 1000}) {
+    for (int64_t grain : {1, 3, 64, 2000}) {
+      std::vector<std::atomic<int>> seen(static_cast<size_t>(count));
+      std::atomic<bool> aligned{true};
+      pool.parallel_for(count, grain, [&](int64_t begin, int64_t end, int) {
+        if (begin % grain != 0 || (end - begin != grain && end != count)) aligned = false;
+        for (int64_t i = begin; i < end; i++) seen[static_cast<size_t>(i)]++;
+      });
+      EXPECT(aligned);
+      for (const auto& times : seen) EXPECT(times == 1);
+    }
+  }
+}
+
+TEST(pool_barrier_orders_phases) {
+  ThreadPool pool(team(4));
+  std::vector<int64_t> cells(4), sums(4);
+  for (int64_t round = 1; round <= 300; round++) {
+    pool.run([&](int thread) {
+      cells[static_cast<size_t>(thread)] = round * (thread + 1);
+      pool.barrier();
+      int64_t sum = 0;
+      for (int64_t cell : cells) sum += cell;
+      sums[static_cast<size_t>(thread)] = sum;
+      pool.barrier();
+      cells[static_cast<size_t>(thread)] = 0;
+    });
+    for (int64_t sum : sums) EXPECT(sum == round * 10);
+  }
+}
+
+TEST(pool_ranges_serve_phases_of_one_task) {
+  ThreadPool pool(team(3));
+  std::vector<int> first(500), second(500);
+  pool.range(0).reset(500, 7);
+  pool.range(1).reset(500, 11);
+  pool.run([&](int thread) {
+    int64_t begin, end;
+    while (pool.range(0).next(thread, begin, end))
+      for (int64_t i = begin; i < end; i++) first[static_cast<size_t>(i)] = static_cast<int>(i);
+    pool.barrier();
+    while (pool.range(1).next(thread, begin, end))
+      for (int64_t i = begin; i < end; i++) second[static_cast<size_t>(i)] = first[static_cast<size_t>(499 - i)];
+  });
+  for (int i = 0; i < 500; i++) EXPECT(second[static_cast<size_t>(i)] == 499 - i);
+}
+
+TEST(pool_wakes_after_sleeping) {
+  ThreadPool pool(team(3));
+  for (int i = 0; i < 20; i++) {
+    std::atomic<int> calls{0};
+    pool.run([&](int) { calls++; });
+    EXPECT(calls == 3);
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));  // all workers are parked by now
+  }
+}
+
+// Other threads want every core: work must slow down about in proportion. A barrier that only spins would need a time slice
+// (milliseconds) per barrier; a tenth of that is the bound.
+TEST(pool_shares_the_machine) {
+  const int cores = read_topology().usable;
+  ThreadPool pool(team(cores));
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> rivals;
+  for (int i = 0; i < cores; i++) {
+    rivals.emplace_back([&] {
+      while (!stop.load(std::memory_order_relaxed)) {
+      }
+    });
+  }
+  constexpr int kBarriers = 2000;
+  const auto start = std::chrono::steady_clock::now();
+  pool.run([&](int) {
+    for (int i = 0; i < kBarriers; i++) pool.barrier();
+  });
+  const double milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  stop = true;
+  for (std::thread& rival : rivals) rival.join();
+  std::printf("       %.3f ms a barrier beside %d busy threads\n", milliseconds / kBarriers, cores);
+  EXPECT(milliseconds / kBarriers < 20);
+}
+
+TEST(pool_pins_and_lets_go) {
+  PoolOptions options = team(read_topology().usable);
+  options.cpus = read_topology().cores;
+  ThreadPool pool(options);
+  std::atomic<int> calls{0};
+  for (bool on : {true, false, true, false}) {
+    pool.pin(pthread_self(), on);
+    pool.run([&](int) { calls++; });
+  }
+  EXPECT(calls == 4 * pool.threads());
+}
+
+TEST(topology_is_plausible) {
+  const Topology t = read_topology();
+  EXPECT(t.logical >= t.physical && t.physical >= 1);
+  EXPECT(t.usable >= 1 && t.usable <= static_cast<int>(t.cores.size()));
+  EXPECT(t.nodes >= 1);
+  const Memory m = read_memory();
+  EXPECT(m.total > 0 && m.available > 0 && m.available <= m.total);
+}
+
+}  // namespace tandem
