@@ -95,8 +95,11 @@ async function tiny(backend: Backend, options: TinyOptions): Promise<Executable>
 async function jug(backend: Backend): Promise<Executable> {
   const checkpoint = await openCheckpoint(defaultModelPath());
   const { program } = await buildProgram(checkpoint);
-  return backend.prepare(lower(program, { device: 'cpu' }), checkpoint, LIMITS);
+  const executable = await backend.prepare(lower(program, { device: 'cpu' }), checkpoint, LIMITS);
+  closers.push(() => checkpoint.close());
+  return executable;
 }
+const closers: (() => Promise<void>)[] = [];
 
 const SUBJECTS: readonly [name: string, native: boolean, make: () => Promise<Executable>][] = [
   [
@@ -123,7 +126,10 @@ describe.each(SUBJECTS)('%s', (_, native, make) => {
       executable = await make();
       for (const index of all) alone.push((await tokensOf(executable, { cases: [index] })).tokens[0]);
     }, 120_000);
-    afterAll(() => executable?.dispose());
+    afterAll(async () => {
+      await executable?.dispose();
+      for (const close of closers.splice(0)) await close();
+    });
 
     test('the texts are texts: not all one token', () => {
       for (const tokens of alone) expect(new Set(tokens).size).toBeGreaterThan(tokens.length > 80 ? 3 : 0);
