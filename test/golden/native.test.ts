@@ -24,7 +24,7 @@ async function native() {
 const MODELS: readonly (readonly [model: string, golden: string, bound: number])[] = [
   ['models/jug/hf', 'models/jug/golden/hf.f32', 1e-10],
   ['models/jug/jug-Q8_0.gguf', 'models/jug/golden/Q8_0.f32', 5e-4],
-  ...['Q4_K_M', 'Q2_K', 'IQ4_XS'].map(
+  ...['Q4_K_M', 'Q2_K', 'IQ4_XS', 'IQ2_XXS', 'IQ1_S', 'MXFP4'].map(
     (format) =>
       [join(models ?? '', `jug/jug-${format}.gguf`), join(models ?? '', `jug/golden/${format}.f32`), 5e-4] as const,
   ),
