@@ -143,7 +143,6 @@ export class Scheduler {
     const stalled = new Set<Sequence>();
     let chosen: Choice[] = [];
     while (chosen.length === 0) chosen = this.#reserve(this.#choose(stalled), stalled);
-    for (const sequence of stalled) sequence.lastPass = pass;
     for (const { sequence } of chosen) sequence.lastPass = pass;
     return (this.#inFlight = assemble(chosen));
   }

@@ -36,7 +36,7 @@ export class Sequence {
   /** Cancel flag of the backend while running, else −1. */
   slot = -1;
   computedLen = 0;
-  /** Number of the pass that last had (or refused) rows of this sequence. */
+  /** Number of the pass that last had rows of this sequence. */
   lastPass = 0;
   preemptions = 0;
   #tokens: Int32Array;

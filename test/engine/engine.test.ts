@@ -1,4 +1,5 @@
 /** The engine on a fake executable: events, results, aborts, failures, leaks. */
+import { getEventListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import type { GenerationEvent } from '../../src/engine/result.ts';
@@ -299,6 +300,14 @@ describe('abort', () => {
     expect(result.finishReason).toBe('length');
   });
 
+  test('a signal that lives long keeps nothing of the requests that ended', async () => {
+    const { engine } = house();
+    const { signal } = new AbortController();
+    await engine.generate([1], { maxTokens: 3, ignoreEos: true, signal });
+    await expect(engine.generate([], { signal })).rejects.toThrow(/at least one token/);
+    expect(getEventListeners(signal, 'abort')).toHaveLength(0);
+  });
+
   test('a queued request leaves the queue', async () => {
     const { engine } = house({ maxSequences: 1 });
     const first = engine.generate([1], { maxTokens: 50, ignoreEos: true });
@@ -467,6 +476,14 @@ test('100 generations one after the other leave every page free', async () => {
   const { engine } = house({ pages: 4 });
   for (let i = 0; i < 100; i++) await engine.generate([i], { maxTokens: 1 + (i % 70), ignoreEos: true });
   expect(engine.stats()).toMatchObject({ freePages: 4, totalPages: 4, running: 0, waiting: 0 });
+});
+
+test('an idle engine wakes up', async () => {
+  const { engine } = house();
+  for (let i = 0; i < 3; i++) {
+    expect((await engine.generate([i], { maxTokens: 3, ignoreEos: true })).tokens).toHaveLength(3);
+    await sleep(5);
+  }
 });
 
 test('the event loop keeps turning while passes follow each other', async () => {

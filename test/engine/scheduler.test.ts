@@ -97,7 +97,7 @@ describe('batch laws on the scheduler', () => {
 
 describe('logits of every position', () => {
   test('arrive once each, in order, between decoding neighbours and across preemption', () => {
-    const { scheduler, pass } = house({ pages: 5, maxOutputs: 6, chunkRows: 7 });
+    const { scheduler, pass } = house({ pages: 6, maxOutputs: 2, chunkRows: 7 });
     const neighbour = sequenceOf(100, 150, 5);
     const wanted = promptOf(150, 9);
     const sequence = new Sequence({ prompt: wanted, maxLen: 0, sampler: null, stopTokens: new Set() });
@@ -112,6 +112,7 @@ describe('logits of every position', () => {
         }
     expect(seen).toEqual([...wanted].map((_, i) => Math.fround(hashOf(wanted.subarray(0, i + 1)) / 2 ** 32)));
     expect([...neighbour.tokens()]).toEqual(alone(100, 150, 5));
+    expect(sequence.preemptions).toBe(1);
   });
 });
 
@@ -154,6 +155,23 @@ describe('order', () => {
     scheduler.add(late);
     for (let i = 0; i < 45; i++) pass();
     expect(late.generatedLen).toBeGreaterThan(0);
+  });
+
+  test('a newcomer waits until a page for each that runs stays free beside its own', () => {
+    const { scheduler, pass } = house({ pages: 4 });
+    for (const salt of [2, 4]) scheduler.add(sequenceOf(64, 60, salt));
+    pass();
+    pass(); // each has its second page
+    scheduler.add(sequenceOf(10, 5, 8));
+    for (let i = 0; i < 20; i++) pass();
+    expect(scheduler.stats).toMatchObject({ running: 2, waiting: 1, preemptions: 0 });
+    while (pass());
+    expect(scheduler.stats).toMatchObject({ waiting: 0, preemptions: 0 });
+
+    const other = house({ pages: 4 });
+    for (const length of [65, 65]) other.scheduler.add(sequenceOf(length, 60, 2));
+    other.pass(); // two pages are free, the second would take both
+    expect(other.scheduler.stats).toMatchObject({ running: 1, waiting: 1, freePages: 2 });
   });
 
   test('the youngest is preempted and the oldest never is', () => {
