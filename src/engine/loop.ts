@@ -92,7 +92,7 @@ export class EngineLoop {
   }
 
   /** Runs code that may call a user's callback: what it throws ends that request, not the loop. */
-  #attempt(sequence: Sequence, action: (request: Request) => boolean | void): boolean {
+  #attempt(sequence: Sequence, action: (request: Request) => unknown): boolean {
     const request = this.#requests.get(sequence)?.request;
     if (!request) return false;
     try {
