@@ -31,7 +31,8 @@ async function writeLogits(flags: Flags): Promise<void> {
       fix: 'tandem logits --ids 0,5,6 --out logits.f32',
     });
   }
-  const engine = await loadModel(flags.model, loadOptions(flags));
+  // Other engines are judged too: the cache adds no rounding unless asked to.
+  const engine = await loadModel(flags.model, loadOptions({ ...flags, kvType: flags.kvType ?? 'f32' }));
   try {
     const ids = flags.ids ?? engine.tokenize(flags.text!);
     const logits = await engine.logits(ids);

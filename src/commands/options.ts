@@ -54,7 +54,18 @@ export function withModel(command: Command): Command {
     )
     .option('-c, --context <tokens>', "context length (default: the model's, if memory allows)", count)
     .option('--kv-budget <size>', 'memory for the KV cache, e.g. 2GB', memorySize)
-    .addOption(new Option('--kv-type <type>', 'element type of the KV cache').choices(['bf16', 'f32']).default('bf16'))
+    .addOption(
+      new Option('--kv-type <type>', 'element type of the KV cache (default: bf16; f32 on reference)').choices([
+        'bf16',
+        'f32',
+      ]),
+    )
+    .addOption(
+      new Option(
+        '--activations <how>',
+        'rounded to int8 blocks before they meet quantized weights, or not (default: rounded; f32 on reference)',
+      ).choices(['rounded', 'f32']),
+    )
     .addOption(
       new Option('--load <how>', 'weights mapped from the file or read into huge pages')
         .choices(['auto', 'mmap', 'pages'])
@@ -69,7 +80,8 @@ export interface ModelFlags {
   isa?: string;
   context?: number;
   kvBudget?: number;
-  kvType: 'bf16' | 'f32';
+  kvType?: 'bf16' | 'f32';
+  activations?: 'rounded' | 'f32';
   load: 'auto' | 'mmap' | 'pages';
 }
 
@@ -81,6 +93,7 @@ export function loadOptions(flags: ModelFlags): LoadOptions {
     contextLength: flags.context,
     kvBytes: flags.kvBudget,
     kvType: flags.kvType,
+    activations: flags.activations,
     load: flags.load,
   };
 }

@@ -26,8 +26,13 @@ export interface LoadOptions {
   load?: 'auto' | 'mmap' | 'pages';
   /** Most tokens of a sequence, prompt and answer. Default: the model's, as far as memory goes (`engine.info`). */
   contextLength?: number;
-  /** How the cache is stored. Default `bf16`. */
+  /** How the cache is stored. Default: `bf16`; `f32` on `reference`. */
   kvType?: KvType;
+  /**
+   * `rounded`: activations are rounded to int8 blocks before they meet quantized weights, as fast kernels want it.
+   * `f32`: not at all, for judging a model rather than running it. Default: `rounded`; `f32` on `reference`.
+   */
+  activations?: 'rounded' | 'f32';
   /** Most bytes of the KV cache, shared by all sequences. Default: by the machine's memory. */
   kvBytes?: number;
   /** Most rows (tokens) of a pass, [2, 65536]. Default 512. */
@@ -47,6 +52,7 @@ const LOAD_OPTIONS = [
   'load',
   'contextLength',
   'kvType',
+  'activations',
   'kvBytes',
   'maxBatchRows',
   'maxSequences',
@@ -84,7 +90,11 @@ export async function load(path: string = defaultModelPath(), options: LoadOptio
 }
 
 async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<Engine> {
-  const { signal, onProgress, threads, isa, load, kvType = 'bf16' } = options;
+  const { signal, onProgress, threads, isa, load } = options;
+  // The reference is for judging: unless told otherwise it rounds nothing.
+  const exact = options.backend === 'reference';
+  const { kvType = exact ? 'f32' : 'bf16', activations = exact ? 'f32' : 'rounded' } = options;
+  if (activations !== 'rounded' && activations !== 'f32') throw invalid('activations', 'rounded or f32', activations);
   if (kvType !== 'bf16' && kvType !== 'f32') throw invalid('kvType', 'bf16 or f32', kvType);
   const maxRows = numberIn('maxBatchRows', options.maxBatchRows, { low: 2, high: 65536, integer: true }, 512);
   const maxSequences = numberIn('maxSequences', options.maxSequences, { low: 1, high: 4096, integer: true }, 32);
@@ -106,7 +116,7 @@ async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<
     throw error;
   });
   checkSignal(signal);
-  const placed = lower(program, { device: 'cpu' });
+  const placed = lower(program, { device: 'cpu' }, { exactF32: activations === 'f32' });
   const limits = { pages: memory.pages, maxRows, maxOutputs };
   const executable = await backend.prepare(placed, checkpoint, { ...limits, signal, onProgress, threads, isa, load });
   return new Engine({
