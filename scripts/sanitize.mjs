@@ -23,7 +23,14 @@ for (const sanitizer of named.length > 0 ? named : ['address', 'thread']) {
   const folder = join('build', `sanitize-${sanitizer}`);
   const flag = sanitizer === 'none' ? '' : sanitizer;
   run('cmake', ['-S', 'native', '-B', folder, '-DTANDEM_TESTS=ON', `-DTANDEM_SANITIZE=${flag}`]);
-  run('cmake', ['--build', folder, '--parallel', String(Math.max(2, availableParallelism())), '--target', 'native_tests']);
+  run('cmake', [
+    '--build',
+    folder,
+    '--parallel',
+    String(Math.max(2, availableParallelism())),
+    '--target',
+    'native_tests',
+  ]);
   run(join(folder, 'native_tests'), only, {
     ASAN_OPTIONS: 'detect_leaks=1:allocator_may_return_null=1',
     UBSAN_OPTIONS: 'print_stacktrace=1',

@@ -44,6 +44,7 @@ CpuTeam::~CpuTeam() {
   std::lock_guard lock(teams().mutex);
   std::vector<CpuTeam*>& alive = teams().alive;
   alive.erase(std::find(alive.begin(), alive.end(), this));
+  pool_->pin(owner_, false);  // the owner may go on to other work
   pool_.reset();  // under the lock: nobody pins threads that have ended
   if (alive.size() == 1) alive.front()->pool_->pin(alive.front()->owner_, true);
 }

@@ -116,15 +116,18 @@ async function native<T>(call: Promise<T>): Promise<T> {
   }
 }
 
-function toPassResult(batch: Batch, result: NativePassResult): PassResult {
+function toPassResult(batch: Batch, result: NativePassResult, dropped: ReadonlySet<number>): PassResult {
   const { tokens, logprobs, maxTop, topTokens, topLogprobs, logits, milliseconds } = result;
+  for (const { slot, firstRow, rows } of batch.sequences) {
+    if (!dropped.has(slot)) continue;
+    batch.outputs.forEach(({ row }, o) => {
+      if (row >= firstRow && row < firstRow + rows) tokens[o] = -1;
+    });
+  }
   const top = batch.outputs.map(({ sampling }, o) => {
     const start = o * maxTop;
     const count = tokens[o] < 0 ? 0 : (sampling?.topLogprobs ?? 0);
-    return {
-      tokens: topTokens.slice(start, start + count),
-      logprobs: topLogprobs.slice(start, start + count),
-    };
+    return { tokens: topTokens.slice(start, start + count), logprobs: topLogprobs.slice(start, start + count) };
   });
   return { tokens, logprobs, top, ...(logits ? { logits } : {}), milliseconds };
 }
@@ -160,8 +163,8 @@ class NativeExecutor implements NativeExecutable {
     const end = await this.#turn(batch);
     try {
       const result = this.#model.run(encodeBatch(batch));
-      this.#tellEarly();
-      return toPassResult(batch, await native(result));
+      const dropped = this.#tellEarly();
+      return toPassResult(batch, await native(result), dropped);
     } finally {
       end();
     }
@@ -176,9 +179,10 @@ class NativeExecutor implements NativeExecutable {
   async start(batch: Batch): Promise<Stepper> {
     const end = await this.#turn(batch);
     const model = this.#model;
+    let dropped: ReadonlySet<number>;
     try {
       const begun = model.begin(encodeBatch(batch));
-      this.#tellEarly();
+      dropped = this.#tellEarly();
       await native(begun);
     } catch (error) {
       end();
@@ -190,7 +194,7 @@ class NativeExecutor implements NativeExecutable {
       write: (value, data) => native(model.write(value, data)),
       async finish() {
         try {
-          return toPassResult(batch, await native(model.end()));
+          return toPassResult(batch, await native(model.end()), dropped);
         } finally {
           end();
         }
@@ -221,8 +225,11 @@ class NativeExecutor implements NativeExecutable {
     }
   }
 
-  #tellEarly(): void {
-    for (const slot of this.#early) this.#model.cancel(slot);
+  /** Cancels what was cancelled before the pass began; the slots, since a short pass may be over before it hears. */
+  #tellEarly(): ReadonlySet<number> {
+    const slots = new Set(this.#early);
+    for (const slot of slots) this.#model.cancel(slot);
     if (this.#waiting === 0) this.#early.clear();
+    return slots;
   }
 }
