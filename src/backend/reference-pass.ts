@@ -3,6 +3,7 @@
  * between values; a value is made when its step runs.
  */
 import { TandemError } from '../errors.ts';
+import { F16_VALUES, f32ToF16 } from '../formats/quants/half.ts';
 import { opNamed } from '../ops/index.ts';
 import type { Matrix, Op, ReferenceContext } from '../ops/op.ts';
 import { tokenLogprob, topLogprobs } from '../ops/sampling.ts';
@@ -13,30 +14,33 @@ import type { Value } from '../program/tensor.ts';
 import type { ReferenceKv } from './reference-kv.ts';
 import type { ReferenceWeights } from './reference-weights.ts';
 
+export interface PassOptions {
+  readonly trackMagnitudes: boolean;
+  readonly imitateF16Cache: boolean;
+}
+
+function toF16(value: number): number {
+  return F16_VALUES[f32ToF16(value)];
+}
+
 export class ReferencePass {
   readonly batch: Batch;
   readonly #program: Program;
   readonly #weights: ReferenceWeights;
   readonly #kv: ReferenceKv;
   readonly #positions: Int32Array;
-  readonly #trackMagnitudes: boolean;
+  readonly #options: PassOptions;
   readonly #values: (Float32Array | Int32Array | undefined)[];
   readonly #magnitudes: (Float32Array | undefined)[];
   readonly #started = performance.now();
 
-  constructor(
-    program: Program,
-    weights: ReferenceWeights,
-    kv: ReferenceKv,
-    batch: Batch,
-    options: { readonly trackMagnitudes: boolean },
-  ) {
+  constructor(program: Program, weights: ReferenceWeights, kv: ReferenceKv, batch: Batch, options: PassOptions) {
     this.batch = batch;
     this.#program = program;
     this.#weights = weights;
     this.#kv = kv;
     this.#positions = rowPositions(batch);
-    this.#trackMagnitudes = options.trackMagnitudes;
+    this.#options = options;
     this.#values = program.values.map(() => undefined);
     this.#magnitudes = program.values.map(() => undefined);
   }
@@ -143,6 +147,7 @@ export class ReferencePass {
       batch: this.batch,
       positions: this.#positions,
       kv: this.#kv,
+      roundAttended: this.#options.imitateF16Cache ? toF16 : undefined,
       step,
       activation: step.placement?.activation ?? 'f32',
       middle: step.placement?.middle ?? step.placement?.activation ?? 'f32',
@@ -161,7 +166,7 @@ export class ReferencePass {
       output: (index) => fresh<Float32Array>(index),
       outputIntegers: (index) => fresh<Int32Array>(index),
       magnitude: (index) => {
-        if (!this.#trackMagnitudes) return undefined;
+        if (!this.#options.trackMagnitudes) return undefined;
         const id = step.outputs[index];
         this.#magnitudes[id] ??= new Float32Array(this.#rows(program.values[id]) * program.values[id].columns);
         return this.#magnitudes[id];

@@ -11,13 +11,15 @@ import { type Program, pageBytes } from '../program/program.ts';
 import type { Backend, Executable, PrepareOptions, Stepper } from './backend.ts';
 import { checkBatch } from './check-batch.ts';
 import { ReferenceKv } from './reference-kv.ts';
-import { ReferencePass } from './reference-pass.ts';
+import { type PassOptions, ReferencePass } from './reference-pass.ts';
 import { ReferenceWeights, weightBytes } from './reference-weights.ts';
 import { Turns } from './turns.ts';
 
 export interface ReferenceOptions {
   /** Collect Σ|a·b| of every element, the scale of accumulation errors. About twice the time. Default false. */
   readonly trackMagnitudes?: boolean;
+  /** Round keys and values to f16 as attention meets them: for goldens of engines with an expanded f16 cache. Default false. */
+  readonly imitateF16Cache?: boolean;
   /** Bytes of weights to keep in memory, decoded where they fit. Default 2 GiB. */
   readonly weightLimit?: number;
 }
@@ -54,7 +56,13 @@ export function referenceBackend(options: ReferenceOptions = {}): ReferenceBacke
       const total = weightBytes(program, checkpoint);
       const weights = new ReferenceWeights(program, checkpoint, options.weightLimit ?? 2 ** 31);
       limits.onProgress?.(total, total); // weights are read when a step first needs them
-      return new ReferenceExecutor(program, weights, limits, options.trackMagnitudes ?? false, total);
+      return new ReferenceExecutor(
+        program,
+        weights,
+        limits,
+        { trackMagnitudes: options.trackMagnitudes ?? false, imitateF16Cache: options.imitateF16Cache ?? false },
+        total,
+      );
     },
   };
 }
@@ -65,7 +73,7 @@ class ReferenceExecutor implements ReferenceExecutable {
   readonly description: Readonly<Record<string, string | number>>;
   readonly #weights: ReferenceWeights;
   readonly #limits: PrepareOptions;
-  readonly #trackMagnitudes: boolean;
+  readonly #options: PassOptions;
   readonly #turns = new Turns();
   readonly #cancelled = new Set<number>();
   /** Values whose last reader is step i. */
@@ -76,14 +84,14 @@ class ReferenceExecutor implements ReferenceExecutable {
     program: Program,
     weights: ReferenceWeights,
     limits: PrepareOptions,
-    trackMagnitudes: boolean,
+    options: PassOptions,
     bytes: number,
   ) {
     this.program = program;
     this.pages = limits.pages;
     this.#weights = weights;
     this.#limits = limits;
-    this.#trackMagnitudes = trackMagnitudes;
+    this.#options = options;
     this.#kv = new ReferenceKv(program.kv, limits.pages);
     this.description = {
       backend: 'reference',
@@ -149,8 +157,7 @@ class ReferenceExecutor implements ReferenceExecutable {
     checkBatch(batch, this.program, this.#limits);
     const end = await this.#turns.take();
     this.#cancelled.clear();
-    const options = { trackMagnitudes: this.#trackMagnitudes };
-    return { pass: new ReferencePass(this.program, this.#weights, this.#kv, batch, options), end };
+    return { pass: new ReferencePass(this.program, this.#weights, this.#kv, batch, this.#options), end };
   }
 
   async dispose(): Promise<void> {

@@ -86,5 +86,5 @@ function gather(
   const dense = new Float32Array(positions * width);
   for (let t = 0; t < positions; t++)
     dense.set(context.kv.read(pages, context.number('cache'), stream, head, t), t * width);
-  return dense;
+  return context.roundAttended ? dense.map(context.roundAttended) : dense;
 }

@@ -74,8 +74,8 @@ export const mla = defineOp({
       const up = headWeights(context, head, nope, value, latent);
       context.batch.sequences.forEach(({ firstRow, rows, firstPosition }, s) => {
         const length = firstPosition + rows;
-        const keys = expand(cached[s].latents, length, up.keys, nope, latent, magnitude !== undefined);
-        const values = expand(cached[s].latents, length, up.values, value, latent, magnitude !== undefined);
+        const keys = expand(context, cached[s].latents, length, up.keys, nope, latent);
+        const values = expand(context, cached[s].latents, length, up.values, value, latent);
         const scores = new Float64Array(length);
         const scoreMagnitudes = magnitude && new Float64Array(length);
         for (let r = 0; r < rows; r++) {
@@ -108,7 +108,7 @@ function readCache(context: ReferenceContext, pages: Int32Array, length: number,
     latents.set(entry.subarray(0, latent), t * latent);
     ropeKeys.set(entry.subarray(latent), t * rope);
   }
-  return { latents, ropeKeys };
+  return { latents, ropeKeys: context.roundAttended ? ropeKeys.map(context.roundAttended) : ropeKeys };
 }
 
 /** W_UK [nope, L] and W_UV [value, L] of one head. */
@@ -134,20 +134,20 @@ function headWeights(context: ReferenceContext, head: number, nope: number, valu
 
 /** latents [positions, L] · up [width, L]ᵀ → [positions, width], with Σ|a·b| where asked. */
 function expand(
+  context: ReferenceContext,
   latents: Float32Array,
   positions: number,
   up: Float32Array,
   width: number,
   latent: number,
-  wantMagnitudes: boolean,
 ) {
   const data = new Float64Array(positions * width);
-  const magnitudes = wantMagnitudes ? new Float64Array(positions * width) : undefined;
+  const magnitudes = context.magnitude(0) ? new Float64Array(positions * width) : undefined;
   for (let t = 0; t < positions; t++) {
     for (let i = 0; i < width; i++) {
       data[t * width + i] = dot(latents, t * latent, up, i * latent, latent);
       if (magnitudes) magnitudes[t * width + i] = dotMagnitude(latents, t * latent, up, i * latent, latent);
     }
   }
-  return { data, magnitudes };
+  return { data: context.roundAttended ? data.map(context.roundAttended) : data, magnitudes };
 }

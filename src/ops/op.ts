@@ -38,6 +38,8 @@ export interface ReferenceContext {
   readonly batch: Batch;
   readonly positions: Int32Array;
   readonly kv: KvReader;
+  /** Keys and values are rounded by it as attention meets them: imitates engines that cache them expanded, in f16. */
+  readonly roundAttended?: (value: number) => number;
   readonly step: Step;
   readonly activation: ActivationFormat;
   readonly middle: ActivationFormat;
