@@ -79,7 +79,14 @@ export interface NativeBinding {
     cancel: Int32Array,
   ): Promise<NativeModel>;
   /** For the conformance suite: decode rows with the kernels of one ISA. `scales`: as in the Program, for the whole matrix. */
-  decodeRows(format: string, bytes: Uint8Array, rows: number, columns: number, scales: Float32Array | null, isa: Isa): Float32Array;
+  decodeRows(
+    format: string,
+    bytes: Uint8Array,
+    rows: number,
+    columns: number,
+    scales: Float32Array | null,
+    isa: Isa,
+  ): Float32Array;
   /** For the conformance suite: activation codes and scales of one row. */
   quantize(format: ActivationFormat, x: Float32Array, isa: Isa): { codes: Int8Array; scales: Float32Array };
 }
