@@ -203,8 +203,13 @@ async function runPass(
 ): Promise<OpOutput[]> {
   const { program } = executable;
   const stepper: Stepper & Partial<ReferenceStepper> = await executable.start(batch);
-  for (const { value, data } of writes) await stepper.write(value, data);
-  for (const index of steps) await stepper.step(index);
+  try {
+    for (const { value, data } of writes) await stepper.write(value, data);
+    for (const index of steps) await stepper.step(index);
+  } catch (error) {
+    await stepper.finish().catch(() => {}); // a pass that is not ended would keep dispose waiting
+    throw error;
+  }
   const outputs: OpOutput[] = [];
   for (const id of program.steps[steps[steps.length - 1]].outputs) {
     const data = await stepper.read(id);
