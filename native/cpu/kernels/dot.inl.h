@@ -101,8 +101,8 @@ struct Dot {
             (kAhead + tile - 1) / tile * tile};
   }
 
-  // A scale of inf times a sum of codes is not what inf times each code gives: such elements take the long way, unless a
-  // block of the activation is NaN already.
+  // d_w · d_x may overflow where the products of the values do not, and inf · 0 is not what they add up to: an element that
+  // is not finite takes the long way, unless a block of its activation is NaN already.
   __attribute__((noinline, cold)) float special(const WeightRow& w, const ActivationRow& x, float value) const {
     if (x.scales) {
       const int64_t blocks = weight->columns / activation_block(activation);

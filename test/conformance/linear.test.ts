@@ -1,0 +1,150 @@
+/** linear: every weight format over row counts, columns, activations, special values; and the exactness rule. */
+import { describe, expect, it } from 'vitest';
+import type { Isa } from '../../src/backend/native/binding.ts';
+import { FORMAT_NAMES, type FormatName } from '../../src/formats/dtype.ts';
+import { quantFormat } from '../../src/formats/quants/index.ts';
+import { activationOf } from '../../src/ops/activation.ts';
+import {
+  floats,
+  type GivenValue,
+  type GivenWeight,
+  judgeOp,
+  nativeIsas,
+  type OpCase,
+  runOp,
+  weight,
+} from './harness.ts';
+
+const { isas, reason } = await nativeIsas();
+
+/** Rows of odd blocks and odd floats lie at every alignment their format allows. */
+function linearCase(format: FormatName, rows: number, outputs: number, columns: number): OpCase {
+  return {
+    op: 'linear',
+    inputs: [floats(rows, columns, rows + 1), weight(format, [outputs, columns], columns + 2), null],
+    placement: { activation: activationOf(format) },
+  };
+}
+
+async function bits(test: OpCase, isa: Isa, threads: number): Promise<Int32Array> {
+  const { nativeBackend } = await import('../../src/backend/native/backend.ts');
+  const [{ data }] = await runOp(nativeBackend(), test, { isa, threads });
+  return new Int32Array(data.buffer, data.byteOffset, data.length);
+}
+
+function rowsOf(test: OpCase, start: number, end: number): OpCase {
+  const [x, ...rest] = test.inputs as [GivenValue, ...GivenWeight[]];
+  const data = x.data.slice(start * x.columns, end * x.columns);
+  return { ...test, inputs: [{ ...x, rows: end - start, data }, ...rest] };
+}
+
+describe.skipIf(reason).each(isas)(`linear, %s ${reason ?? ''}`, (isa) => {
+  describe.each(FORMAT_NAMES)('%s', (format) => {
+    const { blockSize } = quantFormat(format);
+
+    it('takes 1 to 40 rows', async () => {
+      const columns = blockSize === 1 ? 75 : blockSize === 32 ? 96 : 256;
+      // All of them for one format of each kind of kernel; elsewhere around the tiles.
+      const all = ['f16', 'q8_0', 'q4_k'].includes(format);
+      for (const rows of all ? Array.from({ length: 40 }, (_, i) => i + 1) : [1, 2, 3, 4, 5, 6, 7, 9, 40])
+        await judgeOp(linearCase(format, rows, 1 + (rows % 9), columns), isa, { threads: 1 + (rows % 3) });
+    });
+
+    it('takes any number of columns', async () => {
+      const [from, to] = blockSize === 1 ? [1, 70] : blockSize === 32 ? [1, 19] : [1, 5];
+      for (let blocks = from; blocks <= to; blocks++) await judgeOp(linearCase(format, 5, 6, blocks * blockSize), isa);
+    });
+
+    it('takes long rows and many of them', async () => {
+      const columns = blockSize === 1 ? 1407 : blockSize === 32 ? 1408 : 2048;
+      await judgeOp(linearCase(format, 3, 263, columns), isa, { threads: 2 });
+    });
+
+    it('meets any activation format', async () => {
+      const columns = blockSize === 1 ? 256 : blockSize;
+      const rest = linearCase(format, 6, 5, columns);
+      for (const activation of ['f32', 'bf16', ...(columns === 256 ? (['q8_32', 'q8_256'] as const) : [])] as const)
+        await judgeOp({ ...rest, placement: { activation } }, isa);
+    });
+
+    it('gives the same bits for any batch and any number of threads', async () => {
+      const test = linearCase(format, 11, 77, blockSize === 1 ? 301 : blockSize * 3);
+      const whole = await bits(test, isa, 1);
+      for (const threads of [2, 3]) expect(await bits(test, isa, threads)).toEqual(whole);
+      for (const [start, end] of [
+        [0, 1],
+        [10, 11],
+        [1, 3],
+        [3, 6],
+        [5, 11],
+      ])
+        expect(await bits(rowsOf(test, start, end), isa, 2)).toEqual(whole.subarray(start * 77, end * 77));
+    });
+
+    it('passes on NaN and infinity of the activations', async () => {
+      const test = linearCase(format, 4, 5, blockSize === 1 ? 40 : blockSize * 2);
+      const x = test.inputs[0] as GivenValue;
+      x.data[x.columns] = Infinity;
+      x.data[3 * x.columns - 1] = Number.NaN;
+      await judgeOp(test, isa);
+    });
+  });
+
+  // The loader refuses weights that are not finite; but the product of two scales may overflow where the sum does not.
+  it.each([
+    ['q8_0', [0]],
+    ['q4_0', [0]],
+    ['q4_1', [0, 2]],
+    ['q5_0', [0]],
+    ['q5_1', [0, 2]],
+    ['iq4_nl', [0]],
+    ['q2_k', [80, 82]],
+    ['q3_k', [108]],
+    ['q4_k', [0, 2]],
+    ['q5_k', [0, 2]],
+    ['q6_k', [208]],
+    ['iq4_xs', [0]],
+  ] as const)('%s: the largest scales with the largest activations', async (format, halves) => {
+    const { blockSize, blockBytes } = quantFormat(format);
+    const test = linearCase(format, 5, 40, 2 * blockSize);
+    const { bytes } = test.inputs[1] as GivenWeight;
+    for (let block = 0; block < bytes.length; block += blockBytes)
+      for (const at of halves) bytes.set([0xff, 0x7b], block + at); // 65504
+    const { data } = test.inputs[0] as GivenValue;
+    for (let t = 0; t < 5; t++) data[2 * blockSize * t + 7 * t] = 3e38;
+    await judgeOp(test, isa);
+  });
+
+  it('weights of zero give zero, whatever their codes are offset by', async () => {
+    const codes = { q8_0: [0, 34, 0], q4_0: [0x88, 18, 0], q6_k: [0, 210, 2] } as const;
+    for (const format of ['q8_0', 'q4_0', 'q6_k'] as const) {
+      const [code, size, high] = codes[format];
+      const test = linearCase(format, 3, 4, 512);
+      const { bytes } = test.inputs[1] as GivenWeight;
+      for (let block = 0; block < bytes.length; block += size) {
+        if (format === 'q6_k') {
+          bytes.fill(code, block, block + 128);
+          bytes.fill(high * 0x55, block + 128, block + 192);
+        } else bytes.fill(code, block + 2, block + size);
+      }
+      for (const row of await bits(test, isa, 1)) expect(Math.abs(row << 1)).toBe(0);
+    }
+  });
+
+  it('adds a bias of any plain format, at any view of x', async () => {
+    for (const format of ['f32', 'f16', 'bf16'] as const)
+      for (const pad of [
+        [1, 2],
+        [3, 0],
+      ] as const)
+        await judgeOp(
+          {
+            op: 'linear',
+            inputs: [{ ...floats(7, 96, 1), pad }, weight('q8_0', [37, 96], 2), weight(format, [37], 3)],
+            placement: { activation: 'q8_32' },
+          },
+          isa,
+          { threads: 2 },
+        );
+  });
+});
