@@ -1,5 +1,6 @@
 #include "core/finite.h"
 
+#include <cstddef>
 #include <cstring>
 #include <string_view>
 
@@ -13,10 +14,30 @@ struct Scales {
   int first;
   int second;
 };
+#define FIRST(block) static_cast<int>(offsetof(quant::block, d))
+#define SECOND(block, field) static_cast<int>(offsetof(quant::block, field))
 constexpr Scales kScales[] = {
-    {"q8_0", 0, -1},  {"q4_0", 0, -1}, {"q4_1", 0, 2}, {"q5_0", 0, -1},  {"q5_1", 0, 2},     {"iq4_nl", 0, -1},
-    {"q2_k", 80, 82}, {"q3_k", 108, -1}, {"q4_k", 0, 2}, {"q5_k", 0, 2}, {"q6_k", 208, -1}, {"iq4_xs", 0, -1},
+    {"q8_0", FIRST(BlockQ8_0), -1},
+    {"q4_0", FIRST(BlockQ4_0), -1},
+    {"q4_1", FIRST(BlockQ4_1), SECOND(BlockQ4_1, m)},
+    {"q5_0", FIRST(BlockQ5_0), -1},
+    {"q5_1", FIRST(BlockQ5_1), SECOND(BlockQ5_1, m)},
+    {"iq4_nl", FIRST(BlockIq4Nl), -1},
+    {"q2_k", FIRST(BlockQ2K), SECOND(BlockQ2K, dmin)},
+    {"q3_k", FIRST(BlockQ3K), -1},
+    {"q4_k", FIRST(BlockQ4K), SECOND(BlockQ4K, dmin)},
+    {"q5_k", FIRST(BlockQ5K), SECOND(BlockQ5K, dmin)},
+    {"q6_k", FIRST(BlockQ6K), -1},
+    {"iq4_xs", FIRST(BlockIq4Xs), -1},
+    {"iq2_xxs", FIRST(BlockIq2Xxs), -1},
+    {"iq2_xs", FIRST(BlockIq2Xs), -1},
+    {"iq2_s", FIRST(BlockIq2S), -1},
+    {"iq3_xxs", FIRST(BlockIq3Xxs), -1},
+    {"iq3_s", FIRST(BlockIq3S), -1},
+    {"iq1_s", FIRST(BlockIq1S), -1},
 };
+#undef FIRST
+#undef SECOND
 
 template <typename Word> Word load(const uint8_t* at) {
   Word word;
@@ -46,6 +67,22 @@ bool row_is_bad(const quant::FormatInfo& format, const Scales* scales, const uin
   if (name == "f32") return any_exponent_full<uint32_t>(row, bytes / 4, 0x7f800000u);
   if (name == "bf16") return any_exponent_full<uint16_t>(row, bytes / 2, 0x7f80);
   if (name == "f16") return any_exponent_full<uint16_t>(row, bytes / 2, 0x7c00);
+  // Scales that are no plain f16: the exponent byte of mxfp4 (255 is NaN, from 253 on the largest level
+  // overflows), in iq1_m the nibbles of an f16 in four words.
+  if (name == "mxfp4") {
+    bool bad = false;
+    for (int64_t at = 0; at < bytes; at += format.block_bytes) bad |= row[at + static_cast<int64_t>(offsetof(quant::BlockMxfp4, exponent))] >= 253;
+    return bad;
+  }
+  if (name == "iq1_m") {
+    // The high nibble of the last word holds sign and the top three exponent bits, that of the third the other two.
+    bool bad = false;
+    for (int64_t at = 0; at < bytes; at += format.block_bytes) {
+      const uint8_t* words = row + at + offsetof(quant::BlockIq1M, scales);
+      bad |= (words[7] >> 4 & 7) == 7 && (words[5] >> 4 & 12) == 12;
+    }
+    return bad;
+  }
   if (name == "f8_e4m3") return any_exponent_full<uint8_t>(row, bytes, 0x7f);
   return false;
 }
