@@ -126,7 +126,10 @@ function toPassResult(batch: Batch, result: NativePassResult, dropped: ReadonlyS
   }
   const top = batch.outputs.map(({ sampling }, o) => {
     const start = o * maxTop;
-    const count = tokens[o] < 0 ? 0 : (sampling?.topLogprobs ?? 0);
+    const asked = tokens[o] < 0 ? 0 : (sampling?.topLogprobs ?? 0);
+    // Fewer where fewer logits are finite: the rest is padding.
+    const padding = topTokens.subarray(start, start + asked).indexOf(-1);
+    const count = padding < 0 ? asked : padding;
     return { tokens: topTokens.slice(start, start + count), logprobs: topLogprobs.slice(start, start + count) };
   });
   return { tokens, logprobs, top, ...(logits ? { logits } : {}), milliseconds };
