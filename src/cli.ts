@@ -10,43 +10,55 @@ import { addLogits } from './commands/logits.ts';
 import { addRun } from './commands/run.ts';
 import { addSynth } from './commands/synth.ts';
 import { paint } from './commands/terminal.ts';
+import { inFlags, usageError } from './commands/usage.ts';
 import { isAbort } from './errors.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
   version: string;
 };
 
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    // The reader of a pipe has gone: nobody is left to tell. Other failures of stdout are told on stderr.
+    if (error.code === 'EPIPE') process.exit(0);
+    if (stream === process.stdout)
+      tell(`[cli] the output can be written; ${error.message}; make room, or write elsewhere`);
+    process.exit(1);
+  });
+}
+
+function tell(message: string): void {
+  process.stderr.write(`${paint('red', message, process.stderr)}\n`);
+}
+
 const cli = new Command('tandem')
   .description('Giant mixture-of-experts language models on one ordinary machine.')
-  .version(version)
-  .showHelpAfterError('(tandem --help, or tandem COMMAND --help, tells more)')
-  .configureHelp({ showGlobalOptions: false })
+  .version(version, '-V, --version', 'print the version')
+  .helpOption('-h, --help', 'print this help')
+  .helpCommand('help [command]', 'print the help of a command')
+  .configureOutput({ outputError: (text) => tell(usageError(text, process.argv.slice(2), cli)) })
   .addHelpText(
     'after',
     `
 Examples:
-  tandem run "What is 3 plus 4?"                    ask the model that ships
+  tandem run "What is 3 + 4?"                       ask the model that ships
   tandem run -m DeepSeek-R1-Q4_K_M-00001-of-00009.gguf "Why is the sky blue?"
-  tandem chat -m ./Qwen3-30B-A3B                    a Hugging Face folder works as it is
+  tandem chat ./Qwen3-30B-A3B                       a Hugging Face folder works as it is
   tandem inspect model.gguf                         what is in this file?
-  cat notes.txt | tandem run --json                 the prompt from stdin, the answer as JSON`,
+  tandem run --json - < question.txt                the prompt from stdin, the answer as JSON
+
+Answers go to stdout, figures and messages to stderr. Exit code 0: done, 1: an error, 130: stopped by Ctrl-C.
+TANDEM_ISA=avx2 forces an instruction set, TANDEM_DEBUG=1 adds stack traces, NO_COLOR=1 turns colours off.`,
   );
 
 for (const add of [addRun, addChat, addInspect, addExplain, addCompare, addLogits, addSynth]) add(cli);
-
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  // The reader of a pipe has gone: nobody is left to tell.
-  if (error.code === 'EPIPE') process.exit(0);
-  throw error;
-});
 
 try {
   await cli.parseAsync();
 } catch (error) {
   if (isAbort(error)) process.exitCode = 130;
   else {
-    const message = error instanceof Error ? error.message : String(error);
-    process.stderr.write(`${paint('red', message, process.stderr)}\n`);
+    tell(inFlags(error, cli));
     if (process.env.TANDEM_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`);
     process.exitCode = 1;
   }

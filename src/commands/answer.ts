@@ -59,9 +59,11 @@ export async function showAnswer(generation: Generation, style: AnswerStyle): Pr
   }
 }
 
-/** `prompt 38 tokens, 812 tok/s · answer 96 tokens, 310 tok/s · first token 0.05 s · seed 7`. */
+/** `prompt 38 tokens, 812 tok/s · generation 96 tokens, 310 tok/s · first token 0.05 s`. */
 export function figures(result: GenerationResult): string {
   const { usage, timings } = result;
+  if (usage.completionTokens === 0)
+    return `prompt ${usage.promptTokens} tokens · stopped before the first token, after ${(timings.totalMs / 1000).toFixed(2)} s`;
   const parts = [
     `prompt ${usage.promptTokens} tokens, ${formatRate(timings.promptTokensPerSecond)} tok/s`,
     `generation ${usage.completionTokens} tokens, ${formatRate(timings.tokensPerSecond)} tok/s`,

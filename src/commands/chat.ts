@@ -4,43 +4,66 @@
  */
 import { createInterface, type Interface } from 'node:readline';
 import type { Command } from 'commander';
-import { isAbort } from '../errors.ts';
+import { nearest } from '../engine/option-names.ts';
+import { isAbort, TandemError } from '../errors.ts';
 import type { ChatMessage, Engine, GenerationResult } from '../index.ts';
 import { figures, showAnswer } from './answer.ts';
 import { loadModel } from './load-model.ts';
 import {
+  type ChatFlags,
+  chatOptions,
   loadOptions,
+  MODEL,
   type ModelFlags,
+  modelPath,
   type SamplingFlags,
-  samplingOptions,
+  withChat,
   withModel,
   withSampling,
 } from './options.ts';
 import { paint } from './terminal.ts';
 
-interface Flags extends ModelFlags, SamplingFlags {
-  system?: string;
-  thinking: boolean;
-}
+interface Flags extends ModelFlags, SamplingFlags, ChatFlags {}
+
+/** Other names that fingers know. */
+const ALIASES: Readonly<Record<string, string>> = {
+  '/bye': '/exit',
+  '/quit': '/exit',
+  '/clear': '/reset',
+  '/?': '/help',
+};
+const COMMANDS = ['/reset', '/system', '/undo', '/stats', '/help', '/exit'];
 
 const HELP = `  /reset          forget the conversation (the system message stays)
   /system TEXT    set the system message and start over
   /undo           take back the last question and its answer
   /stats          figures of the last answer
   /help           this list
-  /exit           leave (also Ctrl-D, or Ctrl-C at the prompt)
+  /exit           leave (also Ctrl-D, or Ctrl-C at an empty prompt)
   Ctrl-C stops an answer. A line that ends in \\ goes on in the next one.`;
 
 export function addChat(cli: Command): void {
-  const command = cli.command('chat').description('a conversation; /help lists what can be typed');
-  withSampling(withModel(command))
-    .option('-s, --system <text>', 'system message')
-    .option('--no-thinking', 'do not print the reasoning')
-    .action(async (flags: Flags) => {
+  const command = cli
+    .command('chat')
+    .description('a conversation; /help lists what can be typed')
+    .argument('[model]', MODEL);
+  withChat(withSampling(withModel(command)))
+    .addHelpText(
+      'after',
+      `
+Typed at its prompt:
+${HELP}
+
+Examples:
+  tandem chat
+  tandem chat model.gguf --temperature 0.6 --system "You answer in one sentence."
+  printf 'What is 3 + 4?\\nWhat is 9 - 7?\\n' | tandem chat --hide-thinking`,
+    )
+    .action(async (model: string | undefined, flags: Flags) => {
       const interrupt = new AbortController();
       const stopLoading = () => interrupt.abort();
       process.once('SIGINT', stopLoading);
-      await using engine = await loadModel(flags.model, loadOptions(flags), interrupt.signal);
+      await using engine = await loadModel(modelPath(flags, model), loadOptions(flags), interrupt.signal);
       process.off('SIGINT', stopLoading);
       await new Conversation(engine, flags).converse();
     });
@@ -68,7 +91,11 @@ class Conversation {
       prompt: terminal ? paint('bold', '> ') : '',
     });
     // Raw terminals deliver Ctrl-C to readline, pipes to the process.
-    const interrupt = () => (this.#answering ? this.#answering.abort() : lines.close());
+    const interrupt = () => {
+      if (this.#answering) this.#answering.abort();
+      else if (lines.line === '') lines.close();
+      else for (const name of ['e', 'u']) lines.write(null, { ctrl: true, name }); // forget what was typed
+    };
     lines.on('SIGINT', interrupt);
     process.on('SIGINT', interrupt);
     if (terminal) process.stdout.write(`${paint('dim', `${this.#engine.info.model} · /help lists commands`)}\n\n`);
@@ -90,16 +117,21 @@ class Conversation {
       }
       const text = unfinished + line;
       unfinished = '';
-      if (text.trim() === '/exit') return;
-      if (text.trimStart().startsWith('/')) this.#command(text.trim());
-      else if (text.trim() !== '') await this.#ask(text);
+      if (text.startsWith('/')) {
+        if (!this.#command(text.trim())) return;
+      } else if (text.trim() !== '') await this.#ask(text);
       lines.prompt();
     }
+    if (unfinished.trim() !== '') await this.#ask(unfinished.trimEnd());
   }
 
-  #command(text: string): void {
-    const [name, ...rest] = text.split(' ');
+  /** False ends the chat. */
+  #command(text: string): boolean {
+    const [typed, ...rest] = text.split(/\s+/);
+    const name = ALIASES[typed] ?? typed;
     switch (name) {
+      case '/exit':
+        return false;
       case '/reset':
         this.#history = [];
         say('the conversation starts over');
@@ -109,22 +141,24 @@ class Conversation {
         this.#history = [];
         say(this.#system ? 'system message set; the conversation starts over' : 'system message removed');
         break;
-      case '/undo':
-        this.#history = this.#history.slice(
-          0,
-          this.#history.findLastIndex((message) => message.role === 'user'),
-        );
-        say('the last question is forgotten');
+      case '/undo': {
+        const last = this.#history.findLastIndex((message) => message.role === 'user');
+        say(last < 0 ? 'there is no question to take back' : 'the last question is forgotten');
+        this.#history = this.#history.slice(0, Math.max(0, last));
         break;
+      }
       case '/stats':
         say(this.#last ? figures(this.#last) : 'nothing was asked yet');
         break;
       case '/help':
         say(HELP);
         break;
-      default:
-        say(`there is no ${name}; /help lists what there is`);
+      default: {
+        const near = nearest(name, COMMANDS);
+        say(`there is no ${name}${near ? `; did you mean ${near}?` : ''}; /help lists what there is`);
+      }
     }
+    return true;
   }
 
   /** What was answered stays in the history, also half an answer; a question without any answer does not. */
@@ -134,21 +168,30 @@ class Conversation {
     this.#answering = new AbortController();
     try {
       const generation = this.#engine.chat([...system, ...asked], {
-        ...samplingOptions(this.#flags),
+        ...chatOptions(this.#flags),
         signal: this.#answering.signal,
       });
-      const result = await showAnswer(generation, { thinking: this.#flags.thinking });
+      const result = await showAnswer(generation, { thinking: !this.#flags.hideThinking });
       this.#last = result;
       if (result.text !== '') this.#history = [...asked, { role: 'assistant', content: result.text }];
       else if (result.finishReason === 'abort') say('stopped before the answer began; the question is forgotten');
+      else if (result.toolCalls.length > 0)
+        say('the model asks for a tool, this chat has none; the question is forgotten');
+      else say('the answer is empty; the question is forgotten');
       say(figures(result));
     } catch (error) {
       if (isAbort(error)) say('stopped before the answer began; the question is forgotten');
-      else say(error instanceof Error ? error.message : String(error), 'red');
+      else say(problem(error), 'red');
     } finally {
       this.#answering = undefined;
     }
   }
+}
+
+function problem(error: unknown): string {
+  const message = error instanceof Error ? error.message : String(error);
+  const full = error instanceof TandemError && error.code === 'CONTEXT_OVERFLOW';
+  return full ? `${message}; in a chat /undo and /reset make room` : message;
 }
 
 /** Words of the program, not of the model: on stderr, so that a piped chat holds answers only. */

@@ -8,14 +8,13 @@ import { nativeBackend } from '../backend/native/backend.ts';
 import { referenceBackend } from '../backend/reference.ts';
 import { TandemError } from '../errors.ts';
 import { openCheckpoint } from '../formats/open.ts';
-import { defaultModelPath } from '../index.ts';
 import { buildProgram } from '../models/index.ts';
 import { OPS } from '../ops/index.ts';
 import { lower } from '../placement/lower.ts';
 import type { Batch } from '../program/batch.ts';
 import { PAGE_TOKENS } from '../program/program.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
-import { count, tokenIds } from './options.ts';
+import { MODEL, modelPath, positive, tokenIds, withCpu, withModelPath } from './options.ts';
 import { paint, table } from './terminal.ts';
 
 interface Flags {
@@ -34,32 +33,37 @@ interface Flags {
 const TEXT = 'Two jugs of 3 L and 5 L, and all the water of the world: how do I get 4 L? 请问如何得到 4 L 水？';
 
 export function addCompare(cli: Command): void {
-  cli
+  const command = cli
     .command('compare')
     .description('native kernels against the reference, step by step; exit code 1 where a step leaves its bound')
-    .option('-m, --model <path>', 'GGUF file, first file of a split set, or Hugging Face folder')
-    .option('--text <text>', 'text to run over', TEXT)
+    .argument('[model]', MODEL);
+  withCpu(withModelPath(command))
+    .option('--text <text>', 'text to run over (default: a line of English and Chinese)', TEXT)
     .option('--ids <list>', 'token ids instead of a text: 0,5,6', tokenIds)
-    .option('-t, --threads <n>', 'worker threads of the native side', count)
-    .addOption(
-      new Option('--isa <name>', 'instruction set of the native side').choices(['scalar', 'avx2', 'avx512', 'amx']),
-    )
     .addOption(new Option('--kv-type <type>', 'element type of the KV cache').choices(['bf16', 'f32']).default('bf16'))
-    .option('--chunk <n>', 'tokens per pass (default: all at once)', count)
+    .option('--chunk <n>', 'tokens per pass (default: all at once)', positive)
     .option('--free', 'let both drift and judge NMSE, instead of judging each step alone')
     .option('--all', 'go on after the first failure')
     .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  tandem compare                        is the native core right on this machine?
+  tandem compare --isa avx2 --chunk 7   other kernels, the prompt in pieces
+  tandem compare model.gguf --all       every step that leaves its bound`,
+    )
     .action(compare);
 }
 
-async function compare(flags: Flags): Promise<void> {
-  const checkpoint = await openCheckpoint(flags.model ?? defaultModelPath());
+async function compare(model: string | undefined, flags: Flags): Promise<void> {
+  const checkpoint = await openCheckpoint(modelPath(flags, model));
   try {
     const { program } = await buildProgram(checkpoint, { kvType: flags.kvType });
     const placed = lower(program, { device: 'cpu' });
     const ids = flags.ids ?? (await createTokenizer(checkpoint)).encode(flags.text);
     checkIds(ids, placed.vocabSize, placed.contextLength);
-    const batches = chunks(ids, flags.chunk || ids.length);
+    const batches = chunks(ids, flags.chunk ?? ids.length);
     const rows = Math.max(...batches.map((batch) => batch.tokens.length));
     const limits = { pages: Math.ceil(ids.length / PAGE_TOKENS), maxRows: rows, maxOutputs: rows };
     const { threads, isa } = flags;

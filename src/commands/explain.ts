@@ -2,12 +2,12 @@
 import type { Command } from 'commander';
 import type { Checkpoint } from '../formats/checkpoint.ts';
 import { openCheckpoint } from '../formats/open.ts';
-import { defaultModelPath } from '../index.ts';
 import { buildProgram } from '../models/index.ts';
 import { weightBytes } from '../placement/budget.ts';
 import { lower } from '../placement/lower.ts';
 import { printProgram } from '../program/print.ts';
 import type { Program, Step } from '../program/program.ts';
+import { MODEL, modelPath, withModelPath } from './options.ts';
 import { formatBytes, paint, table } from './terminal.ts';
 
 interface Flags {
@@ -16,13 +16,22 @@ interface Flags {
 }
 
 export function addExplain(cli: Command): void {
-  cli
+  const command = cli
     .command('explain')
     .description('the placed Program: every step, its device, formats and bytes (reads headers only)')
-    .option('-m, --model <path>', 'GGUF file, first file of a split set, or Hugging Face folder')
+    .argument('[model]', MODEL);
+  withModelPath(command)
     .option('--json', 'print one JSON object')
-    .action(async (flags: Flags) => {
-      const checkpoint = await openCheckpoint(flags.model ?? defaultModelPath());
+    .addHelpText(
+      'after',
+      `
+Examples:
+  tandem explain | less                           every step of the model that ships
+  tandem explain DeepSeek-V3-Q4_K_M-00001-of-00010.gguf
+  tandem explain --json | jq '.steps[].op'        the same for programs`,
+    )
+    .action(async (model: string | undefined, flags: Flags) => {
+      const checkpoint = await openCheckpoint(modelPath(flags, model));
       try {
         await explain(checkpoint, flags.json === true);
       } finally {

@@ -2,25 +2,35 @@
 import type { Command } from 'commander';
 import type { Checkpoint, MetadataValue, TensorInfo } from '../formats/checkpoint.ts';
 import { openCheckpoint } from '../formats/open.ts';
-import { defaultModelPath } from '../index.ts';
 import { buildProgram } from '../models/index.ts';
 import { kvElementsPerToken } from '../program/program.ts';
+import { MODEL, modelPath, withModelPath } from './options.ts';
 import { formatBytes, formatCount, paint, table } from './terminal.ts';
 
 interface Flags {
+  model?: string;
   json?: boolean;
   all?: boolean;
 }
 
 export function addInspect(cli: Command): void {
-  cli
+  const command = cli
     .command('inspect')
     .description('what a model file is: architecture, sizes, metadata, tensors (reads headers only)')
-    .argument('[file]', 'GGUF file, first file of a split set, or Hugging Face folder (default: the model that ships)')
+    .argument('[model]', MODEL);
+  withModelPath(command)
     .option('--all', 'list every tensor instead of one line per kind')
     .option('--json', 'print one JSON object')
-    .action(async (file: string | undefined, flags: Flags) => {
-      const checkpoint = await openCheckpoint(file ?? defaultModelPath());
+    .addHelpText(
+      'after',
+      `
+Examples:
+  tandem inspect model.gguf                       what it is, how large, in which formats
+  tandem inspect ./Qwen3-30B-A3B --all            every tensor of a Hugging Face folder
+  tandem inspect model.gguf --json | jq .model    the same for programs`,
+    )
+    .action(async (model: string | undefined, flags: Flags) => {
+      const checkpoint = await openCheckpoint(modelPath(flags, model));
       try {
         const report = await describe(checkpoint);
         process.stdout.write(flags.json ? `${JSON.stringify(report, null, 2)}\n` : render(report, flags.all === true));

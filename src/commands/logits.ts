@@ -1,9 +1,10 @@
 /** `tandem logits`: every position's logits as little-endian f32 [T, V], for comparing with other engines. */
-import { rename, rm, writeFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { TandemError } from '../errors.ts';
 import { loadModel } from './load-model.ts';
-import { loadOptions, type ModelFlags, tokenIds, withModel } from './options.ts';
+import { loadOptions, type ModelFlags, modelPath, tokenIds, withModel } from './options.ts';
+import { openOutput } from './output.ts';
+import { ProgressBar } from './terminal.ts';
 
 interface Flags extends ModelFlags {
   ids?: number[];
@@ -19,6 +20,14 @@ export function addLogits(cli: Command): void {
     .option('--text <text>', 'text to tokenize instead of --ids (no chat template)')
     .requiredOption('-o, --out <file>', 'where to write little-endian f32 [T, V]')
     .option('--json', 'describe what was written as a JSON object')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  tandem logits --ids 0,5,6 --out logits.f32
+  tandem logits --text "3 + 4 =" --backend reference --out reference.f32
+  python3 -c "import numpy; print(numpy.fromfile('logits.f32', '<f4').reshape(3, -1).argmax(1))"`,
+    )
     .action(writeLogits);
 }
 
@@ -31,37 +40,29 @@ async function writeLogits(flags: Flags): Promise<void> {
       fix: 'tandem logits --ids 0,5,6 --out logits.f32',
     });
   }
-  // Other engines are judged too: the cache adds no rounding unless asked to.
-  const engine = await loadModel(flags.model, loadOptions({ ...flags, kvType: flags.kvType ?? 'f32' }));
+  const interrupt = new AbortController();
+  process.once('SIGINT', () => interrupt.abort());
+  const out = await openOutput(flags.out);
+  const bar = new ProgressBar('computing');
   try {
+    await using engine = await loadModel(modelPath(flags), loadOptions(flags), interrupt.signal);
     const ids = flags.ids ?? engine.tokenize(flags.text!);
-    const logits = await engine.logits(ids);
-    await writeWhole(flags.out, new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength));
+    const logits = await engine.logits(ids, {
+      signal: interrupt.signal,
+      onProgress: ({ done, total }) => bar.update(done, total, 'tokens'),
+    });
+    bar.end();
+    await out.write(new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength));
+    await out.close();
     const shape = [ids.length, logits.length / ids.length];
     process.stdout.write(
       flags.json
         ? `${JSON.stringify({ file: flags.out, shape, type: 'f32le', ids })}\n`
         : `${flags.out}: [${shape.join(', ')}] f32 little-endian\n`,
     );
-  } finally {
-    await engine.dispose();
-  }
-}
-
-/** The file appears whole or not at all. */
-async function writeWhole(path: string, bytes: Uint8Array): Promise<void> {
-  const unfinished = `${path}.part`;
-  try {
-    await writeFile(unfinished, bytes);
-    await rename(unfinished, path);
-  } catch (cause) {
-    await rm(unfinished, { force: true });
-    throw new TandemError('FILE_IO', {
-      room: 'cli',
-      rule: 'the output file must be writable',
-      given: `${path}: ${(cause as Error).message}`,
-      fix: 'choose another --out, or make room',
-      cause,
-    });
+  } catch (error) {
+    bar.end();
+    await out.abort();
+    throw error;
   }
 }

@@ -2,9 +2,9 @@
  * Options that several commands share, declared once: the model, how it is loaded, how it is sampled.
  * Values are checked here only for being numbers; ranges are the engine's business and its messages.
  */
-import { existsSync } from 'node:fs';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import type { LoadOptions, SamplingOptions } from '../index.ts';
+import { TandemError } from '../errors.ts';
+import { type ChatOptions, defaultModelPath, type LoadOptions, type SamplingOptions } from '../index.ts';
 
 /** Parses a number, or says what was wrong with it. */
 export function number(text: string): number {
@@ -20,7 +20,14 @@ export function count(text: string): number {
   return value;
 }
 
-/** Parses `0,5,6` or a path to a file with such a list. */
+/** Parses an integer ≥ 1. */
+export function positive(text: string): number {
+  const value = number(text);
+  if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('It must be a whole number, 1 or more.');
+  return value;
+}
+
+/** Parses `0,5,6`. */
 export function tokenIds(text: string): number[] {
   const ids = text.split(',').map((part) => part.trim());
   if (ids.some((id) => !/^\d+$/.test(id))) throw new InvalidArgumentError('It must be token ids with commas: 0,5,6.');
@@ -30,19 +37,22 @@ export function tokenIds(text: string): number[] {
 /** Sizes of memory: `8GB`, `512MB`, `1.5GiB`, or bytes. */
 export function memorySize(text: string): number {
   const match = /^([\d.]+)\s*([kmgt]?)(i?)b?$/i.exec(text.trim());
-  if (!match || !Number.isFinite(Number(match[1])))
+  if (!match || !Number.isFinite(Number(match[1])) || Number(match[1]) <= 0)
     throw new InvalidArgumentError('It must be a size like 8GB or 512MiB.');
   const power = ['', 'k', 'm', 'g', 't'].indexOf(match[2].toLowerCase());
   return Math.floor(Number(match[1]) * (match[3] ? 1024 : 1000) ** power);
 }
 
-const MODEL = 'GGUF file, first file of a split set, or Hugging Face folder';
+export const MODEL = 'GGUF file, any file of a split set, or Hugging Face folder (default: the model that ships)';
 
-/** Adds `--model` and the options of loading. */
-export function withModel(command: Command): Command {
+/** Adds `--model`, for commands that read headers only or load in their own way. */
+export function withModelPath(command: Command): Command {
+  return command.option('-m, --model <path>', MODEL);
+}
+
+/** Adds `--threads` and `--isa`. */
+export function withCpu(command: Command): Command {
   return command
-    .addOption(new Option('-m, --model <path>', MODEL).default(undefined, 'the model that ships, models/jug'))
-    .addOption(new Option('--backend <name>', 'what computes').choices(['native', 'reference']).default('native'))
     .option('-t, --threads <n>', 'worker threads (default: physical cores)', count)
     .addOption(
       new Option('--isa <name>', 'instruction set of the kernels (default: the best there is, or TANDEM_ISA)').choices([
@@ -51,9 +61,15 @@ export function withModel(command: Command): Command {
         'avx512',
         'amx',
       ]),
-    )
-    .option('-c, --context <tokens>', "context length (default: the model's, if memory allows)", count)
-    .option('--kv-budget <size>', 'memory for the KV cache, e.g. 2GB', memorySize)
+    );
+}
+
+/** Adds `--model` and the options of loading. */
+export function withModel(command: Command): Command {
+  const backend = new Option('--backend <name>', 'what computes; reference is plain TypeScript, slow, the definition');
+  return withCpu(withModelPath(command).addOption(backend.choices(['native', 'reference']).default('native')))
+    .option('-c, --context <tokens>', "context length (default: the model's, if memory allows)", positive)
+    .option('--kv-budget <size>', 'memory for the KV cache, e.g. 2GB (default: by what is free)', memorySize)
     .addOption(
       new Option('--kv-type <type>', 'element type of the KV cache (default: bf16; f32 on reference)').choices([
         'bf16',
@@ -63,7 +79,7 @@ export function withModel(command: Command): Command {
     .addOption(
       new Option(
         '--activations <how>',
-        'rounded to int8 blocks before they meet quantized weights, or not (default: rounded; f32 on reference)',
+        'rounded to int8 for speed, or f32 for judging a model (default: rounded; f32 on reference)',
       ).choices(['rounded', 'f32']),
     )
     .addOption(
@@ -85,6 +101,26 @@ export interface ModelFlags {
   load: 'auto' | 'mmap' | 'pages';
 }
 
+/** The model of `tandem COMMAND FILE` or `tandem COMMAND --model FILE`, the one that ships where neither is given. */
+export function modelPath(flags: { readonly model?: string }, argument?: string): string {
+  const given = argument ?? flags.model;
+  if (given === '')
+    throw new TandemError('REQUEST_INVALID', {
+      room: 'cli',
+      rule: 'the model is a file or a folder',
+      given: 'the name is empty (an unset shell variable?)',
+      fix: 'leave it out for the model that ships',
+    });
+  if (argument !== undefined && flags.model !== undefined && argument !== flags.model)
+    throw new TandemError('REQUEST_INVALID', {
+      room: 'cli',
+      rule: 'one model is named',
+      given: `${argument} and --model ${flags.model}`,
+      fix: 'leave one of them out',
+    });
+  return given ?? defaultModelPath();
+}
+
 export function loadOptions(flags: ModelFlags): LoadOptions {
   return {
     backend: flags.backend,
@@ -101,7 +137,7 @@ export function loadOptions(flags: ModelFlags): LoadOptions {
 /** Adds the options of sampling. */
 export function withSampling(command: Command): Command {
   return command
-    .option('-n, --max-tokens <n>', 'longest answer, in tokens (default: what the context allows)', count)
+    .option('-n, --max-tokens <n>', 'longest answer, in tokens (default: what the context allows)', positive)
     .option('--temperature <x>', "0 takes the likeliest token (default: the model's own, else 0)", number)
     .option('--top-k <n>', 'keep the n likeliest tokens; 0 keeps all', count)
     .option('--top-p <x>', 'keep the likeliest tokens that make up this probability', number)
@@ -110,7 +146,34 @@ export function withSampling(command: Command): Command {
     .option('--presence-penalty <x>', 'subtract this once from tokens already generated', number)
     .option('--frequency-penalty <x>', 'subtract this from tokens for each time they were generated', number)
     .option('--seed <n>', 'same seed, same text (default: drawn, and told at the end)', count)
-    .option('--stop <text...>', 'end the answer before this text');
+    .option(
+      '--stop <text>',
+      'end the answer before this text; may be given several times',
+      (text, all: string[] = []) => [...all, text],
+    );
+}
+
+/** Adds the options of answering a conversation. */
+export function withChat(command: Command): Command {
+  return command
+    .option('-s, --system <text>', 'system message')
+    .addOption(
+      new Option('--think <how>', "ask a model that can choose to think, or not to (default: the model's)").choices([
+        'on',
+        'off',
+      ]),
+    )
+    .option('--hide-thinking', 'do not print the reasoning');
+}
+
+export interface ChatFlags {
+  system?: string;
+  think?: 'on' | 'off';
+  hideThinking?: boolean;
+}
+
+export function chatOptions(flags: ChatFlags & SamplingFlags): ChatOptions {
+  return { ...samplingOptions(flags), thinking: flags.think === undefined ? undefined : flags.think === 'on' };
 }
 
 export interface SamplingFlags {
@@ -143,17 +206,32 @@ export function samplingOptions(flags: SamplingFlags): SamplingOptions & { maxTo
   };
 }
 
-/** A prompt given as argument, or all of stdin for `-` or when it is piped. Undefined where neither is there. */
+/** Characters of a prompt from stdin, far more than any context holds. */
+const PROMPT_LIMIT = 1 << 24;
+
+/**
+ * The words of the command line as one text, `-` among them replaced by what stdin holds; without words all of stdin
+ * where it is piped. Undefined where there is nothing.
+ */
 export async function readPrompt(words: readonly string[]): Promise<string | undefined> {
-  const joined = words.join(' ');
-  if (joined !== '' && joined !== '-') return joined;
-  if (joined === '' && process.stdin.isTTY) return undefined;
-  const chunks: Buffer[] = [];
-  for await (const chunk of process.stdin) chunks.push(chunk as Buffer);
-  return Buffer.concat(chunks).toString('utf8');
+  const wanted = words.includes('-');
+  if (words.length === 0 ? process.stdin.isTTY : !wanted) return words.length === 0 ? undefined : words.join(' ');
+  const input = await readStdin();
+  return words.length === 0 ? input : words.map((word) => (word === '-' ? input : word)).join(' ');
 }
 
-/** For messages: is this the path of something? */
-export function isPath(text: string): boolean {
-  return existsSync(text);
+async function readStdin(): Promise<string> {
+  let text = '';
+  process.stdin.setEncoding('utf8');
+  for await (const piece of process.stdin) {
+    text += piece;
+    if (text.length > PROMPT_LIMIT)
+      throw new TandemError('REQUEST_INVALID', {
+        room: 'cli',
+        rule: `a prompt has at most ${PROMPT_LIMIT} characters`,
+        given: 'stdin has more',
+        fix: 'pipe less text into it',
+      });
+  }
+  return text;
 }

@@ -1,23 +1,27 @@
 /** `tandem run PROMPT`: one question, one answer, streamed; the line of figures goes to stderr. */
+import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
-import { TandemError } from '../errors.ts';
+import { isAbort, TandemError } from '../errors.ts';
+import type { Engine, Generation, GenerationResult } from '../index.ts';
 import { figures, showAnswer } from './answer.ts';
 import { loadModel } from './load-model.ts';
 import {
+  type ChatFlags,
+  chatOptions,
   loadOptions,
   type ModelFlags,
+  modelPath,
   readPrompt,
   type SamplingFlags,
   samplingOptions,
+  withChat,
   withModel,
   withSampling,
 } from './options.ts';
 import { paint } from './terminal.ts';
 
-interface Flags extends ModelFlags, SamplingFlags {
-  system?: string;
+interface Flags extends ModelFlags, SamplingFlags, ChatFlags {
   raw?: boolean;
-  thinking: boolean;
   json?: boolean;
 }
 
@@ -25,16 +29,25 @@ export function addRun(cli: Command): void {
   const command = cli
     .command('run')
     .description('answer one prompt and end')
-    .argument('[prompt...]', 'the prompt; from stdin where absent or "-"');
-  withSampling(withModel(command))
-    .option('-s, --system <text>', 'system message')
+    .argument('[prompt...]', 'the prompt; "-" stands for what stdin holds, as does no prompt at all');
+  withChat(withSampling(withModel(command)))
     .option('--raw', 'complete the prompt as it is, without the chat template')
-    .option('--no-thinking', 'do not print the reasoning')
     .option('--json', 'print one JSON object when the answer is complete')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  tandem run "What is 3 + 4?"
+  tandem run -m model.gguf --temperature 0.7 --seed 1 "Tell me a story"
+  tandem run -m model.gguf "Summarize this text:" - < notes.txt
+  tandem run --raw -n 20 "Once upon a time"
+  tandem run --json "What is 3 + 4?" | jq -r .text`,
+    )
     .action(run);
 }
 
 async function run(words: string[], flags: Flags): Promise<void> {
+  refuseModelAsPrompt(words, flags);
   const prompt = await readPrompt(words);
   if (prompt === undefined || prompt.trim() === '') {
     throw new TandemError('REQUEST_INVALID', {
@@ -46,25 +59,46 @@ async function run(words: string[], flags: Flags): Promise<void> {
   }
   const interrupt = new AbortController();
   process.once('SIGINT', () => interrupt.abort());
-  await using engine = await loadModel(flags.model, loadOptions(flags), interrupt.signal);
-  const options = { ...samplingOptions(flags), signal: interrupt.signal };
-  const generation = flags.raw
-    ? engine.generate(prompt, options)
-    : engine.chat(
-        [
-          ...(flags.system ? [{ role: 'system' as const, content: flags.system }] : []),
-          { role: 'user', content: prompt },
-        ],
-        options,
-      );
-  if (flags.json) {
-    process.stdout.write(`${JSON.stringify(await generation, jsonValue, 2)}\n`);
-    return;
-  }
-  const result = await showAnswer(generation, { thinking: flags.thinking });
-  const seed = flags.seed === undefined && (flags.temperature ?? 0) > 0 ? ` · seed ${result.seed}` : '';
-  process.stderr.write(`${paint('dim', `\n${figures(result)}${seed}`, process.stderr)}\n`);
+  await using engine = await loadModel(modelPath(flags), loadOptions(flags), interrupt.signal);
+  const generation = answer(engine, prompt, flags, interrupt.signal);
+  const result = await (flags.json
+    ? wholeAnswer(generation)
+    : showAnswer(generation, { thinking: !flags.hideThinking }));
   if (result.finishReason === 'abort') process.exitCode = 130;
+  if (flags.json) process.stdout.write(`${JSON.stringify(result, jsonValue)}\n`);
+  else {
+    const seed = flags.seed === undefined && (flags.temperature ?? 0) > 0 ? ` · seed ${result.seed}` : '';
+    process.stderr.write(`${paint('dim', `\n${figures(result)}${seed}`, process.stderr)}\n`);
+  }
+}
+
+function answer(engine: Engine, prompt: string, flags: Flags, signal: AbortSignal): Generation {
+  if (flags.raw) return engine.generate(prompt, { ...samplingOptions(flags), signal });
+  const system = flags.system ? [{ role: 'system' as const, content: flags.system }] : [];
+  return engine.chat([...system, { role: 'user', content: prompt }], { ...chatOptions(flags), signal });
+}
+
+/** The result, also of an answer that was stopped. */
+async function wholeAnswer(generation: Generation): Promise<GenerationResult> {
+  try {
+    return await generation;
+  } catch (error) {
+    if (isAbort(error) && generation.partial) return generation.partial;
+    throw error;
+  }
+}
+
+/** `tandem run model.gguf "hello"` would ask the model that ships about a file name. */
+function refuseModelAsPrompt(words: readonly string[], flags: Flags): void {
+  const [first = ''] = words;
+  if (flags.model !== undefined || !(first.endsWith('.gguf') || existsSync(`${first}/config.json`)) || first === '')
+    return;
+  throw new TandemError('REQUEST_INVALID', {
+    room: 'cli',
+    rule: 'run takes its model with --model',
+    given: `the prompt begins with ${first}`,
+    fix: `tandem run --model ${first} "your question"`,
+  });
 }
 
 /** 64-bit seeds do not fit a JSON number. */

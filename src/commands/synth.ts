@@ -11,7 +11,7 @@ import { PUBLIC_CONFIGS } from '../models/public-configs.ts';
 import { QUANT_MIXES, type QuantMix } from '../models/quant-mix.ts';
 import { synthesize } from '../models/synthesize.ts';
 import type { HuggingFaceConfig, SyntheticTensor } from '../models/synthetic.ts';
-import { count, memorySize } from './options.ts';
+import { count, memorySize, positive } from './options.ts';
 import { formatBytes, ProgressBar } from './terminal.ts';
 
 interface Flags {
@@ -29,10 +29,18 @@ export function addSynth(cli: Command): void {
     .argument('<model>', `${Object.keys(PUBLIC_CONFIGS).join(', ')}, or a config.json`)
     .argument('<out>', 'file to write, ends in .gguf')
     .addOption(new Option('-q, --quant <mix>', 'weight formats').choices(QUANT_MIXES).default('q4_k_m'))
-    .option('--layers <n>', 'fewer layers than the model has', count)
+    .option('--layers <n>', 'fewer layers than the model has', positive)
     .option('--seed <n>', 'same seed, same bytes', count, 1)
     .option('--split <size>', 'split into files of about this size, e.g. 40GB', memorySize)
     .option('--json', 'describe what was written as a JSON object')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  tandem synth deepseek-v2-lite lite.gguf               the true shapes, as Q4_K_M (10 GB)
+  tandem synth deepseek-v3 v3.gguf --layers 5           a slice that fits a laptop
+  tandem synth ./config.json mine.gguf -q q8_0 --split 4GB`,
+    )
     .action(synth);
 }
 
@@ -98,7 +106,7 @@ async function checkSpace(folder: string, bytes: number): Promise<void> {
   const space = await statfs(folder).catch(() => undefined); // a missing folder is the writer's message
   if (space === undefined) return;
   const free = space.bavail * space.bsize;
-  if (free > bytes) return;
+  if (free > bytes || space.blocks === 0) return; // no disk at all: the writer's message, too
   throw new TandemError('FILE_IO', {
     room: 'cli',
     rule: 'the disk must have room for the file',

@@ -93,13 +93,14 @@ export class ProgressBar {
     const amounts = unit
       ? `${done} of ${total} ${unit}  ${formatRate(rate)}/s`
       : `${formatBytes(done)} of ${formatBytes(total)}  ${formatBytes(rate)}/s`;
-    process.stderr.write(
-      `\r\x1b[K${this.#label} ${'█'.repeat(filled)}${'░'.repeat(24 - filled)} ${(share * 100).toFixed(0)} %  ${amounts}`,
-    );
+    const line = `${this.#label} ${'█'.repeat(filled)}${'░'.repeat(24 - filled)} ${(share * 100).toFixed(0)} %  ${amounts}`;
+    // A line that wraps could not be wiped.
+    process.stderr.write(`\r\x1b[K${line.slice(0, process.stderr.columns - 1)}`);
   }
 
   /** Wipes the line. */
   end(): void {
     if (this.#drawn > 0) process.stderr.write('\r\x1b[K');
+    this.#drawn = 0;
   }
 }

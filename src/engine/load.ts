@@ -18,7 +18,7 @@ import { invalid, numberIn } from './sampling.ts';
 export interface LoadOptions {
   /** `native` (default) computes with compiled kernels; `reference` is plain TypeScript, slow, the definition. */
   backend?: 'native' | 'reference';
-  /** Native: worker threads. Default: physical cores. */
+  /** Native: worker threads, at most as many as there are cores; 0 = default: physical cores. */
   threads?: number;
   /** Native: `scalar`, `avx2`, `avx512` or `amx`. Default: the environment's TANDEM_ISA, else the best there is. */
   isa?: string;
@@ -60,6 +60,8 @@ const LOAD_OPTIONS = [
   'onProgress',
 ] as const satisfies readonly (keyof LoadOptions)[];
 
+const ISAS = ['scalar', 'avx2', 'avx512', 'amx'];
+
 /** Time a pass with prefill rows should take: an abort or a neighbour's token waits about as long. */
 const TARGET_MS = 400;
 /** Output rows of a pass; logits of so many rows are held in memory. */
@@ -80,6 +82,7 @@ export async function load(path: string = defaultModelPath(), options: LoadOptio
     throw invalid('the path', 'a file or folder', path, 'omit it for the model that ships');
   checkOptionNames('load', options, LOAD_OPTIONS);
   checkSignal(options.signal);
+  checkExecution(options);
   const checkpoint = await openCheckpoint(path);
   try {
     return await engineFor(checkpoint, options);
@@ -146,6 +149,18 @@ async function backendOf(name: LoadOptions['backend'] = 'native'): Promise<Backe
   if (name === 'reference') return (await import('../backend/reference.ts')).referenceBackend();
   if (name === 'native') return (await import('../backend/native/backend.ts')).nativeBackend();
   throw invalid('backend', 'native or reference', name);
+}
+
+/** What goes to the backend as it is; in the user's words here, not in those of the addon's interface. */
+function checkExecution({ threads, isa, load, signal, onProgress }: LoadOptions): void {
+  numberIn('threads', threads, { low: 0, high: 65536, integer: true }, 0);
+  if (isa !== undefined && !ISAS.includes(isa)) throw invalid('isa', `one of ${ISAS.join(', ')}`, isa);
+  if (load !== undefined && !['auto', 'mmap', 'pages'].includes(load))
+    throw invalid('load', 'auto, mmap or pages', load);
+  if (onProgress !== undefined && typeof onProgress !== 'function')
+    throw invalid('onProgress', 'a function', onProgress);
+  if (signal !== undefined && typeof signal?.addEventListener !== 'function')
+    throw invalid('signal', 'an AbortSignal', signal);
 }
 
 function checkSignal(signal: AbortSignal | undefined): void {

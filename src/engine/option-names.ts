@@ -11,14 +11,20 @@ export function checkOptionNames(what: string, options: object, known: readonly 
     });
   for (const name of Object.keys(options)) {
     if (known.includes(name)) continue;
-    const [near] = [...known].sort((a, b) => distance(name, a) - distance(name, b));
+    const near = nearest(name, known);
     throw new TandemError('REQUEST_INVALID', {
       room: 'engine',
       rule: `${what} has no option ${name}`,
-      given: distance(name, near) <= 1 + name.length / 3 ? `did you mean ${near}?` : undefined,
+      given: near && `did you mean ${near}?`,
       fix: `its options are ${known.join(', ')}`,
     });
   }
+}
+
+/** The name of `known` that was likely meant, if any is near. */
+export function nearest(name: string, known: readonly string[]): string | undefined {
+  const [near] = [...known].sort((a, b) => distance(name, a) - distance(name, b));
+  return distance(name, near) <= 1 + name.length / 3 ? near : undefined;
 }
 
 /** Edit distance, letter case and `_` aside (`top_k` is `topK`). */

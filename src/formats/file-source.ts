@@ -63,7 +63,8 @@ export async function openFile(path: string): Promise<ByteSource> {
       throw new TandemError('FILE_IO', {
         room: 'formats',
         rule: 'a checkpoint is read from regular files',
-        given: full,
+        given: `${full} is a device or a pipe`,
+        fix: 'save it as a file first',
       });
     }
     return new FileSource(full, found.size, handle);

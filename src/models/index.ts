@@ -60,6 +60,7 @@ export async function buildProgram(checkpoint: Checkpoint, options: BuildOptions
       room: 'models',
       rule: `${checkpoint.name} has a context of 1 to ${config.contextLength} tokens`,
       given: `${contextLength} were asked for`,
+      fix: 'choose one in that range, or none: the default is what memory allows',
     });
   }
   const weights = new WeightSource(checkpoint);

@@ -81,7 +81,7 @@ export function planMemory(program: Program, request: MemoryRequest): MemoryPlan
       room: 'placement',
       rule: `one sequence of ${context} tokens fits the memory`,
       given: `${budget}: ${parts}the KV cache of ${context} tokens ${size(needed * page)} (${size(page)} per ${pageTokens} tokens)`,
-      fix: tokens > 0 ? `give more memory, or a context of at most ${tokens} tokens` : 'give more memory',
+      fix: `${whole ? 'give more memory' : 'raise the KV budget'}${tokens > 0 ? `, or take a context of at most ${tokens} tokens` : ''}`,
     });
   }
   const pages = Math.min(needed * sequences, fitting);

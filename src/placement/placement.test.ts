@@ -86,7 +86,7 @@ describe('memory', () => {
       expect.objectContaining({ code: 'PLACEMENT_IMPOSSIBLE' }),
     );
     expect(() => planMemory(lite, { ...request, kvMemory: 2 ** 20 })).toThrow(
-      /a KV budget of 1.0 MiB: .* give more memory$/,
+      /a KV budget of 1.0 MiB: .* raise the KV budget$/,
     );
   });
 
