@@ -89,6 +89,7 @@ export class ReferenceWeights {
     if (!decode) return { bytes: data.length, raw };
     const values = new Float32Array(rows * columns);
     for (let r = 0; r < rows; r++) decodeRow(format, raw, r, values.subarray(r * columns, (r + 1) * columns));
+    checkFinite(weight, matrix, values);
     return { bytes: values.byteLength, values };
   }
 
@@ -152,6 +153,18 @@ function decodeRow(format: QuantFormat, raw: NonNullable<Loaded['raw']>, row: nu
   }
   format.decodeRow(raw.data.subarray(row * bytes, (row + 1) * bytes), out, scales);
   return out;
+}
+
+/** As the native core: a NaN in a weight would make every answer NaN, far from its cause. */
+function checkFinite(weight: Weight, matrix: number, values: Float32Array): void {
+  const at = values.findIndex((value) => !Number.isFinite(value));
+  if (at < 0) return;
+  throw new TandemError('MODEL_INVALID', {
+    room: 'backend',
+    rule: 'weights are finite numbers',
+    given: `${weight.parts[matrix] ?? weight.name} (${weight.format}) has ${values[at]} at element ${at} of matrix ${matrix}`,
+    fix: 'the file is damaged or was converted wrongly; fetch it again',
+  });
 }
 
 /** Every tensor a weight names is in the checkpoint. */

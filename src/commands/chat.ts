@@ -22,6 +22,7 @@ import {
   withSampling,
 } from './options.ts';
 import { paint } from './terminal.ts';
+import { inFlags } from './usage.ts';
 
 interface Flags extends ModelFlags, SamplingFlags, ChatFlags {}
 
@@ -65,21 +66,23 @@ Examples:
       process.once('SIGINT', stopLoading);
       await using engine = await loadModel(modelPath(flags, model), loadOptions(flags), interrupt.signal);
       process.off('SIGINT', stopLoading);
-      await new Conversation(engine, flags).converse();
+      await new Conversation(engine, flags, cli).converse();
     });
 }
 
 class Conversation {
   readonly #engine: Engine;
   readonly #flags: Flags;
+  readonly #cli: Command;
   #system: string | undefined;
   #history: ChatMessage[] = [];
   #last: GenerationResult | undefined;
   #answering: AbortController | undefined;
 
-  constructor(engine: Engine, flags: Flags) {
+  constructor(engine: Engine, flags: Flags, cli: Command) {
     this.#engine = engine;
     this.#flags = flags;
+    this.#cli = cli;
     this.#system = flags.system;
   }
 
@@ -109,6 +112,10 @@ class Conversation {
 
   async #readLines(lines: Interface): Promise<void> {
     let unfinished = '';
+    let open = true; // Ctrl-D during an answer lets it end, and leaves then
+    lines.once('close', () => {
+      open = false;
+    });
     lines.prompt();
     for await (const line of lines) {
       if (line.endsWith('\\')) {
@@ -120,7 +127,7 @@ class Conversation {
       if (text.startsWith('/')) {
         if (!this.#command(text.trim())) return;
       } else if (text.trim() !== '') await this.#ask(text);
-      lines.prompt();
+      if (open) lines.prompt();
     }
     if (unfinished.trim() !== '') await this.#ask(unfinished.trimEnd());
   }
@@ -181,15 +188,15 @@ class Conversation {
       say(figures(result));
     } catch (error) {
       if (isAbort(error)) say('stopped before the answer began; the question is forgotten');
-      else say(problem(error), 'red');
+      else say(problem(error, this.#cli), 'red');
     } finally {
       this.#answering = undefined;
     }
   }
 }
 
-function problem(error: unknown): string {
-  const message = error instanceof Error ? error.message : String(error);
+function problem(error: unknown, cli: Command): string {
+  const message = inFlags(error, cli);
   const full = error instanceof TandemError && error.code === 'CONTEXT_OVERFLOW';
   return full ? `${message}; in a chat /undo and /reset make room` : message;
 }

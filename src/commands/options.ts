@@ -207,7 +207,7 @@ export function samplingOptions(flags: SamplingFlags): SamplingOptions & { maxTo
 }
 
 /** Characters of a prompt from stdin, far more than any context holds. */
-const PROMPT_LIMIT = 1 << 24;
+const PROMPT_LIMIT = 1 << 22;
 
 /**
  * The words of the command line as one text, `-` among them replaced by what stdin holds; without words all of stdin

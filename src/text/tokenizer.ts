@@ -149,8 +149,24 @@ class TextTokenizer implements Tokenizer {
 
   private *encodeSection(section: string, index: number): Generator<number> {
     const normal = this.normalize === null ? section : this.normalize(section);
-    const pieces = this.preTokenize === null ? [normal] : this.preTokenize(normal, { section_index: index });
-    for (const piece of pieces) yield* this.bpe.encode(piece);
+    for (const piece of this.cut(normal, index)) yield* this.bpe.encode(piece);
+  }
+
+  private cut(text: string, index: number): string[] {
+    if (this.preTokenize === null) return [text];
+    try {
+      return this.preTokenize(text, { section_index: index });
+    } catch (cause) {
+      if (!(cause instanceof RangeError)) throw cause;
+      // Regular expressions keep a stack entry per character of a word.
+      throw new TandemError('REQUEST_INVALID', {
+        room: 'text',
+        rule: 'words have less than about a million characters',
+        given: `a text of ${text.length} characters has a longer one`,
+        fix: 'break it up, or give token ids',
+        cause,
+      });
+    }
   }
 
   decode(ids: Iterable<number>): string {

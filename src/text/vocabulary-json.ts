@@ -34,6 +34,7 @@ export function vocabularyFromJson({ json, config = {}, modelConfigs = [] }: Tok
       fix: 'no other kind is known; load a GGUF file of the model',
     });
   }
+  checkTypes(model.vocab as Json, model.merges, json.added_tokens ?? []);
   const added = ((json.added_tokens as JsonAddedToken[] | undefined) ?? []).map(toAddedToken);
   const contents = new Map(added.map((token) => [token.content, token.id]));
   const tokens: (string | undefined)[] = [];
@@ -69,6 +70,33 @@ export function vocabularyFromJson({ json, config = {}, modelConfigs = [] }: Tok
     addEos: flag(config.add_eos_token, wrapped.last !== undefined),
     dropLeadingSpace: JSON.stringify(json.normalizer ?? null).includes('"Prepend"') || hasMetaspace(json),
   };
+}
+
+/** More ids than any vocabulary has; a broken file must not make a table of billions. */
+const MAX_ID = 1 << 24;
+
+const isId = (id: unknown): boolean => Number.isInteger(id) && (id as number) >= 0 && (id as number) < MAX_ID;
+const isMerge = (merge: unknown): boolean =>
+  typeof merge === 'string' ||
+  (Array.isArray(merge) && merge.length === 2 && merge.every((side) => typeof side === 'string'));
+
+function checkTypes(vocab: Json, merges: readonly unknown[], added: unknown): void {
+  const word = Object.keys(vocab).find((content) => !isId(vocab[content]));
+  if (word !== undefined) throw wrongType(`vocab has whole numbers below ${MAX_ID}`, vocab[word]);
+  const merge = merges.findIndex((one) => !isMerge(one) || typeof one !== typeof merges[0]);
+  if (merge >= 0) throw wrongType('merges are all "left right", or all ["left", "right"]', merges[merge]);
+  if (!Array.isArray(added)) throw wrongType('added_tokens is a list', added);
+  const odd = added.find((token) => !isId(record(token)?.id) || typeof record(token)?.content !== 'string');
+  if (odd !== undefined) throw wrongType('added_tokens have an id and a content', odd);
+}
+
+function wrongType(rule: string, given: unknown): TandemError {
+  return new TandemError('TOKENIZER_INVALID', {
+    room: 'text',
+    rule: `in tokenizer.json ${rule}`,
+    given: `it has ${JSON.stringify(given)?.slice(0, 80)}`,
+    fix: 'the file is damaged; fetch it again',
+  });
 }
 
 function toAddedToken(token: JsonAddedToken): AddedToken {
