@@ -25,7 +25,8 @@ constexpr int kTileTokens = 4;  // most activation rows of a tile
 // out[r * M + m] = w[r] · x[m] over k columns, for as many rows and tokens as the tile was made for.
 using DotTile = void (*)(const WeightRow* w, const ActivationRow* x, int64_t k, float* out);
 
-// Tiles of one weight format with one activation format. Prefers `rows[m]` weight rows at a time for m + 1 tokens.
+// Tiles of one weight format with one activation format. Prefers `rows[m]` weight rows at a time for m + 1 tokens: for one
+// token, two streams where memory is the limit and four where unpacking is (measured on Zen 4).
 struct DotKernel {
   int rows[kTileTokens];
   DotTile many[kTileTokens];  // rows[m] rows × (m + 1) tokens

@@ -116,9 +116,9 @@ struct DotFloats {
 
 template <WeightFormat format>
 #if TANDEM_ISA_LEVEL >= 2
-static constexpr DotKernel kFloats = make_kernel<DotFloats, FloatFormat<format>, 4, 4, 2, 2>();
+static constexpr DotKernel kFloats = make_kernel<DotFloats, FloatFormat<format>, 2, 4, 2, 2>();
 #else
-static constexpr DotKernel kFloats = make_kernel<DotFloats, FloatFormat<format>, 4, 2, 2, 1>();
+static constexpr DotKernel kFloats = make_kernel<DotFloats, FloatFormat<format>, 2, 2, 2, 1>();
 #endif
 
 #endif

@@ -350,7 +350,7 @@ struct DotQ256 {
 
 template <typename Format>
 #if TANDEM_ISA_LEVEL >= 2
-static constexpr DotKernel kQ256 = make_kernel<DotQ256, Format, 4, 4, 4, 4>();
+static constexpr DotKernel kQ256 = make_kernel<DotQ256, Format, 2, 4, 4, 4>();
 #else
 static constexpr DotKernel kQ256 = make_kernel<DotQ256, Format, 2, 2, 2, 2>();
 #endif

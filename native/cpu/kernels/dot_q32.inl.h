@@ -202,9 +202,9 @@ struct DotQ32 {
 
 template <typename Format>
 #if TANDEM_ISA_LEVEL >= 2
-static constexpr DotKernel kQ32 = make_kernel<DotQ32, Format, 4, 4, 4, 4>();
+static constexpr DotKernel kQ32 = make_kernel<DotQ32, Format, Format::kBytes >= 32 ? 2 : 4, 4, 4, 4>();
 #else
-static constexpr DotKernel kQ32 = make_kernel<DotQ32, Format, 4, 2, 2, 2>();
+static constexpr DotKernel kQ32 = make_kernel<DotQ32, Format, Format::kBytes >= 32 ? 2 : 4, 2, 2, 2>();
 #endif
 
 #endif
