@@ -15,7 +15,7 @@ import type { Batch } from '../program/batch.ts';
 import { PAGE_TOKENS } from '../program/program.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
 import { MODEL, modelPath, positive, tokenIds, withCpu, withModelPath } from './options.ts';
-import { paint, table } from './terminal.ts';
+import { ProgressBar, paint, table } from './terminal.ts';
 
 interface Flags {
   model?: string;
@@ -69,7 +69,10 @@ async function compare(model: string | undefined, flags: Flags): Promise<void> {
     const { threads, isa } = flags;
     await using native = await nativeBackend().prepare(placed, checkpoint, { ...limits, threads, isa });
     await using reference = await referenceBackend({ trackMagnitudes: true }).prepare(placed, checkpoint, limits);
+    const bar = new ProgressBar('comparing');
+    let done = 0;
     const report = await comparePrograms({
+      onStep: () => bar.update(++done, batches.length * placed.steps.length, 'steps'),
       left: native,
       right: reference,
       batches,
@@ -77,6 +80,7 @@ async function compare(model: string | undefined, flags: Flags): Promise<void> {
       mode: flags.free ? 'free' : 'locked',
       stopAtFailure: !flags.all,
     });
+    bar.end();
     process.stdout.write(flags.json ? toJson(report) : render(report, native.description));
     if (report.firstFailure) process.exitCode = 1;
   } finally {
@@ -91,6 +95,7 @@ function checkIds(ids: readonly number[], vocabSize: number, contextLength: numb
     room: 'cli',
     rule: `compare runs over 1 to ${contextLength} token ids below ${vocabSize}`,
     given: wrong === undefined ? `${ids.length} ids were given` : `id ${wrong} was given`,
+    fix: 'give other --ids or another --text',
   });
 }
 
