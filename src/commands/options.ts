@@ -2,6 +2,7 @@
  * Options that several commands share, declared once: the model, how it is loaded, how it is sampled.
  * Values are checked here only for being numbers; ranges are the engine's business and its messages.
  */
+import { existsSync } from 'node:fs';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { TandemError } from '../errors.ts';
 import { type ChatOptions, defaultModelPath, type LoadOptions, type SamplingOptions } from '../index.ts';
@@ -118,7 +119,19 @@ export function modelPath(flags: { readonly model?: string }, argument?: string)
       given: `${argument} and --model ${flags.model}`,
       fix: 'leave one of them out',
     });
+  if (given !== undefined && isElsewhere(given) && !existsSync(given))
+    throw new TandemError('FILE_NOT_FOUND', {
+      room: 'cli',
+      rule: 'a model is a local file or folder; nothing is downloaded',
+      given: `there is no ${given} here`,
+      fix: 'fetch the model first and give its path',
+    });
   return given ?? defaultModelPath();
+}
+
+/** An address, `organization/model` or `model:tag`: names by which other programs download. */
+function isElsewhere(name: string): boolean {
+  return /^\w+:\/\//.test(name) || (/^\w[\w.-]*[/:][\w.-]+$/.test(name) && !name.endsWith('.gguf'));
 }
 
 export function loadOptions(flags: ModelFlags): LoadOptions {

@@ -6,6 +6,8 @@ import type { Command } from 'commander';
 
 /** Flags of other programs, and what they are here. */
 const ELSEWHERE: Readonly<Record<string, string>> = {
+  '-v': '-V prints the version, TANDEM_DEBUG=1 tells more of errors',
+  '--verbose': 'TANDEM_DEBUG=1 tells more of errors',
   '-p': 'the prompt is written without a flag',
   '--prompt': 'the prompt is written without a flag',
   '-f': 'a prompt from a file: tandem run - < FILE',

@@ -57,7 +57,8 @@ export async function openFile(path: string): Promise<ByteSource> {
   const full = resolve(path);
   let handle: FileHandle | undefined;
   try {
-    handle = await open(full, constants.O_RDONLY);
+    // A pipe without a writer would be waited for; opened so it is refused below.
+    handle = await open(full, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0));
     const found = await handle.stat();
     if (!found.isFile()) {
       throw new TandemError('FILE_IO', {
@@ -118,6 +119,8 @@ const REASONS: Readonly<Record<string, readonly [given: string, fix: string]>> =
   EISDIR: ['it is a folder', 'name a file in it'],
   EACCES: ['permission denied', 'check the permissions, or choose another place'],
   EPERM: ['permission denied', 'check the permissions, or choose another place'],
+  ELOOP: ['its links lead in a circle', 'check the path'],
+  ENAMETOOLONG: ['the name is too long', 'check the path'],
   EROFS: ['the file system is read-only', 'choose another folder'],
   ENOSPC: ['the disk is full', 'free space, or choose another folder'],
   EDQUOT: ['the disk quota is used up', 'free space, or choose another folder'],

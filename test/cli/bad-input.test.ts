@@ -2,6 +2,7 @@
  * Everything a user can get wrong meets one clear error: `[room] rule; what was given; what to do`, at once, and without
  * taking memory for what a broken file claims.
  */
+import { execFileSync } from 'node:child_process';
 import { copyFile, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -217,6 +218,12 @@ describe('what is no model', () => {
     expect(error.code).toBe(code);
     expect(error.message).toMatch(says);
   });
+});
+
+test.skipIf(process.platform === 'win32')('a pipe without a writer is not waited for', async () => {
+  const path = join(root, 'pipe.gguf');
+  execFileSync('mkfifo', [path]);
+  expect((await refusal(path)).message).toContain('pipe.gguf is a device or a pipe; save it as a file first');
 });
 
 describe('a Hugging Face folder', () => {
