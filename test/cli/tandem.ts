@@ -39,7 +39,7 @@ export interface RunOptions {
 }
 
 /** `node ARGS`, ended. */
-export function node(args: readonly string[], { input = '', env, cwd, watch }: RunOptions = {}): Promise<Ended> {
+function node(args: readonly string[], { input = '', env, cwd, watch }: RunOptions = {}): Promise<Ended> {
   const child = spawn(process.execPath, args, { env: { ...process.env, NO_COLOR: '1', ...env }, cwd: cwd ?? ROOT });
   const texts = { stdout: '', stderr: '' };
   for (const stream of ['stdout', 'stderr'] as const)
