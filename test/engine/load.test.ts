@@ -21,9 +21,9 @@ describe('a loaded engine', () => {
       backend: 'reference',
       contextLength: 192,
       contextLimit: 'option',
-      kvType: 'bf16',
+      kvType: 'f32',
     });
-    expect(engine.info.kv).toBe(8 * 3 * 64 * 5 * 160 * 2);
+    expect(engine.info.kv).toBe(8 * 3 * 64 * 5 * 160 * 4);
   });
 
   test('answers a sum', async () => {
