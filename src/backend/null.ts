@@ -92,20 +92,20 @@ class NullExecutable implements Executable {
     const end = await this.#turns.take();
     this.#cancelled.clear();
     const written = new Map<number, Float32Array | Int32Array>();
+    const during = this.#turns.hold(end);
     return {
-      step: async () => {},
-      read: async (id) => {
-        const { type, rows, columns } = this.program.values[id];
-        const size = columns * (rows === 'T' ? batch.tokens.length : batch.outputs.length);
-        return written.get(id)?.slice() ?? (type === 'i32' ? new Int32Array(size) : new Float32Array(size));
-      },
-      write: async (id, data) => {
-        written.set(id, data.slice());
-      },
-      finish: async () => {
-        end();
-        return this.#result(batch, 0);
-      },
+      step: () => during(async () => {}),
+      read: (id) =>
+        during(async () => {
+          const { type, rows, columns } = this.program.values[id];
+          const size = columns * (rows === 'T' ? batch.tokens.length : batch.outputs.length);
+          return written.get(id)?.slice() ?? (type === 'i32' ? new Int32Array(size) : new Float32Array(size));
+        }),
+      write: (id, data) =>
+        during(async () => {
+          written.set(id, data.slice());
+        }),
+      finish: () => during(async () => this.#result(batch, 0), true),
     };
   }
 

@@ -128,28 +128,24 @@ class ReferenceExecutor implements ReferenceExecutable {
   async start(batch: Batch): Promise<ReferenceStepper> {
     const { pass, end } = await this.#begin(batch);
     const { program } = this;
+    const during = this.#turns.hold(end);
     return {
-      step: (index) => pass.step(index),
-      async read(value) {
-        const data = pass.value(value);
-        if (data) return data.slice();
-        throw new TandemError('REQUEST_INVALID', {
-          room: 'backend',
-          rule: 'a value can be read once its step has run',
-          given: program.values[value]?.name ?? `value ${value}`,
-        });
-      },
-      async write(value, data) {
-        pass.set(value, data);
-      },
+      step: (index) => during(() => pass.step(index)),
+      read: (value) =>
+        during(async () => {
+          const data = pass.value(value);
+          if (data) return data.slice();
+          throw new TandemError('REQUEST_INVALID', {
+            room: 'backend',
+            rule: 'a value can be read once its step has run',
+            given: program.values[value]?.name ?? `value ${value}`,
+          });
+        }),
+      write: (value, data) => during(async () => pass.set(value, data)),
       magnitude: (value) => pass.magnitude(value),
       weightRow: (weight, row) => this.#weights.reader(weight).row(row).slice(),
-      readPage: async (page) => pass.page(page).slice(),
-      finish: async () => {
-        const result = pass.result(this.#cancelled);
-        end();
-        return result;
-      },
+      readPage: (page) => during(async () => pass.page(page).slice()),
+      finish: () => during(async () => pass.result(this.#cancelled), true),
     };
   }
 

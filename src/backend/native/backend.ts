@@ -191,17 +191,12 @@ class NativeExecutor implements NativeExecutable {
       end();
       throw error;
     }
+    const during = this.#turns.hold(end);
     return {
-      step: (index) => native(model.step(index)),
-      read: (value) => native(model.read(value)),
-      write: (value, data) => native(model.write(value, data)),
-      async finish() {
-        try {
-          return toPassResult(batch, await native(model.end()), dropped);
-        } finally {
-          end();
-        }
-      },
+      step: (index) => during(() => native(model.step(index))),
+      read: (value) => during(() => native(model.read(value))),
+      write: (value, data) => during(() => native(model.write(value, data))),
+      finish: () => during(async () => toPassResult(batch, await native(model.end()), dropped), true),
     };
   }
 
