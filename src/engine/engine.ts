@@ -187,6 +187,7 @@ export class Engine implements AsyncDisposable {
     const { tokenizer, samplingDefaults = {} } = this.#parts;
     const { contextLength, vocabSize } = this.info;
     const { signal, ignoreEos = false } = options;
+    checkCallback(options.onProgress);
     const ids = this.#checkedIds('the prompt', prompt);
     if (ids.length >= contextLength) throw this.#tooLong(ids.length, 'the prompt', contextLength - 1);
     const maxTokens = numberIn(
@@ -222,6 +223,7 @@ export class Engine implements AsyncDisposable {
   logits(ids: Iterable<number>, options: { signal?: AbortSignal; onProgress?: Progress } = {}): Promise<Float32Array> {
     return new Promise((resolve, reject) => {
       checkOptionNames('logits', options, ['signal', 'onProgress']);
+      checkCallback(options.onProgress);
       const { contextLength } = this.info;
       const { vocabSize } = this.#parts.executable.program;
       const prompt = this.#checkedIds('ids', [...ids]);
@@ -334,6 +336,11 @@ function allocateLogits(length: number, vocabSize: number): Float32Array {
       cause,
     });
   }
+}
+
+function checkCallback(onProgress: Progress | undefined): void {
+  if (onProgress !== undefined && typeof onProgress !== 'function')
+    throw invalid('onProgress', 'a function', onProgress);
 }
 
 function stopStrings(stop: GenerateOptions['stop']): string[] {

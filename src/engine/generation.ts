@@ -72,29 +72,39 @@ export class Generation implements AsyncIterable<GenerationEvent>, PromiseLike<G
         fix: 'await the generation for its result, or hand the events on',
       });
     this.#iterated = true;
+    // Whoever asks ahead gets the events in the order of asking.
+    let last: Promise<unknown> = Promise.resolve();
     return {
-      next: async () => {
-        for (;;) {
-          const event = this.#events.shift();
-          if (event) return { done: false, value: event };
-          if (this.#ended) {
-            const { error } = this.#ended;
-            this.#ended = {};
-            if (error !== undefined) throw error;
-            return { done: true, value: undefined };
-          }
-          await new Promise<void>((resolve) => {
-            this.#wake = resolve;
-          });
-        }
+      next: () => {
+        const next = last.then(() => this.#next());
+        last = next.catch(() => {});
+        return next;
       },
       return: async () => {
-        this.#events.length = 0;
         this.abort();
         this.#ended = {};
+        this.#events.length = 0;
+        this.#notify();
         return { done: true, value: undefined };
       },
     };
+  }
+
+  /** The next event, once there is one. */
+  async #next(): Promise<IteratorResult<GenerationEvent, undefined>> {
+    for (;;) {
+      const event = this.#events.shift();
+      if (event) return { done: false, value: event };
+      if (this.#ended) {
+        const { error } = this.#ended;
+        this.#ended = {};
+        if (error !== undefined) throw error;
+        return { done: true, value: undefined };
+      }
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
   }
 
   #emit(event: GenerationEvent): void {

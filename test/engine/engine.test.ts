@@ -114,6 +114,28 @@ describe('a generation', () => {
     await expect(collect(generation)).rejects.toThrow(/read once/);
   });
 
+  test('who asks for several events ahead gets them in order, and the end as often as wanted', async () => {
+    const { engine } = house();
+    const { tokens } = await engine.generate([5], { maxTokens: 3, ignoreEos: true, seed: 1 });
+    const events = engine.generate([5], { maxTokens: 3, ignoreEos: true, seed: 1, logprobs: true });
+    const iterator = events[Symbol.asyncIterator]();
+    const asked = await Promise.all(Array.from({ length: 20 }, () => iterator.next()));
+    expect(asked.flatMap(({ value }) => (value?.type === 'token' ? [value.id] : []))).toEqual([...tokens]);
+    expect(asked.at(-1)).toEqual({ done: true, value: undefined });
+  });
+
+  test('leaving while an event is awaited ends the wait', async () => {
+    const gate = gateway();
+    const { engine } = house({ during: () => gate.promise });
+    const iterator = engine.generate([5])[Symbol.asyncIterator]();
+    await iterator.next(); // prefill began
+    const waiting = iterator.next();
+    await iterator.return?.();
+    expect(await waiting).toEqual({ done: true, value: undefined });
+    gate.resolve();
+    await engine.dispose();
+  });
+
   test('prefill progress rises to the prompt length, in events and in onProgress', async () => {
     const { engine } = house({ maxRows: 20 });
     const seen: number[] = [];
@@ -338,6 +360,13 @@ describe('failures', () => {
     expect(running[0].partial!.tokens.length).toBeGreaterThan(0);
     expect((await queued).tokens).toHaveLength(4);
     expect(engine.stats().freePages).toBe(64);
+  });
+
+  test('a callback that is no function is refused', async () => {
+    const { engine } = house();
+    const onProgress = 1 as unknown as () => void;
+    await expect(engine.generate([1], { onProgress })).rejects.toThrow(/onProgress is a function; got 1/);
+    await expect(engine.logits([1], { onProgress })).rejects.toThrow(/onProgress is a function; got 1/);
   });
 
   test('a callback that throws fails its own request only', async () => {
