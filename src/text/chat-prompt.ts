@@ -2,7 +2,7 @@
  * From messages to the ids a model reads: guard what people wrote, render, encode.
  *
  * Control tokens count where the template writes them and nowhere else: `<｜User｜>` typed by a user, returned by a
- * tool or put into the arguments of a call is encoded as ordinary text.
+ * tool, put into the arguments of a call, a tool's schema or a template variable is encoded as ordinary text.
  */
 import { type ChatTemplate, opensThinking, type RenderOptions } from './chat-template.ts';
 import type { ChatMessage } from './messages.ts';
@@ -24,10 +24,8 @@ export function chatPrompt(
   options: RenderOptions = {},
 ): ChatPrompt {
   const guard = (text: string): string => tokenizer.guard(text);
-  const guarded = template.render(
-    messages.map((message) => guardMessage(message, guard)),
-    { ...options, tools: options.tools?.map((tool) => guardStrings(tool, guard)) },
-  );
+  // After translation: arguments of calls are objects by then, and escapes in their JSON are characters.
+  const guarded = template.render(messages, { ...options, protect: (value) => guardStrings(value, guard) });
   const text = guarded.replaceAll(CONTROL_GUARD, '');
   return {
     text,
@@ -36,15 +34,10 @@ export function chatPrompt(
   };
 }
 
-function guardMessage(message: ChatMessage, guard: (text: string) => string): ChatMessage {
-  // The role decides the template's branch and is no text of anybody.
-  return { ...guardStrings(message, guard), role: message.role };
-}
-
-/** Guards every string of a value, keys of objects aside. */
+/** Guards every string of a value of arrays and plain objects, names of properties included. */
 function guardStrings<T>(value: T, guard: (text: string) => string): T {
   if (typeof value === 'string') return guard(value) as T;
   if (Array.isArray(value)) return value.map((item) => guardStrings(item, guard)) as T;
-  if (typeof value !== 'object' || value === null) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, guardStrings(item, guard)])) as T;
+  if (typeof value !== 'object' || value === null || Object.getPrototypeOf(value) !== Object.prototype) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [guard(key), guardStrings(item, guard)])) as T;
 }

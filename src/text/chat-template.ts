@@ -30,6 +30,8 @@ export interface RenderOptions {
   readonly enableThinking?: boolean;
   /** Further variables of the template (`chat_template_kwargs`); they win over the others. */
   readonly kwargs?: Readonly<Record<string, unknown>>;
+  /** Applied to each translated message, to each tool and to `kwargs`, as the template is about to see them. */
+  readonly protect?: <T>(value: T) => T;
 }
 
 /** Content and arguments in the order in which most templates want them. */
@@ -69,19 +71,20 @@ export class ChatTemplate {
   /** The prompt of a conversation. Throws TEMPLATE_INVALID with the template's own message where it refuses. */
   render(
     messages: readonly ChatMessage[],
-    { tools = [], addGenerationPrompt = true, enableThinking, kwargs }: RenderOptions = {},
+    { tools = [], addGenerationPrompt = true, enableThinking, kwargs, protect = (value) => value }: RenderOptions = {},
   ): string {
     const template = tools.length > 0 ? this.withTools : this.plain;
     const calls = messages.some(({ toolCalls }) => (toolCalls?.length ?? 0) > 0);
     const style = calls ? template.style() : STYLES[0];
     return template.render(
-      messages.map((message) => toTemplateMessage(message, style)),
+      // The role decides the template's branch and is no text of anybody.
+      messages.map((message) => ({ ...protect(toTemplateMessage(message, style)), role: message.role })),
       {
         // As in transformers: `none`, not undefined, where there are no tools.
-        tools: tools.length > 0 ? tools.map(toTemplateTool) : null,
+        tools: tools.length > 0 ? tools.map((tool) => protect(toTemplateTool(tool))) : null,
         add_generation_prompt: addGenerationPrompt,
         ...(enableThinking === undefined ? {} : { enable_thinking: enableThinking, thinking: enableThinking }),
-        ...kwargs,
+        ...protect(kwargs),
       },
     );
   }
