@@ -61,6 +61,12 @@ export function tensorName(kind: 'gguf' | 'huggingface', path: string): string {
   return kind === 'gguf' ? ggufName(path) : path;
 }
 
+/** Further names of a tensor in files of other converters: the correction bias comes with another suffix or none. */
+export function otherNames(name: string): string[] {
+  const stem = /^(blk\.\d+\.exp_probs_b)\.bias$/.exec(name)?.[1];
+  return stem === undefined ? [] : [stem, `${stem}.weight`];
+}
+
 export type Projection = 'gate' | 'up' | 'down';
 
 /**

@@ -83,6 +83,13 @@ describe('description', () => {
     );
   });
 
+  test('the base of the rotation is found beside rope_parameters too', async () => {
+    const { config } = await buildProgram(
+      await folder('qwen3-0.6b', { rope_parameters: { rope_type: 'default' }, rope_theta: 5_000_000 }),
+    );
+    expect((config as LlamaConfig).attention.rope.base).toBe(5_000_000);
+  });
+
   test('a shorter context can be asked for, a longer one not', async () => {
     const checkpoint = await gguf('qwen3-0.6b');
     expect((await buildProgram(checkpoint, { contextLength: 512 })).program.contextLength).toBe(512);
@@ -280,6 +287,22 @@ describe('DeepSeek files', () => {
     );
     expect((await deepseek(checkpoint)).layers).toBe(5);
   });
+
+  test.each(['exp_probs_b.bias', 'exp_probs_b', 'exp_probs_b.weight'])(
+    'the correction bias may be %s',
+    async (suffix) => {
+      const checkpoint = withTensors(await gguf('deepseek-v3'), (all) => {
+        const name = 'blk.4.exp_probs_b.bias';
+        const tensor = all.get(name)!;
+        all.delete(name);
+        all.set(`blk.4.${suffix}`, { ...tensor, name: `blk.4.${suffix}` });
+      });
+      const { program, unused } = await buildProgram(checkpoint);
+      const bias = program.steps.find((step) => step.op === 'router' && step.layer === 4)!.inputs[1];
+      expect(bias?.kind === 'weight' && program.weights[bias.weight].name).toBe(`blk.4.${suffix}`);
+      expect(unused).toEqual([]);
+    },
+  );
 
   test('moe_layer_freq leaves layers dense', async () => {
     const config = { ...shortened('deepseek-v2-lite'), moe_layer_freq: 2 };

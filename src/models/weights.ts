@@ -7,7 +7,7 @@ import type { Checkpoint, TensorInfo } from '../formats/checkpoint.ts';
 import type { FormatName } from '../formats/dtype.ts';
 import { isFormatName, quantFormat } from '../formats/quants/index.ts';
 import type { Weight } from '../program/tensor.ts';
-import { expertNames, type Projection, tensorName } from './gguf-names.ts';
+import { expertNames, otherNames, type Projection, tensorName } from './gguf-names.ts';
 
 /** Read into the configuration (Llama 3 in GGUF). */
 export const ROPE_FACTORS = 'rope_freqs.weight';
@@ -51,11 +51,11 @@ export class WeightSource implements WeightFinder {
   }
 
   has(path: string): boolean {
-    return this.checkpoint.tensors.has(tensorName(this.kind, path));
+    return this.checkpoint.tensors.has(this.#nameOf(path));
   }
 
   find(path: string, shape: readonly number[]): Weight {
-    const name = tensorName(this.kind, path);
+    const name = this.#nameOf(path);
     const known = this.#byName.get(name);
     const tensor = this.checkpoint.tensors.get(name);
     if (tensor === undefined) throw this.#missing(path, [name], shape);
@@ -86,6 +86,12 @@ export class WeightSource implements WeightFinder {
       parts.push(tensor);
     }
     return this.#add(found, shape, parts);
+  }
+
+  /** The name under which the checkpoint has a path's tensor; the usual one where it has none. */
+  #nameOf(path: string): string {
+    const usual = tensorName(this.kind, path);
+    return [usual, ...otherNames(usual)].find((name) => this.checkpoint.tensors.has(name)) ?? usual;
   }
 
   #add(name: string, shape: readonly number[], tensors: readonly TensorInfo[]): Weight {

@@ -86,7 +86,8 @@ export function llama3Frequency(frequency: number, bands: Llama3Bands): number {
 export async function readRope(reader: ConfigReader, width: number): Promise<Rope> {
   // transformers 5 writes `rope_parameters` where earlier ones wrote `rope_theta` and `rope_scaling`.
   const group = reader.has({ huggingface: 'rope_parameters' }) ? 'rope_parameters' : 'rope_scaling';
-  const theta = group === 'rope_parameters' ? 'rope_parameters.rope_theta' : 'rope_theta';
+  const nested = 'rope_parameters.rope_theta';
+  const theta = reader.has({ huggingface: nested }) ? nested : 'rope_theta';
   const base = reader.real({ huggingface: theta, gguf: 'rope.freq_base' }, 10_000);
   if (reader.isGguf && reader.checkpoint.tensors.has(ROPE_FACTORS))
     return { base, scaling: await readFactors(reader, width) };
