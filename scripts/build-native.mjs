@@ -5,10 +5,10 @@
  * installs on machines that only want the TypeScript part). Environment: CMAKE_BUILD_PARALLEL_LEVEL (default: 2, or the cores).
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
@@ -77,6 +77,18 @@ function upToDate() {
   return built > newest(join(root, 'native')) && built > statSync(fileURLToPath(import.meta.url)).mtimeMs;
 }
 
+/** CMake refuses a build folder that was made elsewhere (a checkout that was moved or copied) or with another generator. */
+function forgetOtherBuild(generator) {
+  const cache = join(build, 'CMakeCache.txt');
+  if (!existsSync(cache)) return;
+  const text = readFileSync(cache, 'utf8');
+  const entry = (name) => new RegExp(`^${name}:[A-Z]+=(.*)$`, 'm').exec(text)?.[1];
+  const sameTree = resolve(entry('CMAKE_HOME_DIRECTORY') ?? '') === resolve(root, 'native');
+  if (sameTree && (generator === undefined || entry('CMAKE_GENERATOR') === generator)) return;
+  rmSync(cache);
+  rmSync(join(build, 'CMakeFiles'), { recursive: true, force: true });
+}
+
 function cmake(args) {
   const { status, error } = spawnSync('cmake', args, { cwd: root, stdio: 'inherit' });
   if (status !== 0) give(`the build failed${error ? ` (${error.message})` : ''}; the lines above say where`);
@@ -86,12 +98,15 @@ if (!upToDate()) {
   checkTools();
   mkdirSync(build, { recursive: true });
   const started = Date.now();
+  const generator = runs('make') ? undefined : 'Ninja';
+  forgetOtherBuild(generator);
   const parallel = process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(Math.max(2, availableParallelism()));
   cmake([
     '-S',
     'native',
     '-B',
     'build',
+    ...(generator === undefined ? [] : ['-G', generator]),
     '-DCMAKE_BUILD_TYPE=Release',
     `-DTANDEM_VERSION=${version}`,
     `-DTANDEM_NODE_INCLUDE=${includes().join(';')}`,

@@ -9,8 +9,19 @@ import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const args = process.argv.slice(2);
-const only = args.includes('--only') ? [args[args.indexOf('--only') + 1]] : [];
-const named = ['address', 'thread', 'none'].filter((name) => args.includes(name));
+const NAMES = ['address', 'thread', 'none'];
+const usage = `node scripts/sanitize.mjs [${NAMES.join('] [')}] [--only NAME]`;
+const named = [];
+let only = [];
+while (args.length > 0) {
+  const arg = args.shift();
+  if (NAMES.includes(arg)) named.push(arg);
+  else if (arg === '--only' && args.length > 0) only = [args.shift()];
+  else {
+    console.error(`[native] ${arg} is no argument here; ${usage}`);
+    process.exit(1);
+  }
+}
 
 function run(command, given, env = {}) {
   const { status, error } = spawnSync(command, given, { cwd: root, stdio: 'inherit', env: { ...process.env, ...env } });
