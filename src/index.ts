@@ -8,6 +8,7 @@
 export type { ChatOptions, Engine, EngineInfo, GenerateOptions } from './engine/engine.ts';
 export type { Generation } from './engine/generation.ts';
 export { defaultModelPath, type LoadOptions, load } from './engine/load.ts';
+export type { Divergence, Perplexity, PerplexityOptions } from './engine/perplexity.ts';
 export type { GenerationEvent, GenerationResult, Timings, TokenLogprob, Usage } from './engine/result.ts';
 export type { SamplingOptions } from './engine/sampling.ts';
 export type { SchedulerStats } from './engine/scheduler.ts';

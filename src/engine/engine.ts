@@ -16,7 +16,16 @@ import { Generation, type GenerationSink } from './generation.ts';
 import { PagePool } from './kv-cache.ts';
 import { disposed, EngineLoop } from './loop.ts';
 import { checkOptionNames } from './option-names.ts';
-import { LogitsRequest, type Progress, type Request, TextRequest } from './request.ts';
+import {
+  type Divergence,
+  type LogitSource,
+  measureDivergence,
+  measurePerplexity,
+  PERPLEXITY_OPTIONS,
+  type Perplexity,
+  type PerplexityOptions,
+} from './perplexity.ts';
+import { LogitsRequest, type Progress, type Request, type TakeLogits, TextRequest } from './request.ts';
 import {
   invalid,
   numberIn,
@@ -220,18 +229,91 @@ export class Engine implements AsyncDisposable {
   /**
    * Logits of every position of `ids`: f32 [T, V], row-major. T·V·4 bytes are held in memory.
    */
-  logits(ids: Iterable<number>, options: { signal?: AbortSignal; onProgress?: Progress } = {}): Promise<Float32Array> {
+  async logits(
+    ids: Iterable<number>,
+    options: { signal?: AbortSignal; onProgress?: Progress } = {},
+  ): Promise<Float32Array> {
+    checkOptionNames('logits', options, ['signal', 'onProgress']);
+    checkCallback(options.onProgress);
+    const { vocabSize } = this.#parts.executable.program;
+    const prompt = this.#checkedSequence([...ids]);
+    const logits = allocateLogits(prompt.length, vocabSize);
+    await this.#stream(prompt, 0, (position, row) => logits.set(row, position * vocabSize), options);
+    return logits;
+  }
+
+  /** How well the model predicts a text, or token ids as they are. */
+  async perplexity(input: string | Iterable<number>, options: PerplexityOptions = {}): Promise<Perplexity> {
+    checkOptionNames('perplexity', options, PERPLEXITY_OPTIONS);
+    checkCallback(options.onProgress);
+    const { ids, begin } = this.#textToJudge(input);
+    return measurePerplexity(this.#logitSource(), ids, begin, options);
+  }
+
+  /** How far this model's distributions over a text are from those of `reference`, which has the same vocabulary. */
+  async divergence(
+    reference: Engine,
+    input: string | Iterable<number>,
+    options: PerplexityOptions = {},
+  ): Promise<Divergence> {
+    checkOptionNames('divergence', options, PERPLEXITY_OPTIONS);
+    checkCallback(options.onProgress);
+    if (!(reference instanceof Engine)) throw invalid('the reference', 'a loaded model', reference);
+    const { ids, begin } = this.#textToJudge(input);
+    const others = typeof input === 'string' ? reference.#textToJudge(input).ids : ids;
+    const [mine, theirs] = [this.info.vocabSize, reference.info.vocabSize];
+    if (mine !== theirs || others.length !== ids.length || others.some((id, i) => id !== ids[i]))
+      throw new TandemError('REQUEST_INVALID', {
+        room: 'engine',
+        rule: 'two models are compared over the same tokens',
+        given: `${this.info.model} has ${mine} tokens and reads ${ids.length} in the text, ${reference.info.model} ${theirs} and ${others.length}`,
+        fix: 'compare with a model that has the same tokenizer',
+      });
+    return measureDivergence(this.#logitSource(), reference.#logitSource(), ids, begin, options);
+  }
+
+  /** Ids, and the begin token where the text starts with one. */
+  #textToJudge(input: string | Iterable<number>): { ids: number[]; begin?: number } {
+    const { bosId } = this.#parts.tokenizer;
+    if (typeof input === 'string') {
+      const ids = this.tokenize(input, { addSpecial: true });
+      return { ids, begin: ids[0] === bosId ? bosId : undefined };
+    }
+    if (typeof input?.[Symbol.iterator] !== 'function') throw invalid('the text', 'a string, or token ids', input);
+    return { ids: [...this.#checkedIds('the text', [...input])] };
+  }
+
+  #logitSource(): LogitSource {
+    return {
+      contextLength: this.info.contextLength,
+      stream: async (ids, from, take, signal) => this.#stream(this.#checkedSequence(ids), from, take, { signal }),
+    };
+  }
+
+  /** Hands over the logits of positions [from, T), row by row; none is kept. */
+  #stream(
+    prompt: Int32Array,
+    from: number,
+    take: TakeLogits,
+    { signal, onProgress }: { signal?: AbortSignal; onProgress?: Progress },
+  ): Promise<void> {
     return new Promise((resolve, reject) => {
-      checkOptionNames('logits', options, ['signal', 'onProgress']);
-      checkCallback(options.onProgress);
-      const { contextLength } = this.info;
-      const { vocabSize } = this.#parts.executable.program;
-      const prompt = this.#checkedIds('ids', [...ids]);
-      if (prompt.length > contextLength) throw this.#tooLong(prompt.length, 'the sequence', contextLength);
-      const sequence = new Sequence({ prompt, maxLen: prompt.length, sampler: null, stopTokens: new Set() });
-      const logits = allocateLogits(prompt.length, vocabSize);
-      this.#submit(new LogitsRequest(sequence, logits, { resolve, reject }, options.onProgress), options.signal);
+      const sequence = new Sequence({
+        prompt,
+        maxLen: prompt.length,
+        sampler: null,
+        stopTokens: new Set(),
+        logitsFrom: from,
+      });
+      this.#submit(new LogitsRequest(sequence, take, { resolve, reject }, onProgress), signal);
     });
+  }
+
+  #checkedSequence(ids: readonly number[]): Int32Array {
+    const { contextLength } = this.info;
+    const sequence = this.#checkedIds('ids', ids);
+    if (sequence.length > contextLength) throw this.#tooLong(sequence.length, 'the sequence', contextLength);
+    return sequence;
   }
 
   /** Token ids of a text. `addSpecial` defaults to false here: what goes in comes out of `detokenize`. */

@@ -177,21 +177,24 @@ function rate(count: number, milliseconds: number): number {
   return count > 0 && milliseconds > 0 ? (count * 1000) / milliseconds : 0;
 }
 
-/** Collects the logits of every position. */
+/** Takes the logits [V] of one position. */
+export type TakeLogits = (position: number, logits: Float32Array) => void;
+
+/** Hands over the logits of every position that is wanted, in order, as passes make them. */
 export class LogitsRequest implements Request {
   readonly sequence: Sequence;
-  readonly #logits: Float32Array;
+  readonly #take: TakeLogits;
   readonly #onProgress: Progress | undefined;
-  readonly #settle: { resolve: (logits: Float32Array) => void; reject: (error: unknown) => void };
+  readonly #settle: { resolve: () => void; reject: (error: unknown) => void };
 
   constructor(
     sequence: Sequence,
-    logits: Float32Array,
-    settle: { resolve: (logits: Float32Array) => void; reject: (error: unknown) => void },
+    take: TakeLogits,
+    settle: { resolve: () => void; reject: (error: unknown) => void },
     onProgress?: Progress,
   ) {
     this.sequence = sequence;
-    this.#logits = logits;
+    this.#take = take;
     this.#settle = settle;
     this.#onProgress = onProgress;
   }
@@ -200,13 +203,17 @@ export class LogitsRequest implements Request {
 
   advance(outcome: Outcome): boolean {
     if (outcome.kind === 'logits') {
-      this.#logits.set(outcome.data, outcome.position * (this.#logits.length / this.sequence.length));
+      const { position, data } = outcome;
+      const rows = outcome.sequence.outputFrom - position;
+      const columns = data.length / rows;
+      for (let row = 0; row < rows; row++)
+        this.#take(position + row, data.subarray(row * columns, (row + 1) * columns));
       this.#onProgress?.({ done: outcome.sequence.outputFrom, total: this.sequence.length });
     }
     return false;
   }
   finish(): void {
-    this.#settle.resolve(this.#logits);
+    this.#settle.resolve();
   }
   fail(error: unknown): void {
     this.#settle.reject(error);

@@ -17,8 +17,10 @@ export interface SequenceOptions {
   readonly prompt: Int32Array;
   /** Most tokens, prompt and generated together. Without a sampler: the prompt's length. */
   readonly maxLen: number;
-  /** Draws the tokens after the prompt; null: no token is drawn, the logits of every prompt position are wanted. */
+  /** Draws the tokens after the prompt; null: no token is drawn, the logits of prompt positions are wanted. */
   readonly sampler: Sampler | null;
+  /** Without a sampler: the first position whose logits are wanted. Default 0. */
+  readonly logitsFrom?: number;
   /** Ids that end the sequence. */
   readonly stopTokens: ReadonlySet<number>;
 }
@@ -45,7 +47,7 @@ export class Sequence {
   #pageCount = 0;
   #outputFrom: number;
 
-  constructor({ prompt, maxLen, sampler, stopTokens }: SequenceOptions) {
+  constructor({ prompt, maxLen, sampler, stopTokens, logitsFrom = 0 }: SequenceOptions) {
     this.promptLen = prompt.length;
     this.maxLen = sampler ? maxLen : prompt.length;
     this.sampler = sampler;
@@ -53,7 +55,7 @@ export class Sequence {
     this.#tokens = prompt.slice();
     this.#length = prompt.length;
     this.#pages = new Int32Array(pagesFor(this.maxComputed));
-    this.#outputFrom = sampler ? prompt.length - 1 : 0;
+    this.#outputFrom = sampler ? prompt.length - 1 : logitsFrom;
   }
 
   get length(): number {
