@@ -1,6 +1,6 @@
 /** From a path to an Engine: open, trace, budget, place, prepare. What was opened is closed when a step fails. */
 import { fileURLToPath } from 'node:url';
-import type { Backend } from '../backend/backend.ts';
+import type { Backend, Executable, PrepareOptions } from '../backend/backend.ts';
 import { TandemError } from '../errors.ts';
 import type { Checkpoint } from '../formats/checkpoint.ts';
 import { openCheckpoint } from '../formats/open.ts';
@@ -93,7 +93,7 @@ export async function load(path: string = defaultModelPath(), options: LoadOptio
 }
 
 async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<Engine> {
-  const { signal, onProgress, threads, isa, load } = options;
+  const { signal, threads, isa, load } = options;
   // The reference is for judging: unless told otherwise it rounds nothing.
   const exact = options.backend === 'reference';
   const { kvType = exact ? 'f32' : 'bf16', activations = exact ? 'f32' : 'rounded' } = options;
@@ -121,7 +121,9 @@ async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<
   checkSignal(signal);
   const placed = lower(program, { device: 'cpu' }, { exactF32: activations === 'f32' });
   const limits = { pages: memory.pages, maxRows, maxOutputs };
-  const executable = await backend.prepare(placed, checkpoint, { ...limits, signal, onProgress, threads, isa, load });
+  const executable = await watched(options, (watch) =>
+    backend.prepare(placed, checkpoint, { ...limits, ...watch, threads, isa, load }),
+  );
   return new Engine({
     executable,
     tokenizer,
@@ -145,6 +147,40 @@ async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<
   });
 }
 
+/**
+ * Prepares under the user's signal and callback: an abort tells the signal's reason, and a callback that throws ends the
+ * loading with what it threw (native would have nobody to throw it to).
+ */
+async function watched(
+  { signal, onProgress }: LoadOptions,
+  prepare: (watch: Pick<PrepareOptions, 'signal' | 'onProgress'>) => Promise<Executable>,
+): Promise<Executable> {
+  const stop = new AbortController();
+  let thrown: { error: unknown } | undefined;
+  const forward = () => stop.abort();
+  const progress: PrepareOptions['onProgress'] = (loaded, total) => {
+    if (thrown) return;
+    try {
+      onProgress?.(loaded, total);
+    } catch (error) {
+      thrown = { error };
+      stop.abort();
+    }
+  };
+  signal?.addEventListener('abort', forward);
+  try {
+    const executable = await prepare({ signal: stop.signal, onProgress: onProgress && progress });
+    if (!stop.signal.aborted) return executable;
+    await executable.dispose(); // the stop came too late to be heard
+  } catch (error) {
+    if (!stop.signal.aborted) throw error;
+  } finally {
+    signal?.removeEventListener('abort', forward);
+  }
+  if (thrown) throw thrown.error;
+  throw cancelled(signal);
+}
+
 async function backendOf(name: LoadOptions['backend'] = 'native'): Promise<Backend> {
   if (name === 'reference') return (await import('../backend/reference.ts')).referenceBackend();
   if (name === 'native') return (await import('../backend/native/backend.ts')).nativeBackend();
@@ -164,6 +200,9 @@ function checkExecution({ threads, isa, load, signal, onProgress }: LoadOptions)
 }
 
 function checkSignal(signal: AbortSignal | undefined): void {
-  if (signal?.aborted)
-    throw new TandemError('ABORTED', { room: 'engine', rule: 'loading was cancelled', cause: signal.reason });
+  if (signal?.aborted) throw cancelled(signal);
+}
+
+function cancelled(signal: AbortSignal | undefined): TandemError {
+  return new TandemError('ABORTED', { room: 'engine', rule: 'loading was cancelled', cause: signal?.reason });
 }

@@ -27,6 +27,21 @@ describe.skipIf(nativeProblem() !== undefined)('native', () => {
     }
   });
 
+  test('a progress callback that throws ends the loading with what it threw', async () => {
+    const error = new Error('mine');
+    const onProgress = () => {
+      throw error;
+    };
+    await expect(load(undefined, { onProgress })).rejects.toBe(error);
+  });
+
+  test('an abort while weights are read tells its reason', async () => {
+    const controller = new AbortController();
+    const onProgress = () => controller.abort('enough');
+    const loading = load(undefined, { signal: controller.signal, onProgress });
+    await expect(loading).rejects.toMatchObject({ code: 'ABORTED', cause: 'enough' });
+  });
+
   test('an abort in the middle of a long prompt is quick and leaves a whole engine', async () => {
     const controller = new AbortController();
     let done = 0;
