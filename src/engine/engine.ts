@@ -7,7 +7,7 @@ import { TandemError } from '../errors.ts';
 import { PAGE_TOKENS } from '../program/program.ts';
 import { chatPrompt } from '../text/chat-prompt.ts';
 import type { ChatTemplate } from '../text/chat-template.ts';
-import { type ChatMessage, separateReasoning, type ToolDefinition } from '../text/messages.ts';
+import { type ChatMessage, separateReasoning, type ToolCall, type ToolDefinition } from '../text/messages.ts';
 import type { OutputParser } from '../text/parsers/events.ts';
 import { parserFor } from '../text/parsers/index.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
@@ -162,6 +162,8 @@ export class Engine implements AsyncDisposable {
     return new Generation((sink) => {
       checkOptionNames('generate', options, GENERATE_OPTIONS);
       const { addSpecial = true, parseSpecial = false } = options;
+      checkFlag('addSpecial', addSpecial);
+      checkFlag('parseSpecial', parseSpecial);
       if (typeof prompt !== 'string' && typeof prompt?.[Symbol.iterator] !== 'function')
         throw invalid('the prompt', 'a text, or token ids', prompt);
       const ids = typeof prompt === 'string' ? this.tokenize(prompt, { addSpecial, parseSpecial }) : [...prompt];
@@ -177,8 +179,12 @@ export class Engine implements AsyncDisposable {
       if (this.#disposing) throw disposed();
       if (template instanceof TandemError) throw template;
       const { tools, thinking: enableThinking, parse = 'separate', templateVariables: kwargs, ...rest } = options;
-      if (tools !== undefined && !(Array.isArray(tools) && tools.every(({ name }) => typeof name === 'string')))
+      if (tools !== undefined && !(Array.isArray(tools) && tools.every((tool) => typeof tool?.name === 'string')))
         throw invalid('tools', 'an array of tools with names', tools);
+      checkFlag('thinking', enableThinking);
+      if (parse !== 'separate' && parse !== 'none') throw invalid('parse', 'separate or none', parse);
+      if (kwargs !== undefined && (typeof kwargs !== 'object' || kwargs === null))
+        throw invalid('templateVariables', 'an object', kwargs);
       const conversation = checkedMessages(messages).map(separateReasoning);
       const prompt = chatPrompt(template, tokenizer, conversation, { tools, enableThinking, kwargs });
       const parser = parserFor({
@@ -197,6 +203,7 @@ export class Engine implements AsyncDisposable {
     const { contextLength, vocabSize } = this.info;
     const { signal, ignoreEos = false } = options;
     checkCallback(options.onProgress);
+    checkFlag('ignoreEos', ignoreEos);
     const ids = this.#checkedIds('the prompt', prompt);
     if (ids.length >= contextLength) throw this.#tooLong(ids.length, 'the prompt', contextLength - 1);
     const maxTokens = numberIn(
@@ -346,7 +353,7 @@ export class Engine implements AsyncDisposable {
   /** Queues a request under a signal; returns what aborts it. */
   #submit(request: Request, signal: AbortSignal | undefined): () => void {
     if (this.#disposing) throw disposed();
-    if (signal !== undefined && typeof signal?.addEventListener !== 'function')
+    if (signal !== undefined && typeof signal?.removeEventListener !== 'function')
       throw invalid('signal', 'an AbortSignal', signal);
     if (signal?.aborted) throw aborted(signal);
     const abort = () => this.#loop.abort(request, aborted(signal));
@@ -398,9 +405,14 @@ function checkedMessages(messages: readonly ChatMessage[]): readonly ChatMessage
   if (!Array.isArray(messages) || messages.length === 0)
     throw invalid('messages', 'an array of at least one message', messages);
   messages.forEach((message: Partial<ChatMessage> | undefined, index) => {
-    const { role, content } = message ?? {};
+    const { role, content, reasoning = '', toolCalls = [] } = message ?? {};
     if (!ROLES.includes(role as string)) throw invalid(`messages[${index}].role`, `one of ${ROLES.join(', ')}`, role);
     if (typeof content !== 'string') throw invalid(`messages[${index}].content`, 'a string', content);
+    if (typeof reasoning !== 'string') throw invalid(`messages[${index}].reasoning`, 'a string', reasoning);
+    const isCall = (call: Partial<ToolCall> | null) =>
+      typeof call?.name === 'string' && typeof call.arguments === 'string';
+    if (!Array.isArray(toolCalls) || !toolCalls.every(isCall))
+      throw invalid(`messages[${index}].toolCalls`, 'an array of calls with name and arguments (JSON text)', toolCalls);
   });
   return messages;
 }
@@ -418,6 +430,10 @@ function allocateLogits(length: number, vocabSize: number): Float32Array {
       cause,
     });
   }
+}
+
+function checkFlag(name: string, value: unknown): void {
+  if (value !== undefined && typeof value !== 'boolean') throw invalid(name, 'true or false', value);
 }
 
 function checkCallback(onProgress: Progress | undefined): void {

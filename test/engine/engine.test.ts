@@ -217,10 +217,30 @@ describe('a chat', () => {
       [{ role: 'robot', content: '' }],
       /messages\[0\].role is one of system, user, assistant, tool; got "robot"/,
     ],
+    [
+      'a call that is none',
+      [{ role: 'assistant', content: '', toolCalls: [null] }],
+      /messages\[0\].toolCalls is an array of calls with name and arguments \(JSON text\); got an array of 1/,
+    ],
+    ['reasoning that is no text', [{ role: 'assistant', content: '', reasoning: 7 }], /reasoning is a string; got 7/],
     ['no content', [{ role: 'user' }], /messages\[0\].content is a string; got undefined/],
   ])('refuses %s', async (_, messages, message) => {
     const { engine } = house();
     await expect(engine.chat(messages as never)).rejects.toThrow(message);
+  });
+
+  test.each([
+    ['a tool that is none', { tools: [null] }, /tools is an array of tools with names/],
+    ['half a thinking', { thinking: 'no' }, /thinking is true or false; got "no"/],
+    ['another parse', { parse: 'json' }, /parse is separate or none; got "json"/],
+    ['variables that are none', { templateVariables: 5 }, /templateVariables is an object; got 5/],
+    ['a flag in words', { ignoreEos: 'yes' }, /ignoreEos is true or false; got "yes"/],
+    ['half a signal', { signal: { addEventListener() {} } }, /signal is an AbortSignal; got an object/],
+  ])('refuses %s', async (_, options, message) => {
+    const { engine } = house();
+    await expect(engine.chat([{ role: 'user', content: 'x' }], { maxTokens: 1, ...options } as never)).rejects.toThrow(
+      message,
+    );
   });
 });
 
