@@ -26,6 +26,8 @@ export interface GgufLayout {
 }
 
 export interface TinyModel {
+  /** The bytes of the file. */
+  ggufFile(layout?: GgufLayout): Promise<Uint8Array>;
   gguf(layout?: GgufLayout): Promise<Checkpoint>;
   huggingFace(): Promise<Checkpoint>;
 }
@@ -41,7 +43,7 @@ export async function tinyModel(config: HuggingFaceConfig, seed = 1): Promise<Ti
   });
   const heads = { q: Number(config.num_attention_heads), k: Number(config.num_key_value_heads) };
 
-  async function gguf({ experts = 'fused', kvB = 'whole' }: GgufLayout = {}): Promise<Checkpoint> {
+  async function ggufFile({ experts = 'fused', kvB = 'whole' }: GgufLayout = {}): Promise<Uint8Array> {
     const metadata = ggufMetadata('tiny', synthetic, 'f32');
     const tensors: GgufTensor[] = [];
     const add = (name: string, shape: readonly number[], values: Float32Array) =>
@@ -79,7 +81,11 @@ export async function tinyModel(config: HuggingFaceConfig, seed = 1): Promise<Ti
     }
     const sink = new MemorySink();
     await writeGguf(sink, 'tiny.gguf', { metadata, tensors });
-    return openGguf(memoryFolder(sink.files), 'tiny.gguf');
+    return sink.files['tiny.gguf'];
+  }
+
+  async function gguf(layout?: GgufLayout): Promise<Checkpoint> {
+    return openGguf(memoryFolder({ 'tiny.gguf': await ggufFile(layout) }), 'tiny.gguf');
   }
 
   async function huggingFace(): Promise<Checkpoint> {
@@ -98,7 +104,7 @@ export async function tinyModel(config: HuggingFaceConfig, seed = 1): Promise<Ti
     const files = { 'config.json': JSON.stringify(config), 'model.safetensors': safetensors(tensors) };
     return openHuggingFace(memoryFolder(files));
   }
-  return { gguf, huggingFace };
+  return { ggufFile, gguf, huggingFace };
 }
 
 function product(shape: readonly number[]): number {

@@ -67,9 +67,20 @@ const grouped = {
 export const TINY_CONFIGS: Readonly<Record<string, HuggingFaceConfig>> = {
   'deepseek-v3, groups, YaRN': { ...deepseekV3, rope_scaling: { ...yarn, mscale: 1, mscale_all_dim: 1 } },
   'deepseek-v3, every layer dense': { ...deepseekV3, n_routed_experts: null, n_shared_experts: null },
-  'kimi-k2, one group': { ...deepseekV3, model_type: 'kimi_k2', n_group: 1, topk_group: 1 },
-  'deepseek-v2-lite': { ...deepseekV2, rope_scaling: { ...yarn, mscale: 0.7, mscale_all_dim: 0.7 } },
-  'deepseek-v2, groups': { ...deepseekV2, n_group: 4, topk_group: 2, topk_method: 'group_limited_greedy' },
+  'kimi-k2, one group, YaRN without a ramp': {
+    ...deepseekV3,
+    model_type: 'kimi_k2',
+    n_group: 1,
+    topk_group: 1,
+    rope_scaling: { ...yarn, beta_fast: 1, mscale: 1, mscale_all_dim: 1 },
+  },
+  'deepseek-v2-lite, YaRN': { ...deepseekV2, rope_scaling: { ...yarn, mscale: 0.7, mscale_all_dim: 0.7 } },
+  'deepseek-v2, groups by their best': {
+    ...deepseekV2,
+    n_group: 4,
+    topk_group: 2,
+    topk_method: 'group_limited_greedy',
+  },
   'qwen3-moe': {
     ...grouped,
     model_type: 'qwen3_moe',
