@@ -53,8 +53,14 @@ void Environment::end(void* pointer) {
   self->workers_.clear();
 }
 
+// A worker that is being terminated still empties its queue, but no call into JavaScript succeeds any more.
+static bool runs_javascript(napi_env env) {
+  napi_value value = nullptr;
+  return napi_get_undefined(env, &value) == napi_ok && napi_coerce_to_bool(env, value, &value) == napi_ok;
+}
+
 void Environment::drain(napi_env raw, napi_value, void* context, void*) {
-  if (raw == nullptr) return;
+  if (raw == nullptr || !runs_javascript(raw)) return;  // what is queued goes with the environment
   Environment* self = static_cast<Environment*>(context);
   std::vector<std::function<void(Napi::Env)>> functions;
   {

@@ -13,6 +13,7 @@ Status wrong_argument(const std::string& rule) { return Status(Code::request_inv
 
 template <typename Array, typename T> Array typed(Napi::Env env, const std::vector<T>& data) {
   Array array = Array::New(env, data.size());
+  if (array.IsEmpty()) return array;  // memory was refused, or the worker is being terminated
   if (!data.empty()) std::memcpy(array.Data(), data.data(), data.size() * sizeof(T));
   return array;
 }

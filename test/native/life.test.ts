@@ -197,7 +197,7 @@ describe.skipIf(nativeProblem())(`native models ${nativeProblem()?.message ?? ''
     const script = `
       if (isMainThread) (async () => {
         const mine = await open();
-        for (let i = 0; i < 5; i++) {
+        for (let i = 0; i < 15; i++) {
           const worker = new Worker(__filename);
           await new Promise((done) => worker.on('message', done));
           await worker.terminate();
