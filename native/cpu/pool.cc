@@ -8,7 +8,7 @@
 
 #include <algorithm>
 #include <chrono>
-#include <system_error>
+#include <exception>
 
 namespace tandem {
 
@@ -42,8 +42,13 @@ int pauses_per_microsecond() {
   return value;
 }
 
+int64_t nanoseconds() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 // A park costs about 50 us until the thread runs again, so that is the longest spin worth its while. A thread whose waits
-// ended in parking spins less the next time: the machine is idle or shared, and either wants its core.
+// are longer than that spins less the next time: the machine is idle or shared, and either wants its core. The judge is the
+// moment of the change, not of waking up: a thread that parked just before it would else park at every step from then on.
 constexpr int kMaxSpinMicroseconds = 50;
 constexpr int kMinSpinMicroseconds = 2;
 
@@ -51,6 +56,7 @@ constexpr int kMinSpinMicroseconds = 2;
 struct alignas(64) Signal {
   std::atomic<uint32_t> word{0};
   std::atomic<uint32_t> parked{0};
+  std::atomic<int64_t> changed{0};  // when, in nanoseconds, if somebody was parked
 
   // Returns once the word is no longer `seen`. `spin` is this thread's own budget in microseconds.
   void wait_change(uint32_t seen, int& spin) {
@@ -62,15 +68,18 @@ struct alignas(64) Signal {
       }
       pause();
     }
-    spin = std::max(spin / 2, kMinSpinMicroseconds);
+    const int64_t began = nanoseconds() - int64_t{1000} * spin;
     // The waker changes the word and then reads `parked`; we raise `parked` and then the kernel reads the word. Both in
     // one total order: either it sees us, or the kernel sees the change and does not sleep.
     parked.fetch_add(1, std::memory_order_seq_cst);
     while (word.load(std::memory_order_seq_cst) == seen) futex_wait(word, seen);
     parked.fetch_sub(1, std::memory_order_relaxed);
+    const bool brief = changed.load(std::memory_order_relaxed) - began <= int64_t{1000} * kMaxSpinMicroseconds;
+    spin = brief ? std::min(spin * 2, kMaxSpinMicroseconds) : std::max(spin / 2, kMinSpinMicroseconds);
   }
 
   void change() {
+    if (parked.load(std::memory_order_relaxed) != 0) changed.store(nanoseconds(), std::memory_order_relaxed);
     word.fetch_add(1, std::memory_order_seq_cst);
     if (parked.load(std::memory_order_seq_cst) != 0) futex_wake_all(word);
   }
@@ -161,7 +170,7 @@ ThreadPool::ThreadPool(const PoolOptions& options) : threads_(1), shared_(std::m
           if (shared->running.fetch_sub(1, std::memory_order_acq_rel) == 1) shared->done.change();
         }
       });
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {  // no thread, or no memory for one
       break;
     }
     threads_ = thread + 1;
