@@ -81,7 +81,7 @@ void* Scratch::take(size_t size) {
     block.used += size;
     return data;
   }
-  // Blocks only grow in number while warming up; a later pass finds room in one of them.
+  // `reset` joins the blocks, so that a later step finds room in one.
   const size_t minimum = size_t{1} << 20;
   const size_t bytes = size > minimum ? size : minimum;
   void* data = std::aligned_alloc(64, bytes);
@@ -90,8 +90,26 @@ void* Scratch::take(size_t size) {
   return data;
 }
 
+// Several blocks become one of their size: needs that grow with the context then double the memory now and then instead of
+// adding a block at every token.
 void Scratch::reset() {
+  if (blocks_.size() > 1) {
+    size_t total = 0;
+    for (const Block& block : blocks_) {
+      total += block.size;
+      std::free(block.data);
+    }
+    blocks_.clear();
+    void* data = std::aligned_alloc(64, total);
+    if (data != nullptr) blocks_.push_back({data, total, 0});
+  }
   for (Block& block : blocks_) block.used = 0;
+}
+
+size_t Scratch::capacity() const {
+  size_t total = 0;
+  for (const Block& block : blocks_) total += block.size;
+  return total;
 }
 
 Scratch::~Scratch() {

@@ -72,6 +72,8 @@ class Scratch {
   // Bytes [0, size) of the step; null when the machine refuses. Each call gives new memory until `reset`.
   void* take(size_t size);
   void reset();
+  // Bytes held, used or not.
+  size_t capacity() const;
   template <typename T> T* take_array(size_t count) { return static_cast<T*>(take(count * sizeof(T))); }
   ~Scratch();
  private:
