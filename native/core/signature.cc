@@ -76,6 +76,11 @@ class Check {
     const auto& layer = p_.kv_layers[static_cast<size_t>(index)];
     return expect(layer.size() == streams, "the cache layer has the op's streams") ? &layer : nullptr;
   }
+  // Columns come in whole blocks of the format they are rounded to: kernels round whole blocks.
+  void rounds(Activation format, int64_t columns) {
+    const int64_t block = format == Activation::q8_256 ? 256 : format == Activation::q8_32 ? 32 : 1;
+    expect(columns % block == 0, "columns are whole blocks of the activation format");
+  }
   const Program& program() const { return p_; }
   const Step& step() const { return s_; }
 
@@ -106,6 +111,7 @@ void linear(Check& c) {
   if (!c.counts(2, 3, 1)) return;
   const Rows rows = c.rows(0);
   c.weight(1, {-1, c.value(0, rows)});
+  c.rounds(c.step().activation, c.value(0, rows));
   if (c.has(2)) c.weight(2, {c.dimension(1, 0)});
   c.output(0, rows, c.dimension(1, 0));
 }
@@ -181,6 +187,8 @@ void experts(Check& c) {
   c.weight(3, {-1, -1, hidden});
   c.weight(4, {c.dimension(3, 0), c.dimension(3, 1), hidden});
   c.weight(5, {c.dimension(3, 0), hidden, c.dimension(3, 1)});
+  c.rounds(c.step().activation, hidden);
+  c.rounds(c.step().middle, c.dimension(3, 1));
   c.word("activation", "silu", "silu");
   c.output(0, Rows::tokens, hidden);
 }

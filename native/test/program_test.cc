@@ -86,6 +86,19 @@ TEST(program_names_the_step_whose_operands_do_not_fit) {
   EXPECT(status.code() == Code::program_invalid && status.message().find("attention") != std::string::npos);
 }
 
+// Rounding works on whole blocks: half a block would be read and written past the end of a row.
+TEST(program_rounds_whole_blocks_only) {
+  const std::vector<uint8_t> blob = TinyProgram().encode();
+  Program program;
+  EXPECT_OK(decode_program(blob.data(), blob.size(), 1, program));
+  Step& head = program.steps[6];
+  EXPECT(head.op == "linear");
+  head.activation = Activation::q8_32;
+  EXPECT_OK(check_signatures(program));
+  head.activation = Activation::q8_256;  // of 64 columns
+  EXPECT(check_signatures(program).code() == Code::program_invalid);
+}
+
 static const BatchLimits kLimits{16, 4, 6, 16, 8};
 
 TEST(batch_decodes) {

@@ -17,7 +17,7 @@ describe.skipIf(reason).each(isas)(`rms-norm, %s ${reason ?? ''}`, (isa) => {
       );
   });
 
-  it.each(['f32', 'f16', 'bf16'] as const)('takes %s weights', async (format) => {
+  it.each(['f32', 'f16', 'bf16', 'f8_e4m3'] as const)('takes %s weights', async (format) => {
     await judgeOp(
       {
         op: 'rms-norm',

@@ -52,7 +52,7 @@ static Status rms_norm(StepContext& context) {
   const int64_t group = weight.columns;
   float* gains = context.scratch->take_array<float>(static_cast<size_t>(group));
   if (gains == nullptr) return Status(Code::out_of_memory, "[native] scratch memory for rms-norm; the machine refused; free memory");
-  decode_row(*weight.format, weight.matrix(0), gains, group, nullptr);
+  decode_row(*weight.format, weight.matrix(0), gains, group, weight.row_scales(0, 0));
   const int64_t groups = out.columns / group;
   // 8 K elements are a few microseconds: worth a thread.
   const int64_t grain = group >= 8192 ? 1 : 8192 / group;

@@ -105,11 +105,12 @@ static Status router(StepContext& context) {
   float* memory = context.scratch->take_array<float>(static_cast<size_t>(threads * floats));
   uint8_t* taken = context.scratch->take_array<uint8_t>(static_cast<size_t>(threads * bytes));
   float* bias = nullptr;
-  if (context.weights[1] != nullptr) {
+  const BoundWeight* correction = context.weights[1];
+  if (correction != nullptr) {
     bias = context.scratch->take_array<float>(static_cast<size_t>(experts));
-    if (bias != nullptr) decode_row(*context.weights[1]->format, context.weights[1]->matrix(0), bias, experts, nullptr);
+    if (bias != nullptr) decode_row(*correction->format, correction->matrix(0), bias, experts, correction->row_scales(0, 0));
   }
-  if (exponentials == nullptr || memory == nullptr || taken == nullptr || (context.weights[1] != nullptr && bias == nullptr))
+  if (exponentials == nullptr || memory == nullptr || taken == nullptr || (correction != nullptr && bias == nullptr))
     return Status(Code::out_of_memory, "[native] scratch memory for router; the machine refused; free memory");
   context.pool->parallel_for(logits.rows, 8, [&](int64_t begin, int64_t end, int thread) {
     float* base = memory + thread * floats;
