@@ -85,6 +85,17 @@ describe.skipIf(reason).each(isas)(`attention, %s ${reason ?? ''}`, (isa) => {
     expect(after.data.subarray(6 * 64).every((value) => Number.isNaN(value))).toBe(true);
   });
 
+  it('gives the same bits to the heads of one row on any number of threads', async () => {
+    const { nativeBackend } = await import('../../src/backend/native/backend.ts');
+    const shape = { heads: 23, kvHeads: 1, headSize: 24, valueSize: 40 };
+    for (const firstPosition of [3, 200, 700]) {
+      const test = attentionCase(shape, [{ rows: 1, firstPosition }], 'bf16');
+      const [alone] = await runOp(nativeBackend(), test, { isa, threads: 1 });
+      for (const threads of [2, 3, 7])
+        expect(await runOp(nativeBackend(), test, { isa, threads }), `${threads} threads`).toEqual([alone]);
+    }
+  });
+
   it.each(['f32', 'bf16'] as const)('gives the same bits however batches are cut (%s)', async (type) => {
     const sequences = [
       { rows: 1, firstPosition: 600 },

@@ -304,11 +304,20 @@ static AttentionScratch take_scratch(float* memory, int64_t key_width, int64_t v
   return scratch;
 }
 
+// Heads of a tile: all that share a kv head, as far as they fit; fewer where a short pass would leave threads without a tile.
+static int64_t choose_tile_heads(const StepContext& context, const AttentionPlan& plan) {
+  const int64_t group = plan.heads / plan.kv_heads, threads = context.pool->threads();
+  const int64_t rows = static_cast<int64_t>(context.batch->tokens.size());
+  int64_t heads = group < kTileRows ? group : kTileRows;
+  while (heads > kDotRows && rows * plan.kv_heads * ((group + heads - 1) / heads) < threads) heads = (heads + 1) / 2;
+  return heads;
+}
+
 // Tiles of all live sequences, [tokens × heads] each; returns their number. With `tiles` null only counts.
 static int64_t plan_tiles(const StepContext& context, const AttentionPlan& plan, AttentionTile* tiles) {
   const Batch& batch = *context.batch;
   const int64_t group = plan.heads / plan.kv_heads;
-  const int64_t tile_heads = group < kTileRows ? group : kTileRows, tile_tokens = kTileRows / tile_heads;
+  const int64_t tile_heads = choose_tile_heads(context, plan), tile_tokens = kTileRows / tile_heads;
   int64_t count = 0;
   for (int64_t s = 0; s < static_cast<int64_t>(batch.sequences.size()); s++) {
     const Sequence& sequence = batch.sequences[s];
@@ -332,7 +341,7 @@ static int64_t plan_tiles(const StepContext& context, const AttentionPlan& plan,
 }
 
 static Status attend(StepContext& context, const AttentionPlan& plan) {
-  const Status refused(Code::out_of_memory, "[native] scratch memory for attention; the machine refused; use smaller batches");
+  const auto refused = [] { return Status(Code::out_of_memory, "[native] scratch memory for attention; the machine refused; use smaller batches"); };
   const int64_t threads = context.pool->threads(), page_tokens = context.kv->page_tokens;
   const int64_t key_width = pad_columns(plan.key_width), value_width = pad_columns(plan.value_width);
   const int64_t count = plan_tiles(context, plan, nullptr);
@@ -341,7 +350,7 @@ static Status attend(StepContext& context, const AttentionPlan& plan) {
   AttentionScratch* scratch = context.scratch->take_array<AttentionScratch>(static_cast<size_t>(threads));
   const int64_t floats = kTileRows * (key_width + pad_columns(page_tokens) + 2 * value_width + 4) + pad_columns(page_tokens) * (key_width + value_width);
   float* memory = context.scratch->take_array<float>(static_cast<size_t>(threads * pad_columns(floats)));
-  if (tiles == nullptr || scratch == nullptr || memory == nullptr) return refused;
+  if (tiles == nullptr || scratch == nullptr || memory == nullptr) return refused();
   plan_tiles(context, plan, tiles);
   for (int64_t t = 0; t < threads; t++) scratch[t] = take_scratch(memory + t * pad_columns(floats), key_width, value_width, page_tokens);
 
@@ -378,7 +387,7 @@ static Status attend(StepContext& context, const AttentionPlan& plan) {
   // part(split, row) of a tile: [split][row]; the sums, then the maxima, then the totals.
   float* sums = context.scratch->take_array<float>(static_cast<size_t>(parts * (value_width + 2)));
   int64_t* job_tile = context.scratch->take_array<int64_t>(static_cast<size_t>(jobs));
-  if (sums == nullptr || job_tile == nullptr) return refused;
+  if (sums == nullptr || job_tile == nullptr) return refused();
   float *maxima = sums + parts * value_width, *totals = maxima + parts;
   int64_t job = 0;
   for (int64_t i = 0; i < count; i++) {
