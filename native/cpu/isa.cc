@@ -62,9 +62,13 @@ CpuFeatures detect() {
   const bool tiles = (xcr0 & 0x60000) == 0x60000;
   f.fma = ymm && bit(c, 12);
   f.f16c = ymm && bit(c, 29);
+  f.popcnt = bit(c, 23);
+  uint32_t extended[4];
+  f.lzcnt = __get_cpuid(0x80000001, &extended[0], &extended[1], &extended[2], &extended[3]) && bit(extended[2], 5);
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return f;
   const uint32_t most = a;
   f.avx2 = ymm && bit(b, 5);
+  f.bmi = bit(b, 3);
   f.bmi2 = bit(b, 8);
   f.avx512f = zmm && bit(b, 16);
   f.avx512dq = zmm && bit(b, 17);
@@ -101,7 +105,8 @@ CpuFeatures detect() {
 std::vector<Isa> find_isas() {
   const CpuFeatures& f = cpu_features();
   std::vector<Isa> isas{Isa::scalar};
-  if (!(f.avx2 && f.fma && f.f16c && f.bmi2)) return isas;
+  // All that the build's flags name (CMakeLists.txt): virtual machines may hide some of it.
+  if (!(f.avx2 && f.fma && f.f16c && f.bmi && f.bmi2 && f.lzcnt && f.popcnt)) return isas;
   isas.push_back(Isa::avx2);
   if (!(f.avx512f && f.avx512bw && f.avx512vl && f.avx512dq && f.avx512cd && f.avx512vnni)) return isas;
   isas.push_back(Isa::avx512);
@@ -114,7 +119,7 @@ std::vector<Isa> find_isas() {
 
 std::vector<std::string> CpuFeatures::names() const {
   const std::pair<bool, const char*> all[] = {
-      {avx2, "avx2"}, {fma, "fma"}, {f16c, "f16c"}, {bmi2, "bmi2"}, {avx512f, "avx512f"}, {avx512bw, "avx512bw"},
+      {avx2, "avx2"}, {fma, "fma"}, {f16c, "f16c"}, {bmi, "bmi"}, {bmi2, "bmi2"}, {lzcnt, "lzcnt"}, {popcnt, "popcnt"}, {avx512f, "avx512f"}, {avx512bw, "avx512bw"},
       {avx512vl, "avx512vl"}, {avx512dq, "avx512dq"}, {avx512cd, "avx512cd"}, {avx512vnni, "avx512vnni"},
       {avx512bf16, "avx512bf16"}, {avx512vbmi, "avx512vbmi"}, {avx512fp16, "avx512fp16"}, {amx_tile, "amx-tile"},
       {amx_int8, "amx-int8"}, {amx_bf16, "amx-bf16"}};

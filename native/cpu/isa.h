@@ -12,7 +12,7 @@ namespace tandem {
 
 struct CpuFeatures {
   std::string vendor, model;
-  bool avx2 = false, fma = false, f16c = false, bmi2 = false;
+  bool avx2 = false, fma = false, f16c = false, bmi = false, bmi2 = false, lzcnt = false, popcnt = false;
   bool avx512f = false, avx512bw = false, avx512vl = false, avx512dq = false, avx512cd = false;
   bool avx512vnni = false, avx512bf16 = false, avx512vbmi = false, avx512fp16 = false;
   bool amx_tile = false, amx_int8 = false, amx_bf16 = false;  // with the kernel's permission to use tiles
