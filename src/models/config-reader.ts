@@ -55,11 +55,12 @@ export class ConfigReader {
     return value;
   }
 
-  realOptional(field: Field): number | undefined {
+  /** The same where it may be absent; with `zero`, 0 is a value too. */
+  realOptional(field: Field, { zero = false } = {}): number | undefined {
     const value = this.#number(field);
-    if (value === undefined) return undefined;
+    if (value === undefined || (zero && value === 0)) return value;
     if (!Number.isFinite(value) || value <= 0 || value > 1e12) {
-      throw this.#invalid(field, 'a positive number', String(value));
+      throw this.#invalid(field, zero ? 'a number from 0' : 'a positive number', String(value));
     }
     return value;
   }

@@ -276,6 +276,16 @@ describe('DeepSeek files', () => {
     expect(mla.attributes.scale).toBeCloseTo(192 ** -0.5 * m(0.5) ** 2, 12);
   });
 
+  test('an mscale of 0 is none', async () => {
+    const scaling = { ...PUBLIC_CONFIGS['deepseek-v3'].rope_scaling, mscale: 0, mscale_all_dim: 0 };
+    const read = async (checkpoint: Checkpoint) => (await deepseek(checkpoint)).rope.scaling;
+    const none = { magnitude: 1, attention: 1 };
+    expect(await read(await folder('deepseek-v3', { rope_scaling: scaling }))).toMatchObject(none);
+    expect(await read(await gguf('deepseek-v3', { 'deepseek2.rope.scaling.yarn_log_multiplier': 0 }))).toMatchObject(
+      none,
+    );
+  });
+
   test('GGUF says 0.1 · mscale_all_dim', async () => {
     const scaling = (await deepseek(await gguf('deepseek-v3'))).rope.scaling;
     expect(scaling).toMatchObject({ magnitude: 1, attention: expect.closeTo(1 + 0.1 * Math.log(40), 6) });

@@ -118,13 +118,13 @@ export async function readRope(reader: ConfigReader, width: number): Promise<Rop
   const yarn = { type, factor, originalContext, betaFast, betaSlow } as const;
   if (reader.isGguf) {
     // The key holds 0.1 · mscale_all_dim already.
-    const multiplier = reader.realOptional(field('yarn_log_multiplier')) ?? 0;
+    const multiplier = reader.realOptional(field('yarn_log_multiplier'), { zero: true }) ?? 0;
     const attention = yarnMagnitude(factor, multiplier * 10);
     const magnitude = reader.real(field('attn_factor'), 1) * yarnMagnitude(factor, 1);
     return { base, scaling: { ...yarn, attention, magnitude } };
   }
-  const attention = yarnMagnitude(factor, reader.realOptional(field('mscale_all_dim')) ?? 0);
-  const ratio = yarnMagnitude(factor, reader.real(field('mscale'), 1)) / attention;
+  const attention = yarnMagnitude(factor, reader.realOptional(field('mscale_all_dim'), { zero: true }) ?? 0);
+  const ratio = yarnMagnitude(factor, reader.realOptional(field('mscale'), { zero: true }) ?? 1) / attention;
   return { base, scaling: { ...yarn, attention, magnitude: reader.real(field('attention_factor'), ratio) } };
 }
 
