@@ -45,8 +45,10 @@ function floorOf(path: string): number {
 function imports(path: string): string[] {
   const text = readFileSync(path, 'utf8');
   return [
-    ...text.matchAll(/(?:^|\n)\s*(?:import|export)\b[^'"]*?from\s*['"]([^'"]+)['"]|import\(\s*['"]([^'"]+)['"]/g),
-  ].map((match) => match[1] ?? match[2]);
+    ...text.matchAll(
+      /(?:^|\n)\s*(?:import|export)\b[^'"]*?from\s*['"]([^'"]+)['"]|import\(\s*['"]([^'"]+)['"]|(?:^|\n)\s*import\s*['"]([^'"]+)['"]/g,
+    ),
+  ].map((match) => match[1] ?? match[2] ?? match[3]);
 }
 
 describe('the house', () => {
