@@ -206,6 +206,7 @@ describe('ChatTemplate', () => {
     expect(await render(folder({ chat_template: 'c' }, 'file'))).toBe('file');
     expect(await render(folder({ chat_template: [{ name: 'default', template: 'd' }] }))).toBe('d');
     await expect(render(gguf([]))).rejects.toThrow('m.gguf has none');
+    await expect(render(folder({ chat_template: [null, { name: 'default' }] }))).rejects.toThrow('dir has none');
     await expect(render(folder(undefined))).rejects.toMatchObject({ code: 'TEMPLATE_INVALID' });
   });
 

@@ -174,8 +174,11 @@ async function findTemplate(checkpoint: Checkpoint): Promise<string | Record<str
   if (file !== undefined) return file;
   const declared = (await checkpoint.tokenizerConfig?.())?.chat_template;
   if (typeof declared === 'string') return declared;
-  if (!Array.isArray(declared) || declared.length === 0) return undefined;
-  return Object.fromEntries((declared as { name: string; template: string }[]).map((one) => [one.name, one.template]));
+  if (!Array.isArray(declared)) return undefined;
+  const named = (declared as (Partial<Record<string, unknown>> | null)[]).flatMap((one) =>
+    typeof one?.name === 'string' && typeof one.template === 'string' ? [[one.name, one.template] as const] : [],
+  );
+  return named.length === 0 ? undefined : Object.fromEntries(named);
 }
 
 /** True when a rendered prompt ends inside `<think>`: the answer starts with reasoning. */
