@@ -7,6 +7,7 @@
 #include "addon/model_handle.h"
 #include "cpu/conformance.h"
 #include "cpu/isa.h"
+#include "cpu/probe.h"
 #include "cpu/topology.h"
 
 namespace tandem {
@@ -100,6 +101,22 @@ Napi::Value quantize(const Napi::CallbackInfo& info) {
   return result;
 }
 
+Napi::Value read_bandwidth(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (info.Length() != 2 || !info[0].IsNumber() || !info[1].IsNumber() || info[0].As<Napi::Number>().Int64Value() < 0 ||
+      info[0].As<Napi::Number>().Int64Value() > 65536 || info[1].As<Napi::Number>().Int64Value() < 0)
+    return fail(env, wrong_arguments("(threads, bytes)"));
+  Bandwidth measured;
+  const Status status = guarded([&] {
+    return measure_read_bandwidth(info[0].As<Napi::Number>().Int32Value(), static_cast<size_t>(info[1].As<Napi::Number>().Int64Value()), measured);
+  });
+  if (!status.ok()) return fail(env, status);
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("threads", Napi::Number::New(env, measured.threads));
+  result.Set("bytesPerSecond", Napi::Number::New(env, measured.bytes_per_second));
+  return result;
+}
+
 Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   Environment* environment = Environment::create(env);
   if (environment == nullptr) {
@@ -112,6 +129,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("createModel", Napi::Function::New<ModelHandle::create>(env, "createModel"));
   exports.Set("decodeRows", Napi::Function::New<decode_rows>(env, "decodeRows"));
   exports.Set("quantize", Napi::Function::New<quantize>(env, "quantize"));
+  exports.Set("readBandwidth", Napi::Function::New<read_bandwidth>(env, "readBandwidth"));
   return exports;
 }
 

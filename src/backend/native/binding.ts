@@ -90,8 +90,8 @@ export interface NativeBinding {
   /** For the conformance suite: activation codes and scales of one row. */
   quantize(format: ActivationFormat, x: Float32Array, isa: Isa): { codes: Int8Array; scales: Float32Array };
   /**
-   * For benchmarks: reads `bytes` of huge pages with so many threads (0: physical cores), several times; the median and
-   * the threads it had. Keeps the calling thread busy.
+   * For benchmarks: reads `bytes` of huge pages with so many threads (0: physical cores), several times; the fastest
+   * round, and the threads it had. Keeps the calling thread busy.
    */
   readBandwidth(threads: number, bytes: number): { threads: number; bytesPerSecond: number };
 }

@@ -33,6 +33,14 @@ describe.skipIf(nativeProblem())(`the addon ${nativeProblem()?.message ?? ''}`, 
     expect(machine.availableBytes).toBeLessThanOrEqual(machine.memoryBytes);
   });
 
+  it('measures how fast memory is read', () => {
+    const { threads, bytesPerSecond } = loadNative().readBandwidth(1, 32 << 20);
+    expect(threads).toBe(1);
+    expect(bytesPerSecond).toBeGreaterThan(1e8); // slower than a disk would be a mistake of units
+    expect(bytesPerSecond).toBeLessThan(1e13);
+    expect(loadNative().readBandwidth(0, 1).threads).toBe(loadNative().machine().usableCores);
+  });
+
   it('refuses to be another version', () => {
     const file = join(import.meta.dirname, '..', '..', '..', 'build', 'tandem.node');
     expect(() => loadFrom(file, '999.0.0')).toThrow(/is of version 999\.0\.0; .* is of version/);
@@ -46,6 +54,8 @@ describe.skipIf(nativeProblem())(`the addon ${nativeProblem()?.message ?? ''}`, 
     });
     expect(() => binding.decodeRows('f32', new Uint8Array(3), 1, 1, null, 'scalar')).toThrow(/bytes/);
     expect(() => binding.decodeRows()).toThrow(/arguments/);
+    expect(() => binding.readBandwidth(-1, 1)).toThrow(/arguments/);
+    expect(() => binding.readBandwidth(1, 2 ** 60)).toThrow(expect.objectContaining({ code: 'OUT_OF_MEMORY' }));
     expect(() => binding.quantize('q8_32', new Float32Array(31), 'scalar')).toThrow(/whole blocks/);
   });
 });
