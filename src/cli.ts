@@ -2,11 +2,13 @@
 /** The `tandem` command: registers the commands and turns every error into one line and an exit code. */
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
+import { addBench } from './commands/bench.ts';
 import { addChat } from './commands/chat.ts';
 import { addCompare } from './commands/compare.ts';
 import { addExplain } from './commands/explain.ts';
 import { addInspect } from './commands/inspect.ts';
 import { addLogits } from './commands/logits.ts';
+import { addPerplexity } from './commands/perplexity.ts';
 import { addRun } from './commands/run.ts';
 import { addSynth } from './commands/synth.ts';
 import { paint } from './commands/terminal.ts';
@@ -51,7 +53,8 @@ Answers go to stdout, figures and messages to stderr. Exit code 0: done, 1: an e
 TANDEM_ISA=avx2 forces an instruction set, TANDEM_DEBUG=1 adds stack traces, NO_COLOR=1 turns colours off.`,
   );
 
-for (const add of [addRun, addChat, addInspect, addExplain, addCompare, addLogits, addSynth]) add(cli);
+for (const add of [addRun, addChat, addInspect, addExplain, addCompare, addLogits, addPerplexity, addSynth, addBench])
+  add(cli);
 
 try {
   await cli.parseAsync();

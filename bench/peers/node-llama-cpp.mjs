@@ -1,8 +1,8 @@
-// One run of node-llama-cpp: node node-llama-cpp.mjs FILE THREADS PROMPT GENERATE → one JSON line.
-// The prompt is token ids, the same for every engine; generation goes on past end-of-text.
+// One run of node-llama-cpp: node node-llama-cpp.mjs FILE THREADS PROMPT GENERATE MODULUS → one JSON line with its rates.
+// `tandem bench model --against node-llama-cpp` starts it. The prompt is token ids, the same for every engine; generation goes on past end-of-text.
 import { getLlama } from 'node-llama-cpp';
 
-const [file, threads, prompt, generate] = process.argv.slice(2);
+const [file, threads, prompt, generate, modulus] = process.argv.slice(2);
 const llama = await getLlama({ gpu: false, maxThreads: Number(threads), build: 'never', logLevel: 'error' });
 const model = await llama.loadModel({ modelPath: file });
 const context = await model.createContext({
@@ -10,7 +10,7 @@ const context = await model.createContext({
   threads: Number(threads),
   batchSize: 512,
 });
-const ids = Array.from({ length: Number(prompt) }, (_, i) => ((i * 37 + 11) % 1000) + 3);
+const ids = Array.from({ length: Number(prompt) }, (_, i) => ((i * 37 + 11) % Number(modulus)) + 3);
 const sequence = context.getSequence();
 const started = performance.now();
 let first = 0;
@@ -22,7 +22,6 @@ for await (const _ of sequence.evaluate(ids, { temperature: 0, yieldEogToken: tr
 const ended = performance.now();
 console.log(
   JSON.stringify({
-    engine: 'node-llama-cpp',
     prefillTokensPerSecond: Number(prompt) / ((first - started) / 1000),
     decodeTokensPerSecond: (count - 1) / ((ended - first) / 1000),
   }),

@@ -1,0 +1,208 @@
+/**
+ * `tandem bench experts`: one MoE layer at several batch sizes. What is timed is the step `experts` alone (quantizing its
+ * input, gate, up, activation, down, the weighted sum), as the backend counts it; routing is not in it.
+ */
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import type { Executable } from '../../backend/backend.ts';
+import { type NativeExecutable, nativeBackend } from '../../backend/native/backend.ts';
+import { loadNative } from '../../backend/native/load.ts';
+import { TandemError } from '../../errors.ts';
+import type { FormatName } from '../../formats/dtype.ts';
+import { SYNTHETIC_FORMATS } from '../../models/synthesize.ts';
+import type { Batch } from '../../program/batch.ts';
+import { PAGE_TOKENS } from '../../program/program.ts';
+import { positive, withCpu } from '../options.ts';
+import { formatBytes, formatRate, ProgressBar, table } from '../terminal.ts';
+import { expertBytes, type MoeShape, moeLayers } from './moe-layers.ts';
+import { describeMachine, median, type ReportFlags, readBandwidth, report, withReport } from './report.ts';
+
+interface Flags extends ReportFlags {
+  hidden: number;
+  intermediate: number;
+  experts: number;
+  topk: number;
+  format: FormatName;
+  tokens: number[];
+  layers?: number;
+  rounds: number;
+  threads?: number;
+  isa?: string;
+  ceiling: boolean;
+}
+
+/** One batch size. Times are medians over the rounds, of one layer. */
+export interface ExpertsResult {
+  readonly tokens: number;
+  readonly milliseconds: number;
+  /** 6 · hidden · intermediate · topk · tokens operations / time. */
+  readonly tflops: number;
+  /** Bytes of the distinct experts that the batch touched / time. */
+  readonly gigabytesPerSecond: number;
+  /** Mean over the layers. */
+  readonly distinctExperts: number;
+  /** Of what this machine reads from memory with as many threads; absent with --no-ceiling. */
+  readonly shareOfReadBandwidth?: number;
+}
+
+/** Weights of all layers should be so many times the last-level cache. */
+const CACHES = 3;
+const MOST_LAYERS = 32;
+
+export function addBenchExperts(bench: Command): void {
+  const command = bench
+    .command('experts')
+    .description('one MoE layer with random weights, at several batch sizes')
+    .option('--hidden <n>', 'columns of the input', positive, 2048)
+    .option('--intermediate <n>', 'width of one expert', positive, 768)
+    .option('--experts <n>', 'experts of a layer', positive, 128)
+    .option('--topk <n>', 'experts of a token', positive, 8)
+    .addOption(new Option('--format <name>', 'weight format').choices(SYNTHETIC_FORMATS).default('q4_k'))
+    .option('--tokens <list>', 'batch sizes', sizes, [1, 16, 64, 256, 1024])
+    .option('--layers <n>', `layers to rotate over (default: ${CACHES} times the last-level cache)`, positive)
+    .option('--rounds <n>', 'passes over all layers that are timed', positive, 5)
+    .option('--no-ceiling', 'do not measure the read bandwidth of the machine');
+  withReport(withCpu(command))
+    .addHelpText(
+      'after',
+      `
+Examples:
+  tandem bench experts                                                             Qwen3-30B-A3B's layer
+  tandem bench experts --hidden 7168 --intermediate 2048 --experts 16 --topk 8     DeepSeek-V3's width
+  tandem bench experts --tokens 1,1024 --threads 1 --isa avx2 --json`,
+    )
+    .action(benchExperts);
+}
+
+function sizes(text: string): number[] {
+  const list = text.split(',').map(Number);
+  if (!list.every((size) => Number.isInteger(size) && size >= 1 && size <= 65536))
+    throw new InvalidArgumentError('It must be batch sizes of 1 to 65536 with commas: 1,16,1024.');
+  return list;
+}
+
+async function benchExperts(flags: Flags): Promise<void> {
+  if (flags.topk > flags.experts)
+    throw new TandemError('REQUEST_INVALID', {
+      room: 'cli',
+      rule: 'a token goes to at most as many experts as there are',
+      given: `--topk ${flags.topk} of --experts ${flags.experts}`,
+    });
+  const machine = describeMachine(flags.isa);
+  const shape: MoeShape = { ...flags, layers: flags.layers ?? layersFor(flags, machine.lastLevelCacheBytes) };
+  const rows = Math.max(...flags.tokens);
+  const { program, checkpoint } = await moeLayers(shape, rows);
+  const ceiling = flags.ceiling ? readBandwidth(flags.threads ?? 0, machine).bytesPerSecond : undefined;
+  const results: ExpertsResult[] = [];
+  let threads: number | string;
+  const bar = new ProgressBar('measuring');
+  try {
+    await using executable = await nativeBackend().prepare(program, checkpoint, {
+      pages: Math.ceil(rows / PAGE_TOKENS),
+      maxRows: rows,
+      maxOutputs: 1,
+      threads: flags.threads,
+      isa: flags.isa,
+      load: 'pages',
+    });
+    threads = executable.description.threads;
+    for (const tokens of flags.tokens) {
+      const batch = batchOf(tokens);
+      const distinct = await distinctExperts(executable, batch); // also warms up
+      const milliseconds = await timeExperts(executable, batch, flags.rounds, shape.layers);
+      const bytesPerSecond = (distinct * expertBytes(shape)) / (milliseconds / 1000);
+      const operations = 6 * shape.hidden * shape.intermediate * shape.topk * tokens;
+      results.push({
+        tokens,
+        milliseconds,
+        tflops: operations / (milliseconds * 1e9),
+        gigabytesPerSecond: bytesPerSecond / 1e9,
+        distinctExperts: distinct,
+        ...(ceiling === undefined ? {} : { shareOfReadBandwidth: bytesPerSecond / ceiling }),
+      });
+      bar.update(results.length, flags.tokens.length, 'sizes');
+    }
+  } finally {
+    bar.end();
+    await checkpoint.close();
+  }
+  const { hidden, intermediate, experts, topk, format, layers } = shape;
+  const what = `hidden ${hidden}, intermediate ${intermediate}, ${topk} of ${experts} experts, ${format}`;
+  const weights = expertBytes(shape) * experts * layers;
+  const caches = machine.lastLevelCacheBytes > 0 ? `, ${formatRate(weights / machine.lastLevelCacheBytes)} caches` : '';
+  await report(flags, {
+    name: `experts-${hidden}x${intermediate}-e${experts}k${topk}-${format}-t${threads}`,
+    machine,
+    json: results,
+    text: `${what}; ${threads} threads, ${machine.isa}; ${layers} layers, ${formatBytes(weights)}${caches}\n\n${render(results)}\n`,
+  });
+}
+
+function layersFor(shape: Omit<MoeShape, 'layers'>, cacheBytes: number): number {
+  const layer = expertBytes(shape) * shape.experts;
+  const wanted = Math.ceil((CACHES * cacheBytes) / layer);
+  const fitting = Math.floor((0.4 * loadNative().machine().availableBytes) / layer);
+  return Math.max(1, Math.min(Math.max(wanted, 2), fitting, MOST_LAYERS));
+}
+
+/** Rows of one sequence, each another token. Nothing is cached, so the pages hold nothing. */
+function batchOf(rows: number): Batch {
+  const pages = Int32Array.from({ length: Math.ceil(rows / PAGE_TOKENS) }, (_, page) => page);
+  return {
+    tokens: Int32Array.from({ length: rows }, (_, row) => row),
+    sequences: [{ slot: 0, firstRow: 0, rows, firstPosition: 0, pages }],
+    outputs: [{ row: rows - 1, sampling: null }],
+    wantLogits: false,
+  };
+}
+
+/** How many experts of a layer the batch goes to, on average over the layers. */
+async function distinctExperts(executable: Executable, batch: Batch): Promise<number> {
+  const { steps } = executable.program;
+  const counts: number[] = [];
+  const stepper = await executable.start(batch);
+  try {
+    for (const [index, step] of steps.entries()) {
+      await stepper.step(index);
+      if (step.op === 'router') counts.push(new Set(await stepper.read(step.outputs[0])).size);
+    }
+  } finally {
+    await stepper.finish();
+  }
+  return counts.reduce((sum, count) => sum + count, 0) / counts.length;
+}
+
+/** Milliseconds of one `experts` step: per pass the mean over the layers, of these the median. */
+async function timeExperts(
+  executable: NativeExecutable,
+  batch: Batch,
+  rounds: number,
+  layers: number,
+): Promise<number> {
+  const { steps } = executable.program;
+  const total = () =>
+    executable
+      .timings()
+      .reduce((sum, { step, microseconds }) => sum + (steps[step].op === 'experts' ? microseconds : 0), 0);
+  const times: number[] = [];
+  for (let round = 0; round < rounds; round++) {
+    const before = total();
+    await executable.run(batch);
+    times.push((total() - before) / 1000 / layers);
+  }
+  return median(times);
+}
+
+function render(results: readonly ExpertsResult[]): string {
+  const head = ['tokens', 'ms', 'TFLOPS', 'GB/s', 'of read bandwidth', 'distinct experts'];
+  const rows = results.map(
+    ({ tokens, milliseconds, tflops, gigabytesPerSecond, shareOfReadBandwidth, distinctExperts }) => [
+      String(tokens),
+      milliseconds.toFixed(3),
+      tflops.toFixed(3),
+      formatRate(gigabytesPerSecond),
+      shareOfReadBandwidth === undefined ? '–' : `${(shareOfReadBandwidth * 100).toFixed(0)} %`,
+      distinctExperts.toFixed(1),
+    ],
+  );
+  return table([head, ...rows], 'rrrrrr');
+}
