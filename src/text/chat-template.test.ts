@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import type { Checkpoint } from '../formats/checkpoint.ts';
 import { openCheckpoint } from '../formats/open.ts';
@@ -7,7 +8,7 @@ import { ChatTemplate, createChatTemplate, opensThinking } from './chat-template
 import { type ChatMessage, separateReasoning, type ToolDefinition } from './messages.ts';
 import { createTokenizer } from './tokenizer.ts';
 
-const root = new URL('../../models/jug/', import.meta.url).pathname;
+const root = fileURLToPath(new URL('../../models/jug/', import.meta.url));
 const BOS = '<｜begin▁of▁sentence｜>';
 const EOS = '<｜end▁of▁sentence｜>';
 

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { Checkpoint } from '../formats/checkpoint.ts';
@@ -10,7 +11,7 @@ interface GoldenText {
   ids: number[];
 }
 
-const root = new URL('../../models/jug/', import.meta.url).pathname;
+const root = fileURLToPath(new URL('../../models/jug/', import.meta.url));
 const golden = JSON.parse(readFileSync(`${root}golden/tokenizer.json`, 'utf8')) as GoldenText[];
 
 async function open(path: string): Promise<Tokenizer> {

@@ -1,3 +1,4 @@
+import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { openCheckpoint } from '../../formats/open.ts';
@@ -31,7 +32,7 @@ function byBytes(text: string, choice?: ParserChoice): OutputEvent[] {
   return parse([...parts, detokenizer.flush()], choice);
 }
 
-const checkpoint = await openCheckpoint(new URL('../../../models/jug/jug-Q8_0.gguf', import.meta.url).pathname);
+const checkpoint = await openCheckpoint(fileURLToPath(new URL('../../../models/jug/jug-Q8_0.gguf', import.meta.url)));
 const jug = await createTokenizer(checkpoint);
 await checkpoint.close();
 
