@@ -9,7 +9,7 @@ import { type BaseConfig, defineModel } from './define-model.ts';
 import type { Graph, RouterSpec, Tensor } from './graph.ts';
 import { view } from './graph.ts';
 import { decoder, feedForward, mayBeTied, readBase } from './layers/common.ts';
-import { type Moe, routedExperts } from './layers/moe.ts';
+import { type Groups, type Moe, readGroupedMoe, readSharedFfn, sharedAndRouted } from './layers/moe.ts';
 import { type Rope, readRope, ropeContext, ropeFrequencies } from './layers/rope.ts';
 
 export interface DeepseekV3Config extends BaseConfig {
@@ -47,10 +47,6 @@ export const deepseekV3 = defineModel<DeepseekV3Config>({
     const ropeWidth = reader.count({ huggingface: 'qk_rope_head_dim', gguf: 'rope.dimension_count' });
     reader.expect(ropeWidth % 2 === 0, 'the rotated part of a head is even', String(ropeWidth));
     const rope = await readDeepseekRope(reader, ropeWidth, moe);
-    const shared = reader.count(
-      { huggingface: 'n_shared_experts', gguf: 'expert_shared_count' },
-      { default: 0, minimum: 0 },
-    );
     return {
       ...base,
       layers: base.layers - draftLayers(reader, base.layers),
@@ -70,7 +66,7 @@ export const deepseekV3 = defineModel<DeepseekV3Config>({
       moeLayerFrequency: reader.count({ huggingface: 'moe_layer_freq' }, { default: 1 }),
       moe,
       correction: reader.isGguf ? 'optional' : topkMethod(reader) === 'noaux_tc' ? 'required' : 'none',
-      sharedFfn: moe === undefined ? 0 : shared * moe.ffn,
+      sharedFfn: moe === undefined ? 0 : readSharedFfn(reader, moe),
     };
   },
 
@@ -120,9 +116,7 @@ function mixture(graph: Graph, x: Tensor, index: number, config: DeepseekV3Confi
   if (moe === undefined || index < firstMoeLayer || index % moeLayerFrequency !== 0) {
     return feedForward(graph, 'mlp', x, config.ffn);
   }
-  const routed = routedExperts(graph, 'mlp', x, moe, config.correction);
-  if (sharedFfn === 0) return routed;
-  return graph.add('mlp.sum', routed, feedForward(graph, 'mlp.shared_experts', x, sharedFfn));
+  return sharedAndRouted(graph, x, moe, { ffn: sharedFfn, correction: config.correction });
 }
 
 /** GGUF files made for the absorbed form say head_count_kv = 1 and keep the true head sizes under `…_mla`. */
@@ -174,28 +168,8 @@ function readMoe(reader: ConfigReader): Moe | undefined {
         reader.architecture === 'deepseek_v2' ? 'softmax' : 'sigmoid',
       );
   const groups = readGroups(reader, experts, score);
-  const topk = reader.count({ huggingface: 'num_experts_per_tok', gguf: 'expert_used_count' });
-  reader.expect(
-    experts % groups.groups === 0 && groups.groupTopk <= groups.groups,
-    'experts are divided evenly into groups, of which some stay',
-    `${experts} experts, ${groups.groups} groups, ${groups.groupTopk} stay`,
-  );
-  const kept = (experts / groups.groups) * groups.groupTopk;
-  reader.expect(topk <= kept, 'no more experts are used than the kept groups have', `${topk} of ${kept}`);
-  return {
-    experts,
-    ffn: reader.count({ huggingface: 'moe_intermediate_size', gguf: 'expert_feed_forward_length' }),
-    router: {
-      topk,
-      score,
-      ...groups,
-      normalize: reader.flag({ huggingface: 'norm_topk_prob', gguf: 'expert_weights_norm' }, false),
-      scale: reader.real({ huggingface: 'routed_scaling_factor', gguf: 'expert_weights_scale' }, 1),
-    },
-  };
+  return readGroupedMoe(reader, experts, { score, ...groups, normalize: false });
 }
-
-type Groups = Pick<RouterSpec, 'groups' | 'groupTopk' | 'groupScore'>;
 
 /** Public GGUF files of V3, R1 (256 experts) and V2 (160) have no group keys; their models have groups all the same. */
 function readGroups(reader: ConfigReader, experts: number, score: RouterSpec['score']): Groups {

@@ -1,6 +1,7 @@
 /** What an architecture is: its names in the two containers, a typed description, and how it becomes a Program. */
 import type { KvType } from '../program/program.ts';
 import type { ConfigReader } from './config-reader.ts';
+import type { OwnNames } from './gguf-names.ts';
 import type { Graph, Tensor } from './graph.ts';
 
 /** What every architecture describes. */
@@ -20,6 +21,8 @@ export interface ModelDefinition<Config extends BaseConfig = BaseConfig> {
   readonly huggingface: readonly string[];
   /** `general.architecture` values of GGUF. */
   readonly gguf: readonly string[];
+  /** Where GGUF's tensor names are not those of the other architectures. */
+  readonly ggufNames?: OwnNames;
   config(reader: ConfigReader): Promise<Config>;
   /** Traces the model up to its logits [O, V]. */
   build(graph: Graph, config: Config): Tensor;

@@ -39,12 +39,16 @@ const LAYER: Readonly<Record<string, string>> = {
   'mlp.shared_experts.down_proj': 'ffn_down_shexp',
 };
 
+/** Where an architecture's names differ: names under `blk.N.` by Hugging Face's under `model.layers.N.`. */
+export type OwnNames = Readonly<Record<string, string>>;
+
 /** `model.layers.3.self_attn.q_proj.weight` → `blk.3.attn_q.weight`. */
-function ggufName(path: string): string {
+function ggufName(path: string, own: OwnNames): string {
   const bias = /^model\.layers\.(\d+)\.mlp\.gate\.e_score_correction_bias$/.exec(path);
   if (bias) return `blk.${bias[1]}.exp_probs_b.bias`;
   const parts = /^(?:model\.layers\.(\d+)\.)?(.+)\.(weight|bias)$/.exec(path);
-  const name = parts === null ? undefined : parts[1] === undefined ? GLOBAL[parts[2]] : LAYER[parts[2]];
+  const name =
+    parts === null ? undefined : parts[1] === undefined ? GLOBAL[parts[2]] : (own[parts[2]] ?? LAYER[parts[2]]);
   if (parts === null || name === undefined) {
     throw new TandemError('PROGRAM_INVALID', {
       room: 'models',
@@ -56,9 +60,9 @@ function ggufName(path: string): string {
   return parts[1] === undefined ? `${name}.${parts[3]}` : `blk.${parts[1]}.${name}.${parts[3]}`;
 }
 
-/** The checkpoint's name of a Hugging Face path. */
-export function tensorName(kind: 'gguf' | 'huggingface', path: string): string {
-  return kind === 'gguf' ? ggufName(path) : path;
+/** The checkpoint's name of a Hugging Face path; `own` are the architecture's own names in GGUF. */
+export function tensorName(kind: 'gguf' | 'huggingface', path: string, own: OwnNames = {}): string {
+  return kind === 'gguf' ? ggufName(path, own) : path;
 }
 
 /** Further names of a tensor in files of other converters: the correction bias comes with another suffix or none. */

@@ -5,6 +5,7 @@ import type { Program } from '../program/program.ts';
 import { ConfigReader } from './config-reader.ts';
 import { deepseekV3 } from './deepseek-v3.ts';
 import type { BaseConfig, BuildOptions, ModelDefinition } from './define-model.ts';
+import { glm4Moe } from './glm4-moe.ts';
 import { Graph } from './graph.ts';
 import { llama } from './llama.ts';
 import { qwen3 } from './qwen3.ts';
@@ -13,7 +14,7 @@ import { WeightSource } from './weights.ts';
 
 /** Their configurations differ; `build` only ever meets the one its own `config` made. */
 // biome-ignore lint/suspicious/noExplicitAny: see above
-export const MODELS: readonly ModelDefinition<any>[] = [deepseekV3, qwen3Moe, qwen3, llama];
+export const MODELS: readonly ModelDefinition<any>[] = [deepseekV3, glm4Moe, qwen3Moe, qwen3, llama];
 
 /** What a checkpoint calls itself: `model_type` or `general.architecture`. */
 function architectureOf(checkpoint: Checkpoint): string {
@@ -63,7 +64,7 @@ export async function buildProgram(checkpoint: Checkpoint, options: BuildOptions
       fix: 'choose one in that range, or none: the default is what memory allows',
     });
   }
-  const weights = new WeightSource(checkpoint);
+  const weights = new WeightSource(checkpoint, model.ggufNames);
   const graph = new Graph(weights);
   const logits = model.build(graph, config);
   return {

@@ -43,7 +43,7 @@ const deepseek = async (checkpoint: Checkpoint) => (await buildProgram(checkpoin
 describe('which model', () => {
   test('an unknown architecture lists the known ones', async () => {
     await expect(buildProgram(await folder('llama-3.1-8b', { model_type: 'mamba' }))).rejects.toThrow(
-      /known architectures are deepseek_v2, deepseek_v3, kimi_k2, qwen3_moe, qwen3, llama, mixtral; llama-3.1-8b is mamba/,
+      /known architectures are deepseek_v2, deepseek_v3, kimi_k2, glm4_moe, qwen3_moe, qwen3, llama, mixtral; llama-3.1-8b is mamba/,
     );
     await expect(buildProgram(await gguf('qwen3-0.6b', { 'general.architecture': 'rwkv' }))).rejects.toMatchObject({
       code: 'MODEL_UNSUPPORTED',

@@ -2,6 +2,7 @@
 import type { GgufValue } from '../formats/gguf-encode.ts';
 import type { DeepseekV3Config } from './deepseek-v3.ts';
 import type { BaseConfig } from './define-model.ts';
+import type { Glm4MoeConfig } from './glm4-moe.ts';
 import type { GroupedAttention } from './layers/grouped-attention.ts';
 import type { Moe } from './layers/moe.ts';
 import type { Rope } from './layers/rope.ts';
@@ -50,18 +51,19 @@ function baseKeys(config: BaseConfig): Keys {
 
 function architectureKeys(name: string, config: BaseConfig): Keys {
   if (name === 'deepseek-v3') return deepseekKeys(config as DeepseekV3Config);
+  if (name === 'glm4-moe') return glmKeys(config as Glm4MoeConfig);
   const { attention, ffn, moe } = config as Qwen3Config & Partial<Qwen3MoeConfig> & LlamaConfig;
   const experts = moe && { ...moeKeys(moe), ...(name === 'qwen3-moe' && { expert_feed_forward_length: u32(moe.ffn) }) };
   return { feed_forward_length: u32(ffn), ...groupedKeys(attention), ...experts };
 }
 
-function groupedKeys({ heads, kvHeads, headSize, rope }: GroupedAttention): Keys {
+function groupedKeys({ heads, kvHeads, headSize, rotated, rope }: GroupedAttention): Keys {
   return {
     'attention.head_count': u32(heads),
     'attention.head_count_kv': u32(kvHeads),
     'attention.key_length': u32(headSize),
     'attention.value_length': u32(headSize),
-    'rope.dimension_count': u32(headSize),
+    'rope.dimension_count': u32(rotated),
     ...ropeKeys(rope),
   };
 }
@@ -104,12 +106,24 @@ function deepseekKeys(config: DeepseekV3Config): Keys {
     ...ropeKeys(config.rope),
   };
   if (config.qLora !== undefined) keys['attention.q_lora_rank'] = u32(config.qLora);
-  if (moe === undefined) return keys;
+  return moe === undefined ? keys : { ...keys, ...mixtureKeys(moe, config.sharedFfn) };
+}
+
+function glmKeys({ attention, ffn, firstMoeLayer, moe, sharedFfn }: Glm4MoeConfig): Keys {
   return {
-    ...keys,
+    feed_forward_length: u32(ffn),
+    leading_dense_block_count: u32(firstMoeLayer),
+    ...groupedKeys(attention),
+    ...mixtureKeys(moe, sharedFfn),
+  };
+}
+
+/** Routed and shared experts. */
+function mixtureKeys(moe: Moe, sharedFfn: number): Keys {
+  return {
     ...moeKeys(moe),
     expert_feed_forward_length: u32(moe.ffn),
-    expert_shared_count: u32(config.sharedFfn / moe.ffn),
+    expert_shared_count: u32(sharedFfn / moe.ffn),
     expert_weights_scale: f32(moe.router.scale),
     expert_weights_norm: bool(moe.router.normalize),
     expert_gating_func: u32(moe.router.score === 'softmax' ? 1 : 2),
@@ -120,6 +134,7 @@ function deepseekKeys(config: DeepseekV3Config): Keys {
 
 function pretokenizer(architecture: string): string {
   if (architecture === 'deepseek2') return 'deepseek-llm';
+  if (architecture === 'glm4moe') return 'glm4';
   return architecture === 'llama' ? 'llama-bpe' : 'qwen2';
 }
 

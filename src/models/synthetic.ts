@@ -95,7 +95,10 @@ export async function syntheticModel(config: HuggingFaceConfig): Promise<Synthet
 export function ggufTensors(synthetic: SyntheticModel, config: HuggingFaceConfig, mix: QuantMix): SyntheticTensor[] {
   const context = mixContext(synthetic, config);
   return synthetic.weights.map(({ path, projection, shape }) => {
-    const name = projection === undefined ? tensorName('gguf', path) : expertNames('gguf', path, projection)[0];
+    const name =
+      projection === undefined
+        ? tensorName('gguf', path, synthetic.model.ggufNames)
+        : expertNames('gguf', path, projection)[0];
     return { name, shape, format: mixFormat(mix, name, shape, context) };
   });
 }

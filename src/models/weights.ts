@@ -7,7 +7,7 @@ import type { Checkpoint, TensorInfo } from '../formats/checkpoint.ts';
 import type { FormatName } from '../formats/dtype.ts';
 import { isFormatName, quantFormat } from '../formats/quants/index.ts';
 import type { Weight } from '../program/tensor.ts';
-import { expertNames, otherNames, type Projection, tensorName } from './gguf-names.ts';
+import { expertNames, type OwnNames, otherNames, type Projection, tensorName } from './gguf-names.ts';
 
 /** Read into the configuration (Llama 3 in GGUF). */
 export const ROPE_FACTORS = 'rope_freqs.weight';
@@ -29,12 +29,15 @@ export interface WeightFinder {
 
 export class WeightSource implements WeightFinder {
   readonly checkpoint: Checkpoint;
+  readonly #ownNames: OwnNames | undefined;
   readonly #weights: Weight[] = [];
   readonly #byName = new Map<string, Weight>();
   readonly #used = new Set<string>();
 
-  constructor(checkpoint: Checkpoint) {
+  /** `ownNames`: the architecture's, see ModelDefinition. */
+  constructor(checkpoint: Checkpoint, ownNames?: OwnNames) {
     this.checkpoint = checkpoint;
+    this.#ownNames = ownNames;
   }
 
   get kind(): Checkpoint['kind'] {
@@ -90,7 +93,7 @@ export class WeightSource implements WeightFinder {
 
   /** The name under which the checkpoint has a path's tensor; the usual one where it has none. */
   #nameOf(path: string): string {
-    const usual = tensorName(this.kind, path);
+    const usual = tensorName(this.kind, path, this.#ownNames);
     return [usual, ...otherNames(usual)].find((name) => this.checkpoint.tensors.has(name)) ?? usual;
   }
 

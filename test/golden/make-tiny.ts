@@ -61,7 +61,7 @@ export async function tinyModel(config: HuggingFaceConfig, seed = 1): Promise<Ti
       } else {
         const turned = synthetic.model.name === 'llama' && /\.self_attn\.([qk])_proj\./.exec(path);
         const moved = turned ? pairs(values, shape, heads[turned[1] as 'q' | 'k']) : values;
-        add(tensorName('gguf', path), shape, moved);
+        add(tensorName('gguf', path, synthetic.model.ggufNames), shape, moved);
       }
     }
     const factors = ropeFactorTensor(synthetic.config);

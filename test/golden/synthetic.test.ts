@@ -28,7 +28,7 @@ const SMALL = {
   max_position_embeddings: 1024,
 };
 
-const MODELS: PublicModel[] = ['deepseek-v2-lite', 'deepseek-v3', 'qwen3-30b-a3b', 'mixtral-8x7b'];
+const MODELS: PublicModel[] = ['deepseek-v2-lite', 'deepseek-v3', 'glm-4.5-air', 'qwen3-30b-a3b', 'mixtral-8x7b'];
 
 test.each(MODELS)('%s', async (name) => {
   const sink = new MemorySink();
@@ -61,8 +61,8 @@ test.each(MODELS)('%s', async (name) => {
   expect(size).toBeLessThan(3);
   expect(loads.length).toBeGreaterThan(0);
   for (const load of loads) {
-    // 6 of 48 tokens go to an expert on average.
+    // 6 of 48 tokens go to an expert on average; one or two are liked by the part that all tokens share.
     expect(load.size).toBeGreaterThan(24);
-    expect(Math.max(...load.values())).toBeLessThan(ids.length / 2);
+    expect(Math.max(...load.values())).toBeLessThan(ids.length * 0.6);
   }
 });

@@ -64,6 +64,23 @@ const grouped = {
   rope_theta: 10000,
 };
 
+const glm = {
+  ...grouped,
+  model_type: 'glm4_moe',
+  num_hidden_layers: 3,
+  attention_bias: true,
+  partial_rotary_factor: 0.5,
+  first_k_dense_replace: 1,
+  moe_intermediate_size: 16,
+  n_routed_experts: 16,
+  n_shared_experts: 2,
+  num_experts_per_tok: 3,
+  n_group: 1,
+  topk_group: 1,
+  norm_topk_prob: true,
+  routed_scaling_factor: 1,
+};
+
 export const TINY_CONFIGS: Readonly<Record<string, HuggingFaceConfig>> = {
   'deepseek-v3, groups, YaRN': { ...deepseekV3, rope_scaling: { ...yarn, mscale: 1, mscale_all_dim: 1 } },
   'deepseek-v3, every layer dense': { ...deepseekV3, n_routed_experts: null, n_shared_experts: null },
@@ -80,6 +97,14 @@ export const TINY_CONFIGS: Readonly<Record<string, HuggingFaceConfig>> = {
     n_group: 4,
     topk_group: 2,
     topk_method: 'group_limited_greedy',
+  },
+  'glm4-moe': { ...glm, rope_scaling: { ...yarn, factor: 4 } },
+  'glm4-moe, norms of heads, groups': {
+    ...glm,
+    use_qk_norm: true,
+    n_group: 4,
+    topk_group: 2,
+    routed_scaling_factor: 2.5,
   },
   'qwen3-moe': {
     ...grouped,

@@ -18,6 +18,7 @@ const GGUF: readonly (readonly [PublicModel, QuantMix])[] = [
   ['deepseek-v2-lite', 'q4_k_m'],
   ['deepseek-v2', 'q8_0'],
   ['kimi-k2', 'q4_k_m'],
+  ['glm-4.5-air', 'q4_k_m'],
   ['qwen3-30b-a3b', 'q4_k_m'],
   ['qwen3-0.6b', 'q8_0'],
   ['mixtral-8x7b', 'q4_k_m'],
@@ -37,6 +38,7 @@ describe('GGUF', () => {
 const FOLDERS: readonly (readonly [PublicModel, boolean])[] = [
   ['deepseek-v3', true],
   ['deepseek-v2-lite', false],
+  ['glm-4.5-air', false],
   ['qwen3-30b-a3b', false],
   ['mixtral-8x7b', false],
   ['llama-3.1-8b', false],

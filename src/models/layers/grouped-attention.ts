@@ -7,19 +7,23 @@ export interface GroupedAttention {
   readonly heads: number;
   readonly kvHeads: number;
   readonly headSize: number;
-  /** How pairs of rotated columns lie: neighbours, or the two halves of the head. */
+  /** The first columns of each head, those that rotate. */
+  readonly rotated: number;
+  /** How their pairs lie: neighbours, or two halves. */
   readonly style: 'pairs' | 'halves';
   readonly rope: Rope;
-  /** Whether the four projections have biases. */
-  readonly bias: boolean;
+  /** Which projections are bound to have biases; others may. */
+  readonly bias: 'none' | 'qkv' | 'qkvo';
   /** ε of the norms of q and k heads; undefined: none. */
   readonly headNorm?: number;
 }
 
+/** `partial`: the share of a head that rotates unless the description says another; `bias`: what `attention_bias` means. */
 export async function readGroupedAttention(
   reader: ConfigReader,
   hiddenSize: number,
   style: GroupedAttention['style'],
+  options: { readonly partial?: number; readonly bias?: 'qkv' | 'qkvo' } = {},
 ): Promise<GroupedAttention> {
   const heads = reader.count({ huggingface: 'num_attention_heads', gguf: 'attention.head_count' }, { maximum: 4096 });
   const kvHeads = reader.count(
@@ -32,17 +36,32 @@ export async function readGroupedAttention(
     { default: hiddenSize / heads, maximum: 4096 },
   );
   const valueSize = reader.count({ gguf: 'attention.value_length' }, { default: headSize });
-  const width = reader.count({ gguf: 'rope.dimension_count' }, { default: headSize });
-  const sizes = `head ${headSize}, value ${valueSize}, rotated ${width}`;
-  reader.expect(headSize === valueSize && headSize === width, 'keys, values and rotation are of one size', sizes);
-  reader.expect(headSize % 2 === 0, 'the head size is even', sizes);
-  const bias = reader.flag({ huggingface: 'attention_bias' }, false);
-  return { heads, kvHeads, headSize, style, rope: await readRope(reader, width), bias };
+  const { partial, bias = 'qkvo' } = options;
+  const rotated = readRotated(reader, headSize, partial);
+  const sizes = `head ${headSize}, value ${valueSize}, rotated ${rotated}`;
+  reader.expect(headSize === valueSize, 'keys and values are of one size', sizes);
+  reader.expect(
+    partial === undefined ? rotated === headSize : rotated <= headSize,
+    partial === undefined ? 'heads are rotated whole' : 'no more than a head is rotated',
+    sizes,
+  );
+  reader.expect(rotated % 2 === 0, 'an even number of columns is rotated', sizes);
+  const rope = await readRope(reader, rotated);
+  const biased = reader.flag({ huggingface: 'attention_bias' }, false);
+  return { heads, kvHeads, headSize, rotated, style, rope, bias: biased ? bias : 'none' };
+}
+
+function readRotated(reader: ConfigReader, headSize: number, partial = 1): number {
+  if (reader.isGguf) return reader.count({ gguf: 'rope.dimension_count' }, { default: headSize * partial });
+  const key = 'partial_rotary_factor';
+  const nested = `rope_parameters.${key}`;
+  return headSize * reader.real({ huggingface: reader.has({ huggingface: nested }) ? nested : key }, partial);
 }
 
 export function groupedAttention(graph: Graph, x: Tensor, spec: GroupedAttention): Tensor {
-  const { heads, kvHeads, headSize, style, headNorm, bias } = spec;
-  const turn = { headSize, offset: 0, width: headSize, style, ...ropeFrequencies(headSize, spec.rope) };
+  const { heads, kvHeads, headSize, rotated, style, headNorm } = spec;
+  const turn = { headSize, offset: 0, width: rotated, style, ...ropeFrequencies(rotated, spec.rope) };
+  const bias = spec.bias !== 'none';
   const project = (which: 'q' | 'k', count: number) => {
     const projected = graph.linear(`self_attn.${which}_proj`, x, count * headSize, { bias });
     if (headNorm === undefined) return projected;
@@ -53,5 +72,6 @@ export function groupedAttention(graph: Graph, x: Tensor, spec: GroupedAttention
   const v = graph.linear('self_attn.v_proj', x, kvHeads * headSize, { bias });
   const cache = graph.kvAppend('self_attn.kv_append', k, v, kvHeads);
   const spread = { cache, heads, kvHeads, headSize, valueSize: headSize, scale: headSize ** -0.5 };
-  return graph.linear('self_attn.o_proj', graph.attention('self_attn.attention', q, spread), x.columns, { bias });
+  const attended = graph.attention('self_attn.attention', q, spread);
+  return graph.linear('self_attn.o_proj', attended, x.columns, { bias: spec.bias === 'qkvo' });
 }
