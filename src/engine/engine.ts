@@ -342,7 +342,7 @@ export class Engine implements AsyncDisposable {
     this.#disposing ??= this.#loop
       .dispose()
       .then(() => this.#parts.executable.dispose())
-      .then(() => this.#parts.close?.());
+      .finally(() => this.#parts.close?.());
     return this.#disposing;
   }
 

@@ -15,7 +15,7 @@ export interface Request {
   started(now: number): void;
   /** A pass got it further. True: it wants no more, whatever the sequence says. */
   advance(outcome: Outcome, now: number): boolean;
-  /** The sequence came to its end. */
+  /** The sequence came to its end. `finish` and `fail` settle the request whatever happens and never throw. */
   finish(now: number): void;
   fail(error: unknown, now: number): void;
 }
@@ -93,13 +93,23 @@ export class TextRequest implements Request {
   }
 
   finish(now: number): void {
-    this.#flush();
-    this.#options.sink.finish(this.#result(now, this.#stopString === undefined ? this.sequence.finish! : 'stop'));
+    const { sink } = this.#options;
+    try {
+      this.#flush();
+      sink.finish(this.#result(now, this.#stopString === undefined ? this.sequence.finish! : 'stop'));
+    } catch (error) {
+      sink.fail(error);
+    }
   }
 
   fail(error: unknown, now: number): void {
-    this.#flush();
-    this.#options.sink.fail(error, this.#result(now, 'abort'));
+    const { sink } = this.#options;
+    let partial: GenerationResult | undefined;
+    try {
+      this.#flush();
+      partial = this.#result(now, 'abort');
+    } catch {} // what failed first is what counts
+    sink.fail(error, partial);
   }
 
   #progress(done: number): void {
