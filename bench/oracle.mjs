@@ -1,5 +1,6 @@
 // Compares Tandem's logits with node-llama-cpp's on small random models of every architecture (see oracle.ts):
 //   (cd bench/peers && npm install) && npm run build && node bench/oracle.mjs [--peers FOLDER]
+import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { runnerImport } from 'vite';
 
@@ -11,4 +12,6 @@ const { module } = await runnerImport(`${root}bench/oracle.ts`, {
   oxc: { target: 'es2023' },
 });
 const at = process.argv.indexOf('--peers');
-process.exitCode = await module.oracle(at < 0 ? `${root}bench/peers` : process.argv[at + 1]);
+const peers = at < 0 ? `${root}bench/peers` : resolve(process.argv[at + 1]);
+process.chdir(root);
+process.exitCode = await module.oracle(peers);

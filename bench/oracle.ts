@@ -14,11 +14,9 @@ import type { HuggingFaceConfig } from '../src/models/synthetic.ts';
 import { PAGE_TOKENS } from '../src/program/program.ts';
 import { floats } from '../test/golden/files.ts';
 import { type GgufLayout, tinyModel } from '../test/golden/make-tiny.ts';
+import { IDS, KEPT, ORACLE_CONFIGS } from '../test/golden/oracle-cases.ts';
 import { nmse, placedProgram, wholeBatch } from '../test/golden/run.ts';
-import { TINY_CONFIGS } from '../test/golden/tiny-configs.ts';
 
-/** Three times the original context of the scaled models. */
-const IDS = Array.from({ length: 200 }, (_, i) => 3 + ((i * i * 37 + i * 11) % 269));
 /** Largest difference of any probability. */
 const TOLERANCE = 1e-3;
 
@@ -29,6 +27,8 @@ interface Case {
   readonly out: string;
   readonly ids: readonly number[];
   readonly kv: 'F32';
+  /** Whether the peer's answer is kept for the tests. */
+  readonly recorded?: boolean;
   /** Why the peer computes something else than the model's authors; such a case is reported, not judged. */
   readonly departs?: string;
   /** What Tandem does like the peer then: its file, or how it scores groups. */
@@ -43,14 +43,7 @@ interface Agreement {
   readonly tokens: number;
 }
 
-/** The peer knows DeepSeek without q-LoRA by its number of layers, and none that is dense throughout. */
-const CHANGES: Readonly<Record<string, HuggingFaceConfig>> = {
-  'deepseek-v2-lite, YaRN': { num_hidden_layers: 27 },
-  'deepseek-v2, groups by their best': { q_lora_rank: 20 },
-};
-const LEFT_OUT = ['deepseek-v3, every layer dense'];
-
-/** Runs every case, writes bench/results/oracle.md; 1 where anything disagrees. */
+/** Runs every case, writes bench/results/oracle.md and test/golden/oracle.f32; 1 where anything disagrees. */
 export async function oracle(peers: string): Promise<number> {
   const folder = mkdtempSync(join(tmpdir(), 'tandem-oracle-'));
   try {
@@ -79,6 +72,7 @@ export async function oracle(peers: string): Promise<number> {
       rows.push(`| ${one.name} | ${cells(reference)} | ${cells(native)} | ${verdict} |`);
       console.log(rows.at(-1));
     }
+    if (agree) record(cases.filter(({ recorded }) => recorded));
     report(peers, rows);
     return agree ? 0 : 1;
   } finally {
@@ -93,13 +87,12 @@ async function writeCases(folder: string): Promise<Case[]> {
     writeFileSync(file, await (await tinyModel(config)).ggufFile(layout));
     return file;
   };
-  for (const [model, config] of Object.entries(TINY_CONFIGS)) {
-    if (LEFT_OUT.includes(model)) continue;
+  for (const [model, config] of ORACLE_CONFIGS) {
     const layouts: [string, GgufLayout][] = [['', {}]];
     if ('kv_lora_rank' in config) layouts.push([', kv_b split', { kvB: 'split' }]);
+    if (config.n_routed_experts === 256) layouts.push([', no group keys', { groupKeys: false }]);
     for (const [suffix, layout] of layouts) {
-      const changed = { ...config, ...CHANGES[model] };
-      const file = await write(changed, layout);
+      const file = await write(config, layout);
       const one = { name: model + suffix, file, out: `${file}.f32`, ids: IDS, kv: 'F32' } as const;
       if (config.topk_method === 'group_limited_greedy') {
         const departs = 'V2 scores a group by its best expert; the peer takes the sum of the best two, as V3 does';
@@ -108,10 +101,17 @@ async function writeCases(folder: string): Promise<Case[]> {
       } else if (config.model_type === 'kimi_k2') {
         cases.push({ ...one, departs: "the peer does not read the file's yarn_beta_fast of 1, its ramp is 32 to 1" });
         const scaling = { ...(config.rope_scaling as object), beta_fast: 32 };
-        const wide = await write({ ...changed, rope_scaling: scaling }, layout);
+        const wide = await write({ ...config, rope_scaling: scaling }, layout);
         cases.push({ ...one, name: `${one.name}; both with a ramp of 32 to 1`, own: { file: wide } });
+      } else if (layout.groupKeys === false) {
+        cases.push({
+          ...one,
+          departs: 'V3 has 8 groups of which 4 stay whether its file says so or not; the peer has none',
+        });
+        const own = { file: await write({ ...config, n_group: 1, topk_group: 1 }, {}) };
+        cases.push({ ...one, name: `${one.name}; both without groups`, own });
       } else {
-        cases.push(one);
+        cases.push({ ...one, recorded: suffix === '' });
       }
     }
   }
@@ -143,6 +143,17 @@ async function agreement(backend: Backend, one: Case, expected: Float32Array): P
 async function opened(file: string) {
   const checkpoint = await openCheckpoint(file);
   return { ...checkpoint, [Symbol.asyncDispose]: () => checkpoint.close() };
+}
+
+/** Keeps some of the peer's logits for the tests. */
+function record(cases: readonly Case[]): void {
+  const kept = cases.flatMap(({ out, ids }) => {
+    const logits = floats(out);
+    const vocab = logits.length / ids.length;
+    return KEPT.flatMap((row) => [...logits.subarray(row * vocab, (row + 1) * vocab)]);
+  });
+  writeFileSync('test/golden/oracle.f32', new Uint8Array(Float32Array.from(kept).buffer));
+  writeFileSync('test/golden/oracle.json', `${JSON.stringify({ models: cases.map(({ name }) => name) }, null, 2)}\n`);
 }
 
 function softmax(logits: Float32Array): number[] {

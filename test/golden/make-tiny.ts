@@ -8,7 +8,7 @@ import { type GgufTensor, writeGguf } from '../../src/formats/gguf-writer.ts';
 import { openHuggingFace } from '../../src/formats/huggingface.ts';
 import { memoryFolder } from '../../src/formats/memory-source.ts';
 import type { SinkFolder } from '../../src/formats/sink.ts';
-import { expertNames, tensorName } from '../../src/models/gguf-names.ts';
+import { expertNames, gateUpNames, tensorName } from '../../src/models/gguf-names.ts';
 import { ropeFactorTensor } from '../../src/models/synthesize.ts';
 import { type HuggingFaceConfig, type LogicalWeight, syntheticModel } from '../../src/models/synthetic.ts';
 import { ggufMetadata } from '../../src/models/synthetic-metadata.ts';
@@ -19,10 +19,12 @@ interface Filled extends LogicalWeight {
 }
 
 export interface GgufLayout {
-  /** Expert tensors in one, or (older files) each for itself. */
-  readonly experts?: 'fused' | 'each';
+  /** Expert tensors in one, (older files) each for itself, or (newer ones) gate above up in one. */
+  readonly experts?: 'fused' | 'each' | 'gate-up';
   /** `kv_b` in one, or (newer files) split, with the head sizes under `…_mla`. */
   readonly kvB?: 'whole' | 'split';
+  /** false: nothing about groups of experts, as in public files of DeepSeek-V3 and R1. */
+  readonly groupKeys?: boolean;
 }
 
 export interface TinyModel {
@@ -43,7 +45,11 @@ export async function tinyModel(config: HuggingFaceConfig, seed = 1): Promise<Ti
   });
   const heads = { q: Number(config.num_attention_heads), k: Number(config.num_key_value_heads) };
 
-  async function ggufFile({ experts = 'fused', kvB = 'whole' }: GgufLayout = {}): Promise<Uint8Array> {
+  async function ggufFile({
+    experts = 'fused',
+    kvB = 'whole',
+    groupKeys = true,
+  }: GgufLayout = {}): Promise<Uint8Array> {
     const metadata = ggufMetadata('tiny', synthetic, 'f32');
     const tensors: GgufTensor[] = [];
     const add = (name: string, shape: readonly number[], values: Float32Array) =>
@@ -52,7 +58,10 @@ export async function tinyModel(config: HuggingFaceConfig, seed = 1): Promise<Ti
       const { path, projection, shape, values } = weight;
       if (projection !== undefined) {
         const [fused, each] = expertNames('gguf', path, projection);
-        if (experts === 'fused') add(fused, shape, values);
+        const [both] = experts === 'gate-up' ? gateUpNames('gguf', path, projection) : [];
+        if (both !== undefined) {
+          if (projection === 'gate') add(both, [shape[0], 2 * shape[1], shape[2]], gateUp(weight, weights));
+        } else if (experts !== 'each') add(fused, shape, values);
         else perExpert(weight, (e, part) => add(each.replace('{e}', String(e)), shape.slice(1), part));
       } else if (kvB === 'split' && path.endsWith('kv_b_proj.weight')) {
         const { k, v } = splitKvB(weight, config);
@@ -79,6 +88,7 @@ export async function tinyModel(config: HuggingFaceConfig, seed = 1): Promise<Ti
       for (const [key, value] of Object.entries(sizes))
         metadata.set(`deepseek2.attention.${key}`, { type: 'u32', value });
     }
+    if (!groupKeys) for (const key of metadata.keys()) if (key.includes('.expert_group_')) metadata.delete(key);
     const sink = new MemorySink();
     await writeGguf(sink, 'tiny.gguf', { metadata, tensors });
     return sink.files['tiny.gguf'];
@@ -200,4 +210,16 @@ function normal(seed: number): () => number {
     return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   };
   return () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
+}
+
+/** [E, 2F, H]: each expert's gate rows, then its up rows. */
+function gateUp(gate: Filled, weights: readonly Filled[]): Float32Array {
+  const up = weights.find(({ path, projection }) => path === gate.path && projection === 'up')!;
+  const size = gate.shape[1] * gate.shape[2];
+  const both = new Float32Array(2 * gate.values.length);
+  for (let e = 0; e < gate.shape[0]; e++) {
+    both.set(gate.values.subarray(e * size, (e + 1) * size), 2 * e * size);
+    both.set(up.values.subarray(e * size, (e + 1) * size), (2 * e + 1) * size);
+  }
+  return both;
 }

@@ -83,6 +83,7 @@ const glm = {
 
 export const TINY_CONFIGS: Readonly<Record<string, HuggingFaceConfig>> = {
   'deepseek-v3, groups, YaRN': { ...deepseekV3, rope_scaling: { ...yarn, mscale: 1, mscale_all_dim: 1 } },
+  'deepseek-v3, 256 experts': { ...deepseekV3, num_hidden_layers: 2, n_routed_experts: 256, n_group: 8, topk_group: 4 },
   'deepseek-v3, every layer dense': { ...deepseekV3, n_routed_experts: null, n_shared_experts: null },
   'kimi-k2, one group, YaRN without a ramp': {
     ...deepseekV3,
