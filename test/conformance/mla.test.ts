@@ -57,14 +57,20 @@ describe.skipIf(reason).each(isas)(`mla, %s ${reason ?? ''}`, (isa) => {
       for (const type of ['f32', 'bf16'] as const) await judgeOp(mlaCase(shape, sequences, { split, type }), isa);
     });
 
-    it.each(['f16', 'bf16', 'q8_0', 'q4_0'] as const)('decodes %s', async (format) => {
+    it.each(['f16', 'bf16', 'q8_0', 'q4_0', 'q5_0'] as const)('decodes %s', async (format) => {
       await judgeOp(mlaCase(SMALL, [{ rows: 3, firstPosition: 7 }], { split, format }), isa, { threads: 2 });
     });
 
     it('decodes formats with wide blocks and with scales of their own', async () => {
       const wide = { heads: 2, nope: 256, rope: 16, latent: 256, value: 32 };
-      for (const format of ['q4_k', 'q6_k', 'f8_e4m3'] as const)
+      for (const format of ['q4_k', 'q5_k', 'q6_k', 'f8_e4m3'] as const)
         await judgeOp(mlaCase(wide, [{ rows: 3, firstPosition: 7 }], { split, format }), isa);
+    });
+
+    it('gives the same bits where few heads are cut for many threads', async () => {
+      const shape = { heads: 2, nope: 256, rope: 16, latent: 512, value: 96 };
+      for (const format of ['q8_0', 'q4_k', 'f8_e4m3'] as const)
+        await expectSameBits(mlaCase(shape, [{ rows: 9, firstPosition: 70 }], { split, format }), isa, [1, 3]);
     });
 
     it('gives the same bits however batches are cut', async () => {

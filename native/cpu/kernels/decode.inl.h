@@ -1,7 +1,7 @@
 // Rows of any weight format as f32, exactly the bits of native/quant/ (only NaN payloads may differ).
 //
-// The formats' scalar decoders are compiled here with this ISA's instructions. Plain floats and q8_0, where decoding is
-// most of the work of `embed` and of expanding latent keys, have vector code of their own.
+// The formats' scalar decoders are compiled here with this ISA's instructions. Formats in which files keep embeddings and
+// the latent matrices of `mla`, where decoding is most of the work, have vector code of their own.
 #pragma once
 
 #include <cstdint>
@@ -16,15 +16,16 @@
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
 
-// A format by its place in quant::kFormats, so that hot code compares integers. Formats without a name here have no code of
-// their own in this folder and go by their scalar decoder.
+// A format by its place in quant::kFormats, so that hot code compares integers.
 enum class WeightFormat : int {
-  f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_xs, f8_e4m3
+  f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_xs, f8_e4m3,
+  iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s, iq1_s, iq1_m, mxfp4
 };
 constexpr const quant::FormatInfo& format_info(WeightFormat format) { return quant::kFormats[static_cast<int>(format)]; }
 static_assert(std::string_view(format_info(WeightFormat::q8_0).name) == "q8_0" &&
               std::string_view(format_info(WeightFormat::q2_k).name) == "q2_k" &&
-              std::string_view(format_info(WeightFormat::f8_e4m3).name) == "f8_e4m3");
+              std::string_view(format_info(WeightFormat::f8_e4m3).name) == "f8_e4m3" &&
+              std::string_view(format_info(WeightFormat::mxfp4).name) == "mxfp4");
 
 static inline WeightFormat weight_format(const quant::FormatInfo& format) {
   int i = 0;
@@ -72,14 +73,13 @@ static inline void decode_floats(const uint8_t* row, float* out, int64_t k, cons
   }
 }
 
-static inline void decode_q8_0(const uint8_t* row, float* out, int64_t k) {
-  for (int64_t b = 0; b < k / 32; b++, row += sizeof(quant::BlockQ8_0), out += 32) {
-    const __m512 d = _mm512_set1_ps(_mm_cvtss_f32(_mm_cvtph_ps(_mm_loadu_si16(row))));
-    for (int i = 0; i < 32; i += 16) {
-      const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + 2 + i));
-      _mm512_storeu_ps(out + i, _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes))));
-    }
-  }
+// Sixteen codes times d, minus min.
+static inline void store_scaled(float* out, __m128i codes, float d) {
+  _mm512_storeu_ps(out, _mm512_mul_ps(_mm512_set1_ps(d), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes))));
+}
+static inline void store_lowered(float* out, __m128i codes, float d, float min) {
+  const __m512 product = _mm512_mul_ps(_mm512_set1_ps(d), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes)));
+  _mm512_storeu_ps(out, _mm512_sub_ps(product, _mm512_set1_ps(min)));
 }
 
 #elif TANDEM_ISA_LEVEL == 1
@@ -127,12 +127,91 @@ static inline void decode_floats(const uint8_t* row, float* out, int64_t k, cons
   }
 }
 
+// Sixteen codes times d, minus min.
+static inline void store_scaled(float* out, __m128i codes, float d) {
+  for (int i = 0; i < 16; i += 8, codes = _mm_srli_si128(codes, 8)) {
+    _mm256_storeu_ps(out + i, _mm256_mul_ps(_mm256_set1_ps(d), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes))));
+  }
+}
+static inline void store_lowered(float* out, __m128i codes, float d, float min) {
+  for (int i = 0; i < 16; i += 8, codes = _mm_srli_si128(codes, 8)) {
+    const __m256 product = _mm256_mul_ps(_mm256_set1_ps(d), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes)));
+    _mm256_storeu_ps(out + i, _mm256_sub_ps(product, _mm256_set1_ps(min)));
+  }
+}
+
+#endif
+
+#if TANDEM_ISA_LEVEL > 0
+
+static inline float half_scale(const uint8_t* p) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(quant::load_u16(p)))); }
+static inline __m128i sixteen(const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
+// Nibbles `half` (0: low, 1: high) of sixteen bytes.
+static inline __m128i nibbles_of(__m128i bytes, int half) {
+  return _mm_and_si128(_mm_srl_epi16(bytes, _mm_cvtsi32_si128(4 * half)), _mm_set1_epi8(15));
+}
+
 static inline void decode_q8_0(const uint8_t* row, float* out, int64_t k) {
   for (int64_t b = 0; b < k / 32; b++, row += sizeof(quant::BlockQ8_0), out += 32) {
-    const __m256 d = _mm256_set1_ps(_mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(quant::load_u16(row)))));
-    for (int i = 0; i < 32; i += 8) {
-      const __m128i codes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(row + 2 + i));
-      _mm256_storeu_ps(out + i, _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes))));
+    const float d = half_scale(row);
+    for (int i = 0; i < 32; i += 16) store_scaled(out + i, sixteen(row + 2 + i), d);
+  }
+}
+
+static inline void decode_q4_0(const uint8_t* row, float* out, int64_t k) {
+  for (int64_t b = 0; b < k / 32; b++, row += sizeof(quant::BlockQ4_0), out += 32) {
+    const __m128i bytes = sixteen(row + 2);
+    for (int h = 0; h < 2; h++) store_scaled(out + 16 * h, _mm_sub_epi8(nibbles_of(bytes, h), _mm_set1_epi8(8)), half_scale(row));
+  }
+}
+
+static inline void decode_q5_0(const uint8_t* row, float* out, int64_t k) {
+  // Byte i of a vector: which byte holds fifth bit i, and which bit of it that is.
+  const __m128i holder = _mm_set_epi64x(0x0101010101010101, 0), bit = _mm_set1_epi64x(static_cast<int64_t>(0x8040201008040201));
+  for (int64_t b = 0; b < k / 32; b++, row += sizeof(quant::BlockQ5_0), out += 32) {
+    const __m128i bytes = sixteen(row + 6);
+    for (int h = 0; h < 2; h++) {
+      const __m128i high = _mm_shuffle_epi8(_mm_cvtsi32_si128(quant::load_u16(row + 2 + 2 * h)), holder);
+      // Without its fifth bit a code is 16 too small.
+      const __m128i lowered = _mm_andnot_si128(_mm_cmpeq_epi8(_mm_and_si128(high, bit), bit), _mm_set1_epi8(16));
+      store_scaled(out + 16 * h, _mm_sub_epi8(nibbles_of(bytes, h), lowered), half_scale(row));
+    }
+  }
+}
+
+// q4_k and q5_k: the second has 32 bytes of fifth bits before the nibbles.
+template <typename Block>
+static inline void decode_k_minima(const uint8_t* row, float* out, int64_t k) {
+  constexpr bool five = sizeof(Block) == sizeof(quant::BlockQ5K);
+  for (int64_t b = 0; b < k / 256; b++, row += sizeof(Block)) {
+    const float d = half_scale(row), dmin = half_scale(row + 2);
+#pragma GCC unroll 8
+    for (int s = 0; s < 8; s++, out += 32) {
+      const float scale = d * static_cast<float>(quant::k_scale(row + 4, s)), min = dmin * static_cast<float>(quant::k_min(row + 4, s));
+      for (int i = 0; i < 32; i += 16) {
+        __m128i codes = nibbles_of(sixteen(row + (five ? 48 : 16) + 32 * (s >> 1) + i), s & 1);
+        if constexpr (five) {
+          const __m128i bit = _mm_set1_epi8(static_cast<char>(1 << s));
+          const __m128i set = _mm_cmpeq_epi8(_mm_and_si128(sixteen(row + 16 + i), bit), bit);
+          codes = _mm_or_si128(codes, _mm_and_si128(set, _mm_set1_epi8(16)));
+        }
+        store_lowered(out + i, codes, scale, min);
+      }
+    }
+  }
+}
+
+static inline void decode_q6_k(const uint8_t* row, float* out, int64_t k) {
+  for (int64_t b = 0; b < k / 256; b++, row += sizeof(quant::BlockQ6K)) {
+    const float d = half_scale(row + 208);
+#pragma GCC unroll 16
+    for (int s = 0; s < 16; s++, out += 16) {
+      const int half = s >> 3, run = s >> 1 & 3, first = 16 * (s & 1);
+      const __m128i low = nibbles_of(sixteen(row + 64 * half + 32 * (run & 1) + first), run >> 1);
+      const __m128i pairs = _mm_srl_epi16(sixteen(row + 128 + 32 * half + first), _mm_cvtsi32_si128(2 * run));
+      const __m128i high = _mm_slli_epi16(_mm_and_si128(pairs, _mm_set1_epi8(3)), 4);
+      const float scale = d * static_cast<float>(static_cast<int8_t>(row[192 + s]));
+      store_scaled(out, _mm_sub_epi8(_mm_or_si128(low, high), _mm_set1_epi8(32)), scale);
     }
   }
 }
@@ -148,6 +227,11 @@ static inline void decode_row(WeightFormat format, const uint8_t* row, float* ou
     case WeightFormat::bf16: return decode_floats<WeightFormat::bf16>(row, out, k, scales);
     case WeightFormat::f8_e4m3: return decode_floats<WeightFormat::f8_e4m3>(row, out, k, scales);
     case WeightFormat::q8_0: return decode_q8_0(row, out, k);
+    case WeightFormat::q4_0: return decode_q4_0(row, out, k);
+    case WeightFormat::q5_0: return decode_q5_0(row, out, k);
+    case WeightFormat::q4_k: return decode_k_minima<quant::BlockQ4K>(row, out, k);
+    case WeightFormat::q5_k: return decode_k_minima<quant::BlockQ5K>(row, out, k);
+    case WeightFormat::q6_k: return decode_q6_k(row, out, k);
 #endif
     default: return format_info(format).decode_row(row, out, k, scales);
   }

@@ -13,7 +13,12 @@
 namespace tandem::TANDEM_ISA_NAMESPACE {
 
 constexpr int64_t kPanelRows = 32;    // decoded weight rows at a time: 64 KB for a latent of 512
+constexpr int64_t kFewPanelRows = 8;  // the same for passes of up to kFewRows rows
+constexpr int64_t kFewRows = 8;
 constexpr int64_t kRowChunk = 256;    // rows of the pass that share a decoded panel
+constexpr int64_t kLatentPart = 256;  // columns of the latent, whole blocks of every format
+constexpr int64_t kValuePart = 32;
+constexpr int64_t kAheadBytes = 8192; // of weights that are fetched while earlier ones are decoded
 constexpr int64_t kQueryBytes = int64_t{64} << 20;
 
 struct MlaShape {
@@ -21,14 +26,28 @@ struct MlaShape {
   int64_t query_width;  // of a q~ row: latent + rope, padded
 };
 
-// Weight rows [first, first + count) of matrix e as f32 [count, padded columns].
-static void decode_panel(const BoundWeight& weight, int64_t e, int64_t first, int64_t count, float* panel) {
-  const int64_t padded = pad_columns(weight.columns);
-  const uint8_t* matrix = weight.matrix(e);
+struct Span {
+  int64_t begin, end;
+  int64_t size() const { return end - begin; }
+};
+static inline Span part_of(int64_t length, int64_t part, int64_t index) {
+  return {index * part, (index + 1) * part < length ? (index + 1) * part : length};
+}
+
+// Columns of weight rows [first, first + count) of matrix e as f32 [count, padded columns]; `last` ends the rows that follow.
+static void decode_panel(const BoundWeight& weight, int64_t e, int64_t first, int64_t count, int64_t last, Span columns, float* panel) {
   const WeightFormat format = weight_format(*weight.format);
-  for (int64_t n = first; n < first + count; n++, panel += padded) {
-    decode_row(format, matrix + n * weight.row_bytes, panel, weight.columns, weight.row_scales(e, n));
-    for (int64_t c = weight.columns; c < padded; c++) panel[c] = 0.0f;
+  const int64_t padded = pad_columns(columns.size()), ahead = kAheadBytes / weight.row_bytes + 1;
+  const auto bytes_of = [&](int64_t n) { return n / format_info(format).block_size * format_info(format).block_bytes; };
+  const uint8_t* row = weight.matrix(e) + first * weight.row_bytes + bytes_of(columns.begin);
+  const int64_t bytes = bytes_of(columns.size());
+  for (int64_t n = first; n < first + count; n++, panel += padded, row += weight.row_bytes) {
+    if (n + ahead < last) {
+      for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + ahead * weight.row_bytes + i, 0, 2);
+    }
+    const float* scales = weight.row_scales(e, n);
+    decode_row(format, row, panel, columns.size(), scales ? scales + columns.begin / quant::kF8ScaleColumns : nullptr);
+    for (int64_t c = columns.size(); c < padded; c++) panel[c] = 0.0f;
   }
 }
 
@@ -37,19 +56,21 @@ struct MlaScratch {
   float *panel, *rows, *results;
 };
 
-// q~ of rows [begin, end) for one head; `queries` points at the head's q~ of row 0.
+// Columns `part` of q~ of rows [begin, end) for one head; `queries` points at the head's q~ of row 0.
 static void absorb(const MatrixView& q, int64_t begin, int64_t end, int64_t head, const BoundWeight* kv_b, const BoundWeight* k_b,
-                   const MlaShape& shape, const MlaScratch& scratch, float* queries, int64_t query_stride) {
-  const int64_t count = end - begin, width = shape.nope + shape.rope, latent = pad_columns(shape.latent);
+                   const MlaShape& shape, Span part, const MlaScratch& scratch, float* queries, int64_t query_stride) {
+  const int64_t count = end - begin, width = shape.nope + shape.rope, columns = pad_columns(part.size());
+  const int64_t panel_rows = count <= kFewRows ? kFewPanelRows : kPanelRows;
   const float* from = q.row(begin) + head * width;
   float* to = queries + begin * query_stride;
   if (kv_b != nullptr) {
     // Σ_d q[d] · row d, added up in the order of d; sums start in scratch, where padding does no harm.
-    std::memset(scratch.results, 0, static_cast<size_t>(count * latent) * sizeof(float));
-    for (int64_t d = 0; d < shape.nope; d += kPanelRows) {
-      const int64_t rows = shape.nope - d < kPanelRows ? shape.nope - d : kPanelRows;
-      decode_panel(*kv_b, 0, head * (shape.nope + shape.value) + d, rows, scratch.panel);
-      add_weighted_rows(scratch.results, latent, count, latent, from + d, q.stride, scratch.panel, latent, rows);
+    std::memset(scratch.results, 0, static_cast<size_t>(count * columns) * sizeof(float));
+    const int64_t first = head * (shape.nope + shape.value);
+    for (int64_t d = 0; d < shape.nope; d += panel_rows) {
+      const int64_t rows = shape.nope - d < panel_rows ? shape.nope - d : panel_rows;
+      decode_panel(*kv_b, 0, first + d, rows, first + shape.nope, part, scratch.panel);
+      add_weighted_rows(scratch.results, columns, count, columns, from + d, q.stride, scratch.panel, columns, rows);
     }
   } else {
     const int64_t padded = pad_columns(shape.nope);
@@ -58,32 +79,35 @@ static void absorb(const MatrixView& q, int64_t begin, int64_t end, int64_t head
       std::memcpy(row, from + t * q.stride, static_cast<size_t>(shape.nope) * sizeof(float));
       for (int64_t c = shape.nope; c < padded; c++) row[c] = 0.0f;
     }
-    for (int64_t l = 0; l < shape.latent; l += kPanelRows) {
-      const int64_t rows = shape.latent - l < kPanelRows ? shape.latent - l : kPanelRows;
-      decode_panel(*k_b, head, l, rows, scratch.panel);
-      dot_products(scratch.rows, padded, count, scratch.panel, padded, rows, padded, scratch.results + l, latent);
+    for (int64_t l = part.begin; l < part.end; l += panel_rows) {
+      const int64_t rows = part.end - l < panel_rows ? part.end - l : panel_rows;
+      decode_panel(*k_b, head, l, rows, part.end, {0, shape.nope}, scratch.panel);
+      dot_products(scratch.rows, padded, count, scratch.panel, padded, rows, padded, scratch.results + l - part.begin, columns);
     }
   }
   for (int64_t t = 0; t < count; t++) {
     float* row = to + t * query_stride;
-    std::memcpy(row, scratch.results + t * latent, static_cast<size_t>(shape.latent) * sizeof(float));
+    std::memcpy(row + part.begin, scratch.results + t * columns, static_cast<size_t>(part.size()) * sizeof(float));
+    if (part.begin > 0) continue;
     std::memcpy(row + shape.latent, from + t * q.stride + shape.nope, static_cast<size_t>(shape.rope) * sizeof(float));
   }
 }
 
-// Results of rows [begin, end) for one head; `attended` points at the head's latent of row 0.
+// Columns `part` of the results of rows [begin, end) for one head; `attended` points at the head's latent of row 0.
 static void expand(const float* attended, int64_t stride, int64_t begin, int64_t end, int64_t head, const BoundWeight* kv_b,
-                   const BoundWeight* v_b, const MlaShape& shape, const MlaScratch& scratch, const MatrixView& out) {
+                   const BoundWeight* v_b, const MlaShape& shape, Span part, const MlaScratch& scratch, const MatrixView& out) {
   const int64_t count = end - begin, latent = pad_columns(shape.latent);
+  const int64_t panel_rows = count <= kFewRows ? kFewPanelRows : kPanelRows;
+  const BoundWeight& weight = kv_b != nullptr ? *kv_b : *v_b;
+  const int64_t matrix = kv_b != nullptr ? 0 : head, first = kv_b != nullptr ? head * (shape.nope + shape.value) + shape.nope : 0;
   for (int64_t t = 0; t < count; t++) {
     float* row = scratch.rows + t * latent;
     std::memcpy(row, attended + (begin + t) * stride, static_cast<size_t>(shape.latent) * sizeof(float));
     for (int64_t c = shape.latent; c < latent; c++) row[c] = 0.0f;
   }
-  for (int64_t v = 0; v < shape.value; v += kPanelRows) {
-    const int64_t rows = shape.value - v < kPanelRows ? shape.value - v : kPanelRows;
-    if (kv_b != nullptr) decode_panel(*kv_b, 0, head * (shape.nope + shape.value) + shape.nope + v, rows, scratch.panel);
-    else decode_panel(*v_b, head, v, rows, scratch.panel);
+  for (int64_t v = part.begin; v < part.end; v += panel_rows) {
+    const int64_t rows = part.end - v < panel_rows ? part.end - v : panel_rows;
+    decode_panel(weight, matrix, first + v, rows, first + part.end, {0, shape.latent}, scratch.panel);
     dot_products(scratch.rows, latent, count, scratch.panel, latent, rows, latent, scratch.results, kPanelRows);
     for (int64_t t = 0; t < count; t++) {
       std::memcpy(out.row(begin + t) + head * shape.value + v, scratch.results + t * kPanelRows, static_cast<size_t>(rows) * sizeof(float));
@@ -130,20 +154,22 @@ static Status mla(StepContext& context) {
 
   for (int64_t first = 0; first < heads; first += chunk) {
     plan.heads = heads - first < chunk ? heads - first : chunk;
-    context.pool->parallel_for(plan.heads * row_chunks, 1, [&](int64_t begin, int64_t end, int thread) {
-      for (int64_t i = begin; i < end; i++) {
-        const int64_t h = i / row_chunks, row = i % row_chunks * row_chunk;
-        absorb(q, row, row + row_chunk < rows ? row + row_chunk : rows, first + h, kv_b, k_b, shape, scratch_of(thread),
-               queries + h * shape.query_width, stride);
-      }
+    // body(head, rows, part of `length`, thread) over all of them; heads are cut into parts where they are few.
+    const auto for_parts = [&](int64_t length, int64_t part, auto&& body) {
+      if (plan.heads * row_chunks >= 4 * threads) part = length;
+      const int64_t parts = (length + part - 1) / part;
+      context.pool->parallel_for(plan.heads * row_chunks * parts, 1, [&](int64_t begin, int64_t end, int thread) {
+        for (int64_t i = begin; i < end; i++) {
+          body(i / parts / row_chunks, part_of(rows, row_chunk, i / parts % row_chunks), part_of(length, part, i % parts), thread);
+        }
+      });
+    };
+    for_parts(shape.latent, kLatentPart, [&](int64_t h, Span span, Span part, int thread) {
+      absorb(q, span.begin, span.end, first + h, kv_b, k_b, shape, part, scratch_of(thread), queries + h * shape.query_width, stride);
     });
     TANDEM_TRY(attend(context, plan));
-    context.pool->parallel_for(plan.heads * row_chunks, 1, [&](int64_t begin, int64_t end, int thread) {
-      for (int64_t i = begin; i < end; i++) {
-        const int64_t h = i / row_chunks, row = i % row_chunks * row_chunk;
-        expand(queries + h * shape.query_width, stride, row, row + row_chunk < rows ? row + row_chunk : rows, first + h, kv_b, v_b,
-               shape, scratch_of(thread), out);
-      }
+    for_parts(shape.value, kValuePart, [&](int64_t h, Span span, Span part, int thread) {
+      expand(queries + h * shape.query_width, stride, span.begin, span.end, first + h, kv_b, v_b, shape, part, scratch_of(thread), out);
     });
   }
   return {};
