@@ -88,6 +88,9 @@ describe.skipIf(reason).each(isas)(`experts, %s ${reason ?? ''}`, (isa) => {
     ['q5_k', 'q4_k', 'q6_k', 256],
     ['q8_0', 'q8_0', 'bf16', 45],
     ['f8_e4m3', 'f8_e4m3', 'f8_e4m3', 200],
+    ['mxfp4', 'mxfp4', 'mxfp4', 96],
+    ['iq1_s', 'iq1_s', 'iq2_xxs', 256],
+    ['iq3_s', 'iq3_xxs', 'iq4_nl', 352],
   ] as const)('%s, %s and %s together', async (gate, up, down, ffn) => {
     const shape = { rows: 9, topk: 3, experts: 4, ffn, hidden: 256 };
     await judgeOp(expertsCase(shape, [gate, up, down]), isa, { threads: 2 });

@@ -104,6 +104,12 @@ describe.skipIf(reason).each(isas)(`linear, %s ${reason ?? ''}`, (isa) => {
     ['q5_k', [0, 2]],
     ['q6_k', [208]],
     ['iq4_xs', [0]],
+    ['iq2_xxs', [0]],
+    ['iq2_xs', [0]],
+    ['iq2_s', [0]],
+    ['iq3_xxs', [0]],
+    ['iq3_s', [0]],
+    ['iq1_s', [0]],
   ] as const)('%s: the largest scales with the largest activations', async (format, halves) => {
     const { blockSize, blockBytes } = quantFormat(format);
     const test = linearCase(format, 5, 40, 2 * blockSize);
@@ -112,6 +118,16 @@ describe.skipIf(reason).each(isas)(`linear, %s ${reason ?? ''}`, (isa) => {
       for (const at of halves) bytes.set([0xff, 0x7b], block + at); // 65504
     const { data } = test.inputs[0] as GivenValue;
     for (let t = 0; t < 5; t++) data[2 * blockSize * t + 7 * t] = 3e38;
+    await judgeOp(test, isa);
+  });
+
+  it('mxfp4: exponents from the least to the largest', async () => {
+    const test = linearCase('mxfp4', 5, 36, 256);
+    const { bytes } = test.inputs[1] as GivenWeight;
+    const exponents = [0, 1, 2, 3, 64, 127, 128, 200, 238];
+    // One exponent a row, so that small ones are seen.
+    for (let block = 0; block < bytes.length / 17; block++)
+      bytes[block * 17] = exponents[(block >> 3) % exponents.length];
     await judgeOp(test, isa);
   });
 

@@ -1,4 +1,5 @@
-// Weights in blocks of 256 (q2_k q3_k q4_k q5_k q6_k iq4_xs) with q8_256 activations, over the blocks as they lie in the file.
+// Weights in blocks of 256 with q8_256 activations, over the blocks as they lie in the file: q2_k q3_k q4_k q5_k q6_k iq4_xs,
+// and the formats of dot_grids.
 //
 // One f32 scale per 256 activations keeps the six-bit scales of the sub-blocks integer: codes meet codes in 16-bit pairs,
 // pairs meet their sub-block's scale in int32, and only the sum of the whole block becomes f32, times d_w · d_x. All of it
@@ -6,7 +7,8 @@
 // by is taken off as integers; minima meet the sums of 16 activation codes.
 #pragma once
 
-#include "cpu/kernels/dot_tile.inl.h"
+#include "cpu/kernels/dot_codes256.inl.h"
+#include "cpu/kernels/dot_grids.inl.h"
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
 
@@ -15,119 +17,6 @@ namespace tandem::TANDEM_ISA_NAMESPACE {
 // Level + 128 (avx512) or the level itself (avx2) of the codes of iq4_xs.
 alignas(16) constexpr uint8_t kIq4Raised[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
 alignas(16) constexpr int8_t kIq4Levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
-
-#if TANDEM_ISA_LEVEL >= 2
-
-using Codes = __m512i;  // 64 codes: columns [64g, 64g + 64)
-using Lanes = __m512;
-using Scales = __m512i;  // sixteen 16-bit scales in the lowest half
-
-static inline Codes vec_bytes(int x) { return _mm512_set1_epi8(static_cast<char>(x)); }
-static inline Codes both_halves(const uint8_t* p) { return _mm512_broadcast_i64x4(load256(p)); }
-// Lower half shifted right by a bits, upper by b.
-static inline Codes shift_halves(Codes v, int a, int b) {
-  return _mm512_srlv_epi64(v, _mm512_set_epi64(b, b, b, b, a, a, a, a));
-}
-static inline Codes shift_halves_left(Codes v, int a, int b) {
-  return _mm512_sllv_epi64(v, _mm512_set_epi64(b, b, b, b, a, a, a, a));
-}
-static inline Codes both(Codes v, int mask) { return _mm512_and_si512(v, vec_bytes(mask)); }
-static inline Codes either(Codes a, Codes b) { return _mm512_or_si512(a, b); }
-// `value` where bit a (lower half) or b (upper half) of v is set.
-static inline Codes where_bits(Codes v, int a, int b, int value) {
-  const __m512i bits = _mm512_inserti64x4(_mm512_set1_epi8(static_cast<char>(1 << a)), _mm256_set1_epi8(static_cast<char>(1 << b)), 1);
-  return _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(v, bits), vec_bytes(value));
-}
-static inline Scales widen_scales(__m256i words) { return _mm512_castsi256_si512(words); }
-// The scales of vector g in the 16-bit pairs of its products: sub-blocks of 32 or of 16 columns.
-static inline __m512i scales_of_32(Scales s, int g) {
-  const __m512i index = _mm512_inserti64x4(_mm512_set1_epi16(static_cast<int16_t>(2 * g)),
-                                           _mm256_set1_epi16(static_cast<int16_t>(2 * g + 1)), 1);
-  return _mm512_permutexvar_epi16(index, s);
-}
-static inline __m512i scales_of_16(Scales s, int g) {
-  const __m512i lane = _mm512_set_epi64(0x0003000300030003, 0x0003000300030003, 0x0002000200020002, 0x0002000200020002,
-                                        0x0001000100010001, 0x0001000100010001, 0, 0);
-  return _mm512_permutexvar_epi16(_mm512_add_epi16(lane, _mm512_set1_epi16(static_cast<int16_t>(4 * g))), s);
-}
-static inline Codes load_codes(const int8_t* x) { return _mm512_loadu_si512(x); }
-static inline __m512i zero_sums() { return _mm512_setzero_si512(); }
-template <int offset>
-static inline __m512i start_of(Codes x) {
-  if constexpr (offset == 0) return _mm512_setzero_si512();
-  return _mm512_maddubs_epi16(vec_bytes(offset), x);
-}
-template <int offset>
-static inline __m512i add_products(__m512i sum, Codes w, Codes x, __m512i start, __m512i scale) {
-  __m512i pairs = _mm512_maddubs_epi16(w, x);
-  if constexpr (offset != 0) pairs = _mm512_sub_epi16(pairs, start);
-  return _mm512_dpwssd_epi32(sum, pairs, scale);
-}
-static inline Lanes add_block(__m512i sum, float scale, Lanes total) {
-  return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(scale), total);
-}
-static inline Lanes zero_lanes() { return _mm512_setzero_ps(); }
-constexpr int kVectors = 4;  // of codes in a block
-
-#else
-
-using Codes = __m256i;  // 32 codes: columns [32g, 32g + 32)
-using Lanes = __m256;
-struct Scales {
-  __m256i low, high;  // scales 0–7 and 8–15, each in both lanes
-};
-
-static inline Scales widen_scales(__m256i words) {
-  return {_mm256_permute4x64_epi64(words, 0x44), _mm256_permute4x64_epi64(words, 0xee)};
-}
-static inline __m256i scales_of_32(const Scales& s, int g) {
-  return _mm256_shuffle_epi8(s.low, _mm256_set1_epi16(static_cast<int16_t>(0x0100 + 0x0202 * g)));
-}
-static inline __m256i scales_of_16(const Scales& s, int g) {
-  const int a = 0x0100 + 0x0202 * (2 * (g & 3));
-  const __m256i index = _mm256_inserti128_si256(_mm256_set1_epi16(static_cast<int16_t>(a)),
-                                                _mm_set1_epi16(static_cast<int16_t>(a + 0x0202)), 1);
-  return _mm256_shuffle_epi8(g < 4 ? s.low : s.high, index);
-}
-static inline Codes vec_bytes(int x) { return _mm256_set1_epi8(static_cast<char>(x)); }
-static inline Codes shift_right(Codes v, int a) { return _mm256_srli_epi16(v, a); }
-static inline Codes shift_left(Codes v, int a) { return _mm256_slli_epi16(v, a); }
-static inline Codes both(Codes v, int mask) { return _mm256_and_si256(v, vec_bytes(mask)); }
-static inline Codes either(Codes a, Codes b) { return _mm256_or_si256(a, b); }
-static inline Codes where_bit(Codes v, int a, int value) {
-  const __m256i bit = vec_bytes(1 << a);
-  return _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(v, bit), bit), vec_bytes(value));
-}
-static inline Codes load_codes(const int8_t* x) { return load256(x); }
-static inline __m256i zero_sums() { return _mm256_setzero_si256(); }
-template <int offset>
-static inline __m256i start_of(Codes x) {
-  if constexpr (offset == 0) return _mm256_setzero_si256();
-  return _mm256_maddubs_epi16(vec_bytes(offset), x);
-}
-// Pairs of products fit 16 bits: six-bit codes give 2·63·127.
-template <int offset>
-static inline __m256i add_products(__m256i sum, Codes w, Codes x, __m256i start, __m256i scale) {
-  __m256i pairs = _mm256_maddubs_epi16(w, x);
-  if constexpr (offset != 0) pairs = _mm256_sub_epi16(pairs, start);
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, scale));
-}
-static inline Lanes add_block(__m256i sum, float scale, Lanes total) {
-  return _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(scale), total);
-}
-static inline Lanes zero_lanes() { return _mm256_setzero_ps(); }
-constexpr int kVectors = 8;
-
-#endif
-
-// d and dmin of a block, its scales as 16-bit numbers and its sixteen minima (where the format has them).
-struct BlockHead {
-  float d, dmin;
-  Scales scales;
-  __m256i mins;
-};
-
-static inline float half_at(const uint8_t* p) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(load_as<uint16_t>(p)))); }
 
 // The twelve bytes of q4_k and q5_k: eight scales and eight minima of six bits.
 static inline BlockHead k_head(const uint8_t* block) {
@@ -304,7 +193,7 @@ struct DotQ256 {
     const int64_t blocks = k / 256;
     for (int64_t b = 0; b < blocks; b++) {
       const uint8_t* block[R];
-      BlockHead head[R];
+      decltype(Format::head(nullptr)) head[R];
       decltype(zero_sums()) sums[R][M];
       for (int r = 0; r < R; r++) {
         block[r] = rows[r].data + b * Format::kBytes;
@@ -317,7 +206,8 @@ struct DotQ256 {
         Codes codes[R];
         decltype(zero_sums()) scales[R];
         for (int r = 0; r < R; r++) {
-          codes[r] = Format::codes(block[r], g);
+          if constexpr (is_grid<Format>) codes[r] = Format::codes(head[r], g);
+          else codes[r] = Format::codes(block[r], g);
           scales[r] = Format::kSub == 32 ? scales_of_32(head[r].scales, g) : scales_of_16(head[r].scales, g);
         }
         for (int m = 0; m < M; m++) {
@@ -366,6 +256,13 @@ const DotKernel* dot_q256(WeightFormat format) {
     case WeightFormat::q5_k: return &kQ256<DotQ5K>;
     case WeightFormat::q6_k: return &kQ256<DotQ6K>;
     case WeightFormat::iq4_xs: return &kQ256<DotIq4Xs>;
+    case WeightFormat::iq2_xxs: return &kQ256<DotIq2Xxs>;
+    case WeightFormat::iq2_xs: return &kQ256<DotIq2Xs>;
+    case WeightFormat::iq2_s: return &kQ256<DotIq2S>;
+    case WeightFormat::iq3_xxs: return &kQ256<DotIq3Xxs>;
+    case WeightFormat::iq3_s: return &kQ256<DotIq3S>;
+    case WeightFormat::iq1_s: return &kQ256<DotIq1S>;
+    case WeightFormat::iq1_m: return &kQ256<DotIq1M>;
 #endif
     default: return nullptr;
   }

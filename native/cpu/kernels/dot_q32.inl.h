@@ -1,4 +1,4 @@
-// Weights in blocks of 32 (q8_0 q4_0 q4_1 q5_0 q5_1 iq4_nl) with q8_32 activations, over the blocks as they lie in the file.
+// Weights in blocks of 32 (q8_0 q4_0 q4_1 q5_0 q5_1 iq4_nl mxfp4) with q8_32 activations, over the blocks as they lie in the file.
 //
 // Per block: an exact int32 sum of code products, then one fused multiply-add with d_w · d_x into f32 lanes. Codes are taken
 // unsigned; what they are too large by (`kOffset`) is taken off as integers too, so that nothing cancels in f32. Formats
@@ -13,6 +13,9 @@ namespace tandem::TANDEM_ISA_NAMESPACE {
 
 // Codes of iq4_nl plus 128, as `kOffset` expects.
 alignas(16) constexpr uint8_t kIq4Unsigned[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
+
+// Twice the levels of mxfp4, plus 16.
+alignas(16) constexpr uint8_t kMxfp4Raised[16] = {16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4};
 
 #if TANDEM_ISA_LEVEL >= 2
 
@@ -134,6 +137,28 @@ struct DotIq4Nl {
   static Codes codes(const uint8_t* a, const uint8_t* b) { return look_up(kIq4Unsigned, nibbles(a + 2, b + 2)); }
 };
 
+struct DotMxfp4 {
+  static constexpr int kBytes = 17, kMin = 0, kOffset = 16;
+  static Codes codes(const uint8_t* a, const uint8_t* b) { return look_up(kMxfp4Raised, nibbles(a + 1, b + 1)); }
+};
+
+// d of eight blocks, or of the first `count` (what stands behind meets scales of zero).
+template <typename Format>
+static inline __m256 block_scales(const uint8_t* row, int count) {
+  return load_halves(row, Format::kBytes, count);
+}
+// Half of 2^(e − 127), for the doubled levels; 255 is NaN.
+template <>
+inline __m256 block_scales<DotMxfp4>(const uint8_t* row, int count) {
+  uint64_t bytes = 0;
+  for (int i = 0; i < count; i++) bytes |= static_cast<uint64_t>(row[i * DotMxfp4::kBytes]) << (8 * i);
+  const __m256i e = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<int64_t>(bytes)));
+  const __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
+  const __m256i subnormal = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);  // of e 0 and 1
+  const __m256i bits = _mm256_blendv_epi8(subnormal, normal, _mm256_cmpgt_epi32(e, _mm256_set1_epi32(1)));
+  return _mm256_castsi256_ps(_mm256_or_si256(bits, _mm256_cmpeq_epi32(e, _mm256_set1_epi32(255))));
+}
+
 template <typename Format, int R, int M>
 struct DotQ32 {
   // Eight blocks, or the last `count` of a row.
@@ -145,7 +170,7 @@ struct DotQ32 {
     for (int r = 0; r < R; r++) {
       const uint8_t* row = w[r] + first * Format::kBytes;
       if constexpr (whole) fetch<8 * Format::kBytes>(row + ahead);
-      const __m256 d = load_halves(row, Format::kBytes, count);
+      const __m256 d = block_scales<Format>(row, count);
       for (int m = 0; m < M; m++) scales[r][m] = _mm256_mul_ps(d, _mm256_loadu_ps(x[m].scales + first));
       if constexpr (Format::kMin != 0) {
         const __m256 min = load_halves(row + Format::kMin, Format::kBytes, count);
@@ -218,6 +243,7 @@ const DotKernel* dot_q32(WeightFormat format) {
     case WeightFormat::q5_0: return &kQ32<DotQ5_0>;
     case WeightFormat::q5_1: return &kQ32<DotQ5_1>;
     case WeightFormat::iq4_nl: return &kQ32<DotIq4Nl>;
+    case WeightFormat::mxfp4: return &kQ32<DotMxfp4>;
 #endif
     default: return nullptr;
   }

@@ -1,0 +1,268 @@
+// The formats with code books (iq1_* iq2_* iq3_*) for dot_q256.
+//
+// `head` unpacks a block's rows of the book and its signs into small arrays; `codes` then fetches the rows of a vector one by
+// one and gives unsigned codes, too large by kOffset. In units of d/8 (iq3: d/4, d) all is integer: ±level for iq2 and iq3,
+// 8·level ± 1 for iq1.
+#pragma once
+
+#include "cpu/kernels/dot_codes256.inl.h"
+
+namespace tandem::TANDEM_ISA_NAMESPACE {
+
+#if TANDEM_ISA_LEVEL > 0 && TANDEM_ISA_LEVEL < 3
+
+// Bit i of `signs`: weight i is negative; for iq1, its 1/8 is.
+template <int kRows>
+struct GridHead : BlockHead {
+  alignas(32) uint16_t rows[kRows];
+  alignas(32) uint64_t signs[4];
+};
+
+template <typename Format>
+constexpr bool is_grid = requires { Format::kGrid; };
+
+#if TANDEM_ISA_LEVEL >= 2
+
+static inline Codes rows_of_book(const uint64_t* book, const uint16_t* rows, int g) {
+  const uint16_t* i = rows + 8 * g;
+  return _mm512_set_epi64(static_cast<int64_t>(book[i[7]]), static_cast<int64_t>(book[i[6]]), static_cast<int64_t>(book[i[5]]),
+                          static_cast<int64_t>(book[i[4]]), static_cast<int64_t>(book[i[3]]), static_cast<int64_t>(book[i[2]]),
+                          static_cast<int64_t>(book[i[1]]), static_cast<int64_t>(book[i[0]]));
+}
+static inline __m128i four_of_book(const uint32_t* book, const uint16_t* i) {
+  return _mm_set_epi32(static_cast<int>(book[i[3]]), static_cast<int>(book[i[2]]), static_cast<int>(book[i[1]]), static_cast<int>(book[i[0]]));
+}
+static inline Codes rows_of_book(const uint32_t* book, const uint16_t* rows, int g) {
+  const uint16_t* i = rows + 16 * g;
+  const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(four_of_book(book, i)), four_of_book(book, i + 4), 1);
+  const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(four_of_book(book, i + 8)), four_of_book(book, i + 12), 1);
+  return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+}
+// 64 ± level.
+static inline Codes signed_levels(Codes levels, const uint64_t* signs, int g) {
+  return _mm512_mask_sub_epi8(_mm512_add_epi8(vec_bytes(64), levels), signs[g], vec_bytes(64), levels);
+}
+// 16 + 8·level ± 1.
+static inline Codes shifted_levels(Codes levels, const uint64_t* signs, int g) {
+  const Codes eights = _mm512_slli_epi16(_mm512_add_epi8(levels, vec_bytes(1)), 3);
+  return _mm512_add_epi8(eights, _mm512_mask_blend_epi8(signs[g], vec_bytes(9), vec_bytes(7)));
+}
+
+#else
+
+static inline Codes rows_of_book(const uint64_t* book, const uint16_t* rows, int g) {
+  const uint16_t* i = rows + 4 * g;
+  return _mm256_set_epi64x(static_cast<int64_t>(book[i[3]]), static_cast<int64_t>(book[i[2]]), static_cast<int64_t>(book[i[1]]),
+                           static_cast<int64_t>(book[i[0]]));
+}
+static inline Codes rows_of_book(const uint32_t* book, const uint16_t* rows, int g) {
+  const uint16_t* i = rows + 8 * g;
+  return _mm256_set_epi32(static_cast<int>(book[i[7]]), static_cast<int>(book[i[6]]), static_cast<int>(book[i[5]]), static_cast<int>(book[i[4]]),
+                          static_cast<int>(book[i[3]]), static_cast<int>(book[i[2]]), static_cast<int>(book[i[1]]), static_cast<int>(book[i[0]]));
+}
+// 0xff where the bit is set.
+static inline Codes bits_to_bytes(const uint64_t* signs, int g) {
+  const int32_t bits = static_cast<int32_t>(signs[g / 2] >> (32 * (g & 1)));
+  const __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(bits), _mm256_set_epi64x(0x0303030303030303, 0x0202020202020202, 0x0101010101010101, 0));
+  const __m256i bit = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201));
+  return _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
+}
+static inline Codes signed_levels(Codes levels, const uint64_t* signs, int g) {
+  const Codes negative = bits_to_bytes(signs, g);
+  return _mm256_add_epi8(vec_bytes(64), _mm256_sub_epi8(_mm256_xor_si256(levels, negative), negative));
+}
+static inline Codes shifted_levels(Codes levels, const uint64_t* signs, int g) {
+  const Codes eights = _mm256_slli_epi16(_mm256_add_epi8(levels, vec_bytes(1)), 3), negative = bits_to_bytes(signs, g);
+  return _mm256_add_epi8(eights, _mm256_add_epi8(vec_bytes(9), _mm256_add_epi8(negative, negative)));
+}
+
+#endif
+
+static inline void store256(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
+static inline __m256i and256(__m256i v, int mask) { return _mm256_and_si256(v, _mm256_set1_epi32(mask)); }
+// Sixteen bytes as words.
+static inline __m256i words_at(const uint8_t* p) { return _mm256_cvtepu8_epi16(load128(p)); }
+// 2·scale + 1 of words.
+static inline __m256i odd_scales(__m256i words) { return _mm256_add_epi16(_mm256_add_epi16(words, words), _mm256_set1_epi16(1)); }
+// The same of sixteen nibbles, or of eight.
+static inline __m256i odd_nibbles(uint64_t bytes) {
+  const __m128i v = _mm_cvtsi64_si128(static_cast<int64_t>(bytes)), low = _mm_set1_epi8(15);
+  return odd_scales(_mm256_cvtepu8_epi16(_mm_unpacklo_epi8(_mm_and_si128(v, low), _mm_and_si128(_mm_srli_epi16(v, 4), low))));
+}
+// The highest four bits of eight dwords, as eight words.
+static inline __m256i odd_tops(__m256i packed) {
+  const __m256i tops = _mm256_srli_epi32(packed, 28);
+  return odd_scales(_mm256_permute4x64_epi64(_mm256_packus_epi32(tops, tops), 0xd8));
+}
+// 32 bytes of seven signs get their eighth, so that the number of minus signs is even.
+static inline __m256i even_signs(__m256i sevens) {
+  __m256i parity = _mm256_xor_si256(sevens, _mm256_srli_epi16(sevens, 4));
+  parity = _mm256_xor_si256(parity, _mm256_srli_epi16(parity, 2));
+  parity = _mm256_xor_si256(parity, _mm256_srli_epi16(parity, 1));
+  return _mm256_or_si256(sevens, _mm256_slli_epi16(and256(parity, 0x01010101), 7));
+}
+// Four times seven bits of each dword.
+static inline __m256i packed_signs(__m256i packed) {
+  const __m256i low = _mm256_or_si256(and256(packed, 0x7f), and256(_mm256_slli_epi32(packed, 1), 0x7f00));
+  const __m256i high = _mm256_or_si256(and256(_mm256_slli_epi32(packed, 2), 0x7f0000), and256(_mm256_slli_epi32(packed, 3), 0x7f000000));
+  return even_signs(_mm256_or_si256(low, high));
+}
+// Words [first, first + 4), each four times.
+static inline __m256i repeat_words(__m128i words, int first) {
+  const __m256i index = _mm256_set_epi64x(0x0706070607060706, 0x0504050405040504, 0x0302030203020302, 0x0100010001000100);
+  return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(words), _mm256_add_epi8(index, _mm256_set1_epi8(static_cast<char>(2 * first))));
+}
+
+struct DotIq2Xxs {
+  static constexpr int kBytes = 66, kOffset = 64, kSub = 32;
+  static constexpr bool kMins = false, kGrid = true;
+  static GridHead<32> head(const uint8_t* block) {
+    // Four rows and a packed dword, eight times.
+    const __m256 a = _mm256_castsi256_ps(load256(block + 2)), b = _mm256_castsi256_ps(load256(block + 34));
+    const __m256i rows = _mm256_permute4x64_epi64(_mm256_castps_si256(_mm256_shuffle_ps(a, b, 0x88)), 0xd8);
+    const __m256i packed = _mm256_permute4x64_epi64(_mm256_castps_si256(_mm256_shuffle_ps(a, b, 0xdd)), 0xd8);
+    GridHead<32> head;
+    head.d = half_at(block) * 0.125f;
+    head.scales = widen_scales(odd_tops(packed));
+    store256(head.rows, _mm256_cvtepu8_epi16(_mm256_castsi256_si128(rows)));
+    store256(head.rows + 16, _mm256_cvtepu8_epi16(_mm256_extracti128_si256(rows, 1)));
+    store256(head.signs, packed_signs(packed));
+    return head;
+  }
+  static Codes codes(const GridHead<32>& head, int g) {
+    return signed_levels(rows_of_book(quant::kGridIq2Xxs.rows, head.rows, g), head.signs, g);
+  }
+};
+
+struct DotIq2Xs {
+  static constexpr int kBytes = 74, kOffset = 64, kSub = 16;
+  static constexpr bool kMins = false, kGrid = true;
+  static GridHead<32> head(const uint8_t* block) {
+    const __m256i a = load256(block + 2), b = load256(block + 34);
+    GridHead<32> head;
+    head.d = half_at(block) * 0.125f;
+    head.scales = widen_scales(odd_nibbles(load_as<uint64_t>(block + 66)));
+    store256(head.rows, and256(a, 0x01ff01ff));
+    store256(head.rows + 16, and256(b, 0x01ff01ff));
+    const __m256i sevens = _mm256_packus_epi16(_mm256_srli_epi16(a, 9), _mm256_srli_epi16(b, 9));
+    store256(head.signs, even_signs(_mm256_permute4x64_epi64(sevens, 0xd8)));
+    return head;
+  }
+  static Codes codes(const GridHead<32>& head, int g) {
+    return signed_levels(rows_of_book(quant::kGridIq2Xs.rows, head.rows, g), head.signs, g);
+  }
+};
+
+struct DotIq2S {
+  static constexpr int kBytes = 82, kOffset = 64, kSub = 16;
+  static constexpr bool kMins = false, kGrid = true;
+  static GridHead<32> head(const uint8_t* block) {
+    GridHead<32> head;
+    head.d = half_at(block) * 0.125f;
+    head.scales = widen_scales(odd_nibbles(load_as<uint64_t>(block + 74)));
+    const __m128i high = _mm_cvtepu8_epi16(_mm_cvtsi64_si128(load_as<int64_t>(block + 66)));
+    const __m256i shift = _mm256_set1_epi64x(0x0004001000400100);
+    for (int i = 0; i < 2; i++) {
+      const __m256i two = and256(_mm256_mullo_epi16(repeat_words(high, 4 * i), shift), 0x03000300);
+      store256(head.rows + 16 * i, _mm256_or_si256(words_at(block + 2 + 16 * i), two));
+    }
+    store256(head.signs, load256(block + 34));
+    return head;
+  }
+  static Codes codes(const GridHead<32>& head, int g) {
+    return signed_levels(rows_of_book(quant::kGridIq2S.rows, head.rows, g), head.signs, g);
+  }
+};
+
+struct DotIq3Xxs {
+  static constexpr int kBytes = 98, kOffset = 64, kSub = 32;
+  static constexpr bool kMins = false, kGrid = true;
+  static GridHead<64> head(const uint8_t* block) {
+    const __m256i packed = load256(block + 66);
+    GridHead<64> head;
+    head.d = half_at(block) * 0.25f;
+    head.scales = widen_scales(odd_tops(packed));
+    for (int i = 0; i < 64; i += 16) store256(head.rows + i, words_at(block + 2 + i));
+    store256(head.signs, packed_signs(packed));
+    return head;
+  }
+  static Codes codes(const GridHead<64>& head, int g) {
+    return signed_levels(rows_of_book(quant::kGridIq3Xxs.rows, head.rows, g), head.signs, g);
+  }
+};
+
+struct DotIq3S {
+  static constexpr int kBytes = 110, kOffset = 64, kSub = 32;
+  static constexpr bool kMins = false, kGrid = true;
+  static GridHead<64> head(const uint8_t* block) {
+    GridHead<64> head;
+    head.d = half_at(block);
+    head.scales = widen_scales(odd_nibbles(load_as<uint32_t>(block + 106)));
+    // Bit r of a byte, at place 8.
+    const __m256i shift = _mm256_broadcastsi128_si256(_mm_set_epi16(2, 4, 8, 16, 32, 64, 128, 256));
+    for (int i = 0; i < 4; i++) {
+      const __m256i bytes = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_set1_epi16(block[66 + 2 * i])), _mm_set1_epi16(block[67 + 2 * i]), 1);
+      const __m256i ninth = and256(_mm256_mullo_epi16(bytes, shift), 0x01000100);
+      store256(head.rows + 16 * i, _mm256_or_si256(words_at(block + 2 + 16 * i), ninth));
+    }
+    store256(head.signs, load256(block + 74));
+    return head;
+  }
+  static Codes codes(const GridHead<64>& head, int g) {
+    return signed_levels(rows_of_book(quant::kGridIq3S.rows, head.rows, g), head.signs, g);
+  }
+};
+
+struct DotIq1S {
+  static constexpr int kBytes = 50, kOffset = 16, kSub = 32;
+  static constexpr bool kMins = false, kGrid = true;
+  static GridHead<32> head(const uint8_t* block) {
+    const __m128i packed = load128(block + 34);
+    GridHead<32> head;
+    head.d = half_at(block) * 0.125f;
+    const __m128i scales = _mm_and_si128(_mm_srli_epi16(packed, 12), _mm_set1_epi16(7));
+    head.scales = widen_scales(odd_scales(_mm256_broadcastsi128_si256(scales)));
+    // Bits 3l … 3l + 2 go to places 8 … 10: l of 0, 1, 2 by a product, 3 by half of it.
+    const __m256i left = _mm256_set1_epi64x(0x0000000400200100), right = _mm256_set1_epi64x(static_cast<int64_t>(0x8000000000000000));
+    for (int i = 0; i < 2; i++) {
+      const __m256i four = repeat_words(packed, 4 * i);
+      const __m256i high = _mm256_or_si256(_mm256_mullo_epi16(four, left), _mm256_mulhi_epu16(four, right));
+      store256(head.rows + 16 * i, _mm256_or_si256(words_at(block + 2 + 16 * i), and256(high, 0x07000700)));
+    }
+    store256(head.signs, _mm256_cvtepi16_epi32(_mm_srai_epi16(packed, 15)));
+    return head;
+  }
+  static Codes codes(const GridHead<32>& head, int g) {
+    return shifted_levels(rows_of_book(quant::kGridIq1S.rows, head.rows, g), head.signs, g);
+  }
+};
+
+struct DotIq1M {
+  static constexpr int kBytes = 56, kOffset = 16, kSub = 16;
+  static constexpr bool kMins = false, kGrid = true;
+  static GridHead<32> head(const uint8_t* block) {
+    GridHead<32> head;
+    const uint16_t half = quant::iq1_m_half(*reinterpret_cast<const quant::BlockIq1M*>(block));
+    head.d = _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half))) * 0.125f;
+    // Three bits at 3j to the top of their word and down again.
+    const __m256i four = repeat_words(_mm_cvtsi64_si128(load_as<int64_t>(block + 48)), 0);
+    const __m256i tops = _mm256_mullo_epi16(four, _mm256_set1_epi64x(0x0010008004002000));
+    head.scales = widen_scales(odd_scales(_mm256_srli_epi16(tops, 13)));
+    const __m128i bytes = load128(block + 32), low = _mm_set1_epi8(15);
+    const __m128i even = _mm_and_si128(bytes, low), odd = _mm_and_si128(_mm_srli_epi16(bytes, 4), low);
+    const __m128i nibbles[2] = {_mm_unpacklo_epi8(even, odd), _mm_unpackhi_epi8(even, odd)};
+    for (int i = 0; i < 2; i++) {
+      const __m256i high = _mm256_slli_epi16(and256(_mm256_cvtepu8_epi16(nibbles[i]), 0x00070007), 8);
+      store256(head.rows + 16 * i, _mm256_or_si256(words_at(block + 16 * i), high));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(head.signs + 2 * i), _mm_cmpgt_epi8(nibbles[i], _mm_set1_epi8(7)));
+    }
+    return head;
+  }
+  static Codes codes(const GridHead<32>& head, int g) {
+    return shifted_levels(rows_of_book(quant::kGridIq1S.rows, head.rows, g), head.signs, g);
+  }
+};
+
+#endif
+
+}  // namespace tandem::TANDEM_ISA_NAMESPACE
