@@ -79,7 +79,14 @@ export class ReferenceWeights {
   async #read(weight: Weight, matrix: number, decode: boolean): Promise<Loaded> {
     const { columns, rows } = matrixShape(weight);
     const format = quantFormat(weight.format);
-    const data = await this.#part(weight, weight.parts, matrix, rowBytes(format, columns) * rows);
+    const stored = await this.#part(
+      weight,
+      weight.parts,
+      matrix,
+      rowBytes(format, columns) * (weight.rows?.of ?? rows),
+    );
+    const start = rowBytes(format, columns) * (weight.rows?.start ?? 0);
+    const data = stored.subarray(start, start + rowBytes(format, columns) * rows);
     let scales: Float32Array | undefined;
     if (weight.scales && format.scaleBlock) {
       const count = Math.ceil(rows / format.scaleBlock.rows) * Math.ceil(columns / format.scaleBlock.columns);

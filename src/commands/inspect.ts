@@ -62,9 +62,10 @@ async function describeModel(checkpoint: Checkpoint) {
   try {
     const { program, config, unused } = await buildProgram(checkpoint);
     const experts = program.weights.filter((weight) => weight.shape.length === 3 && /exp/.test(weight.name));
-    const expertBytes = experts
-      .flatMap((weight) => weight.parts)
-      .reduce((sum, part) => sum + (checkpoint.tensors.get(part)?.bytes ?? 0), 0);
+    const expertBytes = [...new Set(experts.flatMap((weight) => weight.parts))].reduce(
+      (sum, part) => sum + (checkpoint.tensors.get(part)?.bytes ?? 0),
+      0,
+    );
     const router = program.steps.find((step) => step.op === 'router');
     return {
       architecture: program.name,

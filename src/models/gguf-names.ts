@@ -83,5 +83,17 @@ export function expertNames(kind: 'gguf' | 'huggingface', path: string, projecti
     return [`${block}.ffn_${projection}_exps.weight`, `${block}.ffn_${projection}.{e}.weight`];
   }
   const mixtral = { gate: 'w1', up: 'w3', down: 'w2' }[projection];
-  return [`${path}.{e}.${projection}_proj.weight`, `${path}.{e}.${mixtral}.weight`];
+  return [
+    `${path}.{e}.${projection}_proj.weight`,
+    `${path}.{e}.${mixtral}.weight`,
+    `${path}.${projection}_proj`,
+    `${path}.${projection}_proj.weight`,
+  ];
+}
+
+/** Names of a tensor [E, 2F, H] that holds gate above up, as newer converters write; none for down. */
+export function gateUpNames(kind: 'gguf' | 'huggingface', path: string, projection: Projection): string[] {
+  if (projection === 'down') return [];
+  if (kind === 'huggingface') return [`${path}.gate_up_proj`, `${path}.gate_up_proj.weight`];
+  return [`blk.${/^model\.layers\.(\d+)\./.exec(path)?.[1]}.ffn_gate_up_exps.weight`];
 }

@@ -7,7 +7,7 @@ import type { Checkpoint, TensorInfo } from '../formats/checkpoint.ts';
 import type { FormatName } from '../formats/dtype.ts';
 import { isFormatName, quantFormat } from '../formats/quants/index.ts';
 import type { Weight } from '../program/tensor.ts';
-import { expertNames, type OwnNames, otherNames, type Projection, tensorName } from './gguf-names.ts';
+import { expertNames, gateUpNames, type OwnNames, otherNames, type Projection, tensorName } from './gguf-names.ts';
 
 /** Read into the configuration (Llama 3 in GGUF). */
 export const ROPE_FACTORS = 'rope_freqs.weight';
@@ -75,7 +75,11 @@ export class WeightSource implements WeightFinder {
     const { kind, tensors } = this.checkpoint;
     const names = expertNames(kind, path, projection);
     const found = names.find((name) => tensors.has(name.replace('{e}', '0')));
-    if (found === undefined) throw this.#missing(`${path} ${projection}`, names, shape);
+    if (found === undefined) {
+      const both = gateUpNames(kind, path, projection).find((name) => tensors.has(name));
+      if (both === undefined) throw this.#missing(`${path} ${projection}`, names, shape);
+      return this.#half(both, projection, shape);
+    }
     if (!found.includes('{e}')) {
       const tensor = tensors.get(found)!;
       this.#checkShape(tensor, shape);
@@ -91,13 +95,29 @@ export class WeightSource implements WeightFinder {
     return this.#add(found, shape, parts);
   }
 
+  /** The gate or the up rows of a tensor that holds both. */
+  #half(name: string, projection: Projection, [experts, rows, columns]: readonly [number, number, number]): Weight {
+    const tensor = this.checkpoint.tensors.get(name)!;
+    this.#checkShape(tensor, [experts, 2 * rows, columns]);
+    if (isFormatName(tensor.format) && quantFormat(tensor.format).scaleBlock) {
+      throw new TandemError('FORMAT_UNSUPPORTED', {
+        room: 'models',
+        rule: `${tensor.format} experts have gate and up in tensors of their own`,
+        given: `${this.checkpoint.name}: ${name} holds both`,
+        fix: 'use a checkpoint with a tensor for each, or a GGUF file',
+      });
+    }
+    const start = projection === 'up' ? rows : 0;
+    return this.#add(name, [experts, rows, columns], [tensor], { start, of: 2 * rows });
+  }
+
   /** The name under which the checkpoint has a path's tensor; the usual one where it has none. */
   #nameOf(path: string): string {
     const usual = tensorName(this.kind, path, this.#ownNames);
     return [usual, ...otherNames(usual)].find((name) => this.checkpoint.tensors.has(name)) ?? usual;
   }
 
-  #add(name: string, shape: readonly number[], tensors: readonly TensorInfo[]): Weight {
+  #add(name: string, shape: readonly number[], tensors: readonly TensorInfo[], rows?: Weight['rows']): Weight {
     const format = this.#formatOf(tensors);
     const scales = quantFormat(format).scaleBlock && tensors.map((tensor) => this.#scaleOf(tensor));
     const parts = tensors.map((tensor) => tensor.name);
@@ -108,6 +128,7 @@ export class WeightSource implements WeightFinder {
       shape: [...shape],
       format,
       parts,
+      ...(rows && { rows }),
       ...(scales && { scales }),
     };
     this.#weights.push(weight);

@@ -3,9 +3,12 @@
  * 4 so that words stay aligned. `native/core/program.cc` and `native/core/batch.cc` read exactly this.
  */
 import { TandemError } from '../errors.ts';
+import { rowBytes } from '../formats/dtype.ts';
+import { quantFormat } from '../formats/quants/index.ts';
 import type { Batch } from './batch.ts';
 import type { BufferPlan } from './buffers.ts';
 import type { Attribute, Program } from './program.ts';
+import type { Weight } from './tensor.ts';
 import { WordWriter } from './words.ts';
 
 export const PROGRAM_MAGIC = 0x4d444e54; // 'TNDM'
@@ -47,15 +50,12 @@ export function encodeProgram(
       .u32(value.rows === 'T' ? 0 : 1);
     w.u32(value.columns).u32(plan.slotOf[value.id]);
   });
-  const location = (tensor: string) => {
-    const { file, offset, bytes } = locate(tensor);
-    w.u32(file).u64(offset).u64(bytes);
-  };
+  const place = ({ file, offset, bytes }: TensorLocation) => w.u32(file).u64(offset).u64(bytes);
   w.list(program.weights, (weight) => {
     w.string(weight.name).string(weight.format);
     w.list(weight.shape, (dimension) => w.u32(dimension));
-    w.list(weight.parts, location);
-    w.list(weight.scales ?? [], location);
+    w.list(partLocations(weight, locate), place);
+    w.list((weight.scales ?? []).map(locate), place);
   });
   w.list(program.steps, (step) => {
     if (step.placement === undefined)
@@ -77,6 +77,20 @@ export function encodeProgram(
     w.string(step.placement.middle ?? step.placement.activation);
   });
   return w.finish();
+}
+
+/** One location a part; of a tensor with other rows between, one a matrix. */
+function partLocations(weight: Weight, locate: (tensor: string) => TensorLocation): TensorLocation[] {
+  if (weight.rows === undefined) return weight.parts.map(locate);
+  const [matrices, rows, columns] = weight.shape;
+  const { file, offset } = locate(weight.parts[0]);
+  const { start, of } = weight.rows;
+  const each = rowBytes(quantFormat(weight.format), columns);
+  return Array.from({ length: matrices }, (_, matrix) => ({
+    file,
+    offset: offset + (matrix * of + start) * each,
+    bytes: rows * each,
+  }));
 }
 
 function encodeAttribute(w: WordWriter, attribute: Attribute): void {

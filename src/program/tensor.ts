@@ -28,6 +28,11 @@ export interface Weight {
   readonly shape: readonly number[];
   readonly format: FormatName;
   readonly parts: readonly string[];
+  /**
+   * 3-D weights in one tensor that stores more rows a matrix than theirs (gate and up in one): theirs are
+   * [start, start + N) of every `of` rows.
+   */
+  readonly rows?: { readonly start: number; readonly of: number };
   /** f32 scale tensors, parallel to `parts`, for formats with a `scaleBlock`. */
   readonly scales?: readonly string[];
 }

@@ -68,7 +68,7 @@ function isSize(value: number): boolean {
   return Number.isInteger(value) && value > 0 && value <= 0xffffffff;
 }
 
-function checkWeight({ name, shape, format, parts, scales }: Weight): void {
+function checkWeight({ name, shape, format, parts, scales, rows }: Weight): void {
   const { blockSize, scaleBlock } = quantFormat(format);
   if (shape.length < 1 || shape.length > 3 || !shape.every(isSize))
     throw invalid('a weight has 1 to 3 dimensions, each above 0', `${name} is [${shape.join(', ')}]`);
@@ -81,6 +81,14 @@ function checkWeight({ name, shape, format, parts, scales }: Weight): void {
     throw invalid(
       'a weight is one tensor, or (3-D) one for each of its matrices',
       `${name} [${shape.join(', ')}] has ${parts.length} parts`,
+    );
+  if (
+    rows &&
+    (shape.length !== 3 || parts.length !== 1 || scaleBlock || !(rows.start >= 0) || rows.start + shape[1] > rows.of)
+  )
+    throw invalid(
+      'only matrices in one tensor, without scales of their own, may be some rows of stored ones',
+      `${name} [${shape.join(', ')}] is rows from ${rows.start} of ${rows.of}`,
     );
   const wanted = scaleBlock ? parts.length : 0;
   if ((scales?.length ?? 0) !== wanted)

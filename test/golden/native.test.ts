@@ -9,7 +9,9 @@ import { referenceBackend } from '../../src/backend/reference.ts';
 import { openCheckpoint } from '../../src/formats/open.ts';
 import { nativeIsas } from '../conformance/harness.ts';
 import { floats } from './files.ts';
+import { tinyModel } from './make-tiny.ts';
 import { logitsOf, nmse } from './run.ts';
+import { TINY_CONFIGS } from './tiny-configs.ts';
 
 const { isas, reason } = await nativeIsas();
 const { ids } = JSON.parse(readFileSync('models/jug/golden/index.json', 'utf8')) as { ids: number[][] };
@@ -47,6 +49,21 @@ describe.skipIf(reason)(`native ${reason ?? ''}`, () => {
       expect(nmse(await logitsOf(await native(), open.checkpoint, ids, options), expected)).toBeLessThan(bound);
     });
   });
+});
+
+test.skipIf(reason)(`native reads every layout of experts to the same bits ${reason ?? ''}`, async () => {
+  const tiny = await tinyModel(TINY_CONFIGS.mixtral);
+  const logits = await Promise.all(
+    (['fused', 'each', 'gate-up'] as const).map(async (experts) => {
+      const checkpoint = await tiny.gguf({ experts });
+      const result = await logitsOf(await native(), checkpoint, [[1, 2, 3, 4, 5]]);
+      await checkpoint.close();
+      return result;
+    }),
+  );
+  expect(logits[0].every(Number.isFinite)).toBe(true);
+  expect(logits[1]).toEqual(logits[0]);
+  expect(logits[2]).toEqual(logits[0]);
 });
 
 async function opened(model: string) {
