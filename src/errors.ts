@@ -58,6 +58,7 @@ export class TandemError extends Error {
 /** True for a cancelled request, whoever cancelled it. */
 export function isAbort(error: unknown): boolean {
   return (
-    (error instanceof TandemError && error.code === 'ABORTED') || (error instanceof Error && error.name === 'AbortError')
+    (error instanceof TandemError && error.code === 'ABORTED') ||
+    (error instanceof Error && error.name === 'AbortError')
   );
 }
