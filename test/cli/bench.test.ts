@@ -59,7 +59,9 @@ describe.skipIf(nativeProblem())('bench', () => {
     const bytes = sixteen.distinctExperts * 3 * 64 * 34;
     expect(sixteen.gigabytesPerSecond).toBeCloseTo(bytes / (sixteen.milliseconds * 1e6), 9);
     const human = await tandem(args);
-    expect(human.stdout).toMatch(/^hidden 64, intermediate 32, 2 of 4 experts, q8_0; .*\n\ntokens +ms +TFLOPS/);
+    expect(human.stdout).toMatch(
+      /^hidden 64, intermediate 32, 2 of 4 experts, q8_0; .*\nlayers: 2 of .*\n\ntokens +ms +TFLOPS/,
+    );
   });
 
   test('ops: every op of the Program, prefill and decode', async () => {

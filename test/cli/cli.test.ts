@@ -183,7 +183,7 @@ describe('a mistake gets one line and exit code 1', () => {
 });
 
 test('every command has help with examples', async () => {
-  const commands = ['run', 'chat', 'inspect', 'explain', 'compare', 'logits', 'synth'];
+  const commands = ['run', 'chat', 'inspect', 'explain', 'compare', 'logits', 'perplexity', 'synth', 'bench'];
   const helps = await Promise.all(commands.map((command) => tandem([command, '--help'])));
   for (const [index, { code, stdout }] of helps.entries()) {
     expect(code).toBe(0);

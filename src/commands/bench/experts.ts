@@ -14,7 +14,7 @@ import { PAGE_TOKENS } from '../../program/program.ts';
 import { positive, withCpu } from '../options.ts';
 import { formatBytes, formatRate, ProgressBar, table } from '../terminal.ts';
 import { expertBytes, type MoeShape, moeLayers } from './moe-layers.ts';
-import { describeMachine, median, type ReportFlags, readBandwidth, report, withReport } from './report.ts';
+import { describeMachine, median, type ReportFlags, report, underCeiling, withReport } from './report.ts';
 
 interface Flags extends ReportFlags {
   hidden: number;
@@ -38,15 +38,17 @@ export interface ExpertsResult {
   readonly tflops: number;
   /** Bytes of the distinct experts that the batch touched / time. */
   readonly gigabytesPerSecond: number;
-  /** Mean over the layers. */
+  /** Mean over layers and rounds. */
   readonly distinctExperts: number;
   /** Of what this machine reads from memory with as many threads; absent with --no-ceiling. */
   readonly shareOfReadBandwidth?: number;
 }
 
-/** Weights of all layers should be so many times the last-level cache. */
+/** What a single token reads in all layers should be so many times the last-level cache. */
 const CACHES = 3;
 const MOST_LAYERS = 32;
+/** Tokens there are at least, so that the rounds of a small batch go to other experts. */
+const LEAST_TOKENS = 256;
 
 export function addBenchExperts(bench: Command): void {
   const command = bench
@@ -57,9 +59,9 @@ export function addBenchExperts(bench: Command): void {
     .option('--experts <n>', 'experts of a layer', positive, 128)
     .option('--topk <n>', 'experts of a token', positive, 8)
     .addOption(new Option('--format <name>', 'weight format').choices(SYNTHETIC_FORMATS).default('q4_k'))
-    .option('--tokens <list>', 'batch sizes', sizes, [1, 16, 64, 256, 1024])
-    .option('--layers <n>', `layers to rotate over (default: ${CACHES} times the last-level cache)`, positive)
-    .option('--rounds <n>', 'passes over all layers that are timed', positive, 5)
+    .option('--tokens <list>', 'batch sizes', batchSizes, [1, 16, 64, 256, 1024])
+    .option('--layers <n>', 'layers to rotate over (default: so many that caches do not hold them)', positive)
+    .option('--rounds <n>', 'passes over all layers that are timed, each with other tokens', positive, 5)
     .option('--no-ceiling', 'do not measure the read bandwidth of the machine');
   withReport(withCpu(command))
     .addHelpText(
@@ -73,7 +75,7 @@ Examples:
     .action(benchExperts);
 }
 
-function sizes(text: string): number[] {
+function batchSizes(text: string): number[] {
   const list = text.split(',').map(Number);
   if (!list.every((size) => Number.isInteger(size) && size >= 1 && size <= 65536))
     throw new InvalidArgumentError('It must be batch sizes of 1 to 65536 with commas: 1,16,1024.');
@@ -89,11 +91,31 @@ async function benchExperts(flags: Flags): Promise<void> {
     });
   const machine = describeMachine(flags.isa);
   const shape: MoeShape = { ...flags, layers: flags.layers ?? layersFor(flags, machine.lastLevelCacheBytes) };
+  const {
+    result: { threads, sizes },
+    ceiling,
+  } = await underCeiling({ wanted: flags.ceiling, threads: flags.threads, machine }, () => measure(shape, flags));
+  const results = sizes.map((size) =>
+    ceiling === undefined ? size : { ...size, shareOfReadBandwidth: (size.gigabytesPerSecond * 1e9) / ceiling },
+  );
+  const { hidden, intermediate, experts, topk, format, layers } = shape;
+  const what = `hidden ${hidden}, intermediate ${intermediate}, ${topk} of ${experts} experts, ${format}`;
+  const [weights, read] = [experts, topk].map((each) => expertBytes(shape) * each * layers);
+  const caches = machine.lastLevelCacheBytes > 0 ? `, ${formatRate(read / machine.lastLevelCacheBytes)} caches` : '';
+  const extent = `layers: ${layers} of ${formatBytes(weights / layers)}; a token reads ${formatBytes(read)}${caches}`;
+  await report(flags, {
+    name: `experts-${hidden}x${intermediate}-e${experts}k${topk}-${format}-t${threads}`,
+    machine,
+    json: results,
+    text: `${what}; threads: ${threads}, ${machine.isa}\n${extent}\n\n${render(results)}\n`,
+  });
+}
+
+async function measure(shape: MoeShape, flags: Flags): Promise<{ threads: number | string; sizes: ExpertsResult[] }> {
   const rows = Math.max(...flags.tokens);
-  const { program, checkpoint } = await moeLayers(shape, rows);
-  const ceiling = flags.ceiling ? readBandwidth(flags.threads ?? 0, machine).bytesPerSecond : undefined;
-  const results: ExpertsResult[] = [];
-  let threads: number | string;
+  const vocabulary = Math.max(rows, LEAST_TOKENS);
+  const { program, checkpoint } = await moeLayers(shape, vocabulary);
+  const sizes: ExpertsResult[] = [];
   const bar = new ProgressBar('measuring');
   try {
     await using executable = await nativeBackend().prepare(program, checkpoint, {
@@ -104,87 +126,72 @@ async function benchExperts(flags: Flags): Promise<void> {
       isa: flags.isa,
       load: 'pages',
     });
-    threads = executable.description.threads;
     for (const tokens of flags.tokens) {
-      const batch = batchOf(tokens);
-      const distinct = await distinctExperts(executable, batch); // also warms up
-      const milliseconds = await timeExperts(executable, batch, flags.rounds, shape.layers);
-      const bytesPerSecond = (distinct * expertBytes(shape)) / (milliseconds / 1000);
+      const batches = Array.from({ length: flags.rounds }, (_, round) => batchOf(tokens, round * tokens, vocabulary));
+      const distinct = await distinctExperts(executable, batches); // also warms up
+      const milliseconds = await timeExperts(executable, batches, shape.layers);
       const operations = 6 * shape.hidden * shape.intermediate * shape.topk * tokens;
-      results.push({
+      sizes.push({
         tokens,
         milliseconds,
         tflops: operations / (milliseconds * 1e9),
-        gigabytesPerSecond: bytesPerSecond / 1e9,
+        gigabytesPerSecond: (distinct * expertBytes(shape)) / (milliseconds * 1e6),
         distinctExperts: distinct,
-        ...(ceiling === undefined ? {} : { shareOfReadBandwidth: bytesPerSecond / ceiling }),
       });
-      bar.update(results.length, flags.tokens.length, 'sizes');
+      bar.update(sizes.length, flags.tokens.length, 'sizes');
     }
+    return { threads: executable.description.threads, sizes };
   } finally {
     bar.end();
     await checkpoint.close();
   }
-  const { hidden, intermediate, experts, topk, format, layers } = shape;
-  const what = `hidden ${hidden}, intermediate ${intermediate}, ${topk} of ${experts} experts, ${format}`;
-  const weights = expertBytes(shape) * experts * layers;
-  const caches = machine.lastLevelCacheBytes > 0 ? `, ${formatRate(weights / machine.lastLevelCacheBytes)} caches` : '';
-  await report(flags, {
-    name: `experts-${hidden}x${intermediate}-e${experts}k${topk}-${format}-t${threads}`,
-    machine,
-    json: results,
-    text: `${what}; ${threads} threads, ${machine.isa}; ${layers} layers, ${formatBytes(weights)}${caches}\n\n${render(results)}\n`,
-  });
 }
 
 function layersFor(shape: Omit<MoeShape, 'layers'>, cacheBytes: number): number {
-  const layer = expertBytes(shape) * shape.experts;
-  const wanted = Math.ceil((CACHES * cacheBytes) / layer);
-  const fitting = Math.floor((0.4 * loadNative().machine().availableBytes) / layer);
+  const expert = expertBytes(shape);
+  const wanted = Math.ceil((CACHES * cacheBytes) / (expert * shape.topk));
+  const fitting = Math.floor(loadNative().machine().availableBytes / 4 / (expert * shape.experts));
   return Math.max(1, Math.min(Math.max(wanted, 2), fitting, MOST_LAYERS));
 }
 
-/** Rows of one sequence, each another token. Nothing is cached, so the pages hold nothing. */
-function batchOf(rows: number): Batch {
+/** Rows of one sequence, each another token from `first` on. Nothing is cached, so the pages hold nothing. */
+function batchOf(rows: number, first: number, vocabulary: number): Batch {
   const pages = Int32Array.from({ length: Math.ceil(rows / PAGE_TOKENS) }, (_, page) => page);
   return {
-    tokens: Int32Array.from({ length: rows }, (_, row) => row),
+    tokens: Int32Array.from({ length: rows }, (_, row) => (first + row) % vocabulary),
     sequences: [{ slot: 0, firstRow: 0, rows, firstPosition: 0, pages }],
     outputs: [{ row: rows - 1, sampling: null }],
     wantLogits: false,
   };
 }
 
-/** How many experts of a layer the batch goes to, on average over the layers. */
-async function distinctExperts(executable: Executable, batch: Batch): Promise<number> {
+/** How many experts of a layer a batch goes to, on average over batches and layers. */
+async function distinctExperts(executable: Executable, batches: readonly Batch[]): Promise<number> {
   const { steps } = executable.program;
   const counts: number[] = [];
-  const stepper = await executable.start(batch);
-  try {
-    for (const [index, step] of steps.entries()) {
-      await stepper.step(index);
-      if (step.op === 'router') counts.push(new Set(await stepper.read(step.outputs[0])).size);
+  for (const batch of batches) {
+    const stepper = await executable.start(batch);
+    try {
+      for (const [index, step] of steps.entries()) {
+        await stepper.step(index);
+        if (step.op === 'router') counts.push(new Set(await stepper.read(step.outputs[0])).size);
+      }
+    } finally {
+      await stepper.finish();
     }
-  } finally {
-    await stepper.finish();
   }
   return counts.reduce((sum, count) => sum + count, 0) / counts.length;
 }
 
-/** Milliseconds of one `experts` step: per pass the mean over the layers, of these the median. */
-async function timeExperts(
-  executable: NativeExecutable,
-  batch: Batch,
-  rounds: number,
-  layers: number,
-): Promise<number> {
+/** Milliseconds of one `experts` step: of each batch the mean over the layers, of these the median. */
+async function timeExperts(executable: NativeExecutable, batches: readonly Batch[], layers: number): Promise<number> {
   const { steps } = executable.program;
   const total = () =>
     executable
       .timings()
       .reduce((sum, { step, microseconds }) => sum + (steps[step].op === 'experts' ? microseconds : 0), 0);
   const times: number[] = [];
-  for (let round = 0; round < rounds; round++) {
+  for (const batch of batches) {
     const before = total();
     await executable.run(batch);
     times.push((total() - before) / 1000 / layers);

@@ -11,7 +11,7 @@ import { loadModel } from '../load-model.ts';
 import { loadOptions, MODEL, type ModelFlags, modelPath, positive, withModel } from '../options.ts';
 import { formatBytes, formatRate, ProgressBar, table } from '../terminal.ts';
 import { checkPeer, PEERS, type Peer, type Rates, runPeer } from './peer.ts';
-import { describeMachine, median, type ReportFlags, readBandwidth, report, withReport } from './report.ts';
+import { describeMachine, median, type ReportFlags, report, underCeiling, withReport } from './report.ts';
 import { modulusFor, tokenIds } from './token-ids.ts';
 import { bytesPerToken } from './weight-bytes.ts';
 
@@ -70,12 +70,14 @@ async function benchModel(model: string | undefined, flags: Flags): Promise<void
   const perToken = await decodeBytes(path);
   const interrupt = new AbortController();
   process.once('SIGINT', () => interrupt.abort());
-  const measured = await measure(path, flags, interrupt.signal);
+  const { result: measured, ceiling } = await underCeiling(
+    { wanted: flags.ceiling, threads: flags.threads, machine },
+    () => measure(path, flags, interrupt.signal),
+  );
   const { info, runs } = measured;
   const threads = Number(info.execution.threads ?? 1);
   const figures = medians(runs.tandem);
   const bytesPerSecond = perToken * figures.decodeTokensPerSecond;
-  const ceiling = flags.ceiling ? readBandwidth(threads, machine).bytesPerSecond : undefined;
   const peer = flags.against && medians(runs[flags.against]);
   const result: ModelResult = {
     ...figures,
@@ -175,7 +177,7 @@ function render(result: ModelResult): string {
       [`${against.name}, tok/s`, formatRate(against.prefillTokensPerSecond), formatRate(against.decodeTokensPerSecond)],
       ['ratio', formatRate(against.prefillRatio), formatRate(against.decodeRatio)],
     );
-  return `${model.name}, ${formatBytes(model.weightBytes)}; ${threads} threads, ${isa}; medians of ${runs.tandem.length}
+  return `${model.name}, ${formatBytes(model.weightBytes)}; threads: ${threads}, ${isa}; medians of ${runs.tandem.length}
 
 ${table(rows, 'lrr')}
 

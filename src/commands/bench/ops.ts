@@ -84,7 +84,7 @@ async function benchOps(model: string | undefined, flags: Flags): Promise<void> 
       name: `ops-${basename(path, '.gguf')}-p${flags.prompt}-t${threads}`,
       machine,
       json: result,
-      text: `${result.model}; ${threads} threads, ${machine.isa}\n\nprompt of ${flags.prompt}\n${render(result.prefill)}\n\none token after it\n${render(result.decode)}\n`,
+      text: `${result.model}; threads: ${threads}, ${machine.isa}\n\nprompt of ${flags.prompt}\n${render(result.prefill)}\n\none token after it\n${render(result.decode)}\n`,
     });
   } finally {
     await checkpoint.close();

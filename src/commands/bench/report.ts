@@ -76,6 +76,18 @@ export function readBandwidth(threads: number, machine: Machine): { threads: num
   return loadNative().readBandwidth(threads, bytes);
 }
 
+/** Runs `measure` between two measurements of the read bandwidth; the better one counts, as neighbours come and go. */
+export async function underCeiling<Result>(
+  options: { readonly wanted: boolean; readonly threads?: number; readonly machine: Machine },
+  measure: () => Promise<Result>,
+): Promise<{ result: Result; ceiling?: number }> {
+  const { wanted, threads = 0, machine } = options;
+  if (!wanted) return { result: await measure() };
+  const before = readBandwidth(threads, machine).bytesPerSecond;
+  const result = await measure();
+  return { result, ceiling: Math.max(before, readBandwidth(threads, machine).bytesPerSecond) };
+}
+
 /** The checkout's commit, `-dirty` where files differ from it; undefined where this is no checkout or there is no git. */
 function currentCommit(): string | undefined {
   const root = fileURLToPath(new URL('../../../', import.meta.url));
