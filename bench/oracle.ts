@@ -91,6 +91,8 @@ async function writeCases(folder: string): Promise<Case[]> {
     const layouts: [string, GgufLayout][] = [['', {}]];
     if ('kv_lora_rank' in config) layouts.push([', kv_b split', { kvB: 'split' }]);
     if (config.n_routed_experts === 256) layouts.push([', no group keys', { groupKeys: false }]);
+    // The peer reads it in this architecture alone.
+    if (config.model_type === 'deepseek_v3') layouts.push([', gate and up in one tensor', { experts: 'gate-up' }]);
     for (const [suffix, layout] of layouts) {
       const file = await write(config, layout);
       const one = { name: model + suffix, file, out: `${file}.f32`, ids: IDS, kv: 'F32' } as const;
