@@ -24,7 +24,7 @@ export const ERROR_CODES = {
   REQUEST_INVALID: 'an argument of a request has the wrong type or range',
   ABORTED: 'the request was cancelled',
   DISPOSED: 'the object was used after dispose',
-  COMPARE_FAILED: 'two backends disagree beyond the bound',
+  COMPARE_FAILED: 'two executables cannot be compared: they run different programs',
 } as const;
 
 export type ErrorCode = keyof typeof ERROR_CODES;

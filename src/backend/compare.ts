@@ -137,16 +137,6 @@ export async function comparePrograms(options: CompareOptions): Promise<CompareR
   };
 }
 
-/** COMPARE_FAILED that names the first failing step; nothing where all is well. */
-export function throwOnFailure({ firstFailure: step }: CompareReport): void {
-  if (!step) return;
-  throw new TandemError('COMPARE_FAILED', {
-    room: 'backend',
-    rule: `step ${step.index} ${step.name} (${step.op}) stays within the bound of its op`,
-    given: describeFailure(step),
-  });
-}
-
 /** `y [3, 17] is 1.25, not 1.5 ± 0.001; NMSE 2e-3`. */
 export function describeFailure({ worst, nmse }: StepReport): string {
   const place = worst && `${worst.value} [${worst.row}, ${worst.column}] is ${worst.left}, not ${worst.right}`;

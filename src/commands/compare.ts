@@ -3,7 +3,7 @@
  * its op. Names the first step that leaves it; exit code 1 then.
  */
 import { type Command, Option } from 'commander';
-import { type CompareReport, comparePrograms, type StepReport } from '../backend/compare.ts';
+import { type CompareReport, comparePrograms, describeFailure, type StepReport } from '../backend/compare.ts';
 import { nativeBackend } from '../backend/native/backend.ts';
 import { referenceBackend } from '../backend/reference.ts';
 import { TandemError } from '../errors.ts';
@@ -143,10 +143,5 @@ function render(report: CompareReport, execution: Readonly<Record<string, string
 }
 
 function failure(step: StepReport): string {
-  const { worst } = step;
-  const where = worst
-    ? `; ${worst.value}[${worst.row}, ${worst.column}] is ${worst.left}, the reference says ${worst.right}, ` +
-      `${worst.ratio.toFixed(1)} times the allowed difference`
-    : '';
-  return `step ${step.index} ${step.name} (${step.op}, pass ${step.batch}) leaves its bound${where}`;
+  return `step ${step.index} ${step.name} (${step.op}, pass ${step.batch}) leaves its bound; ${describeFailure(step)}`;
 }

@@ -60,13 +60,6 @@ const FORMATS: Readonly<Record<FormatName, QuantFormat>> = {
   mxfp4,
 };
 
-const BY_GGML_ID: ReadonlyMap<number, QuantFormat> = new Map(
-  FORMAT_NAMES.flatMap((name) => {
-    const format = FORMATS[name];
-    return format.ggml === undefined ? [] : [[format.ggml.id, format] as const];
-  }),
-);
-
 export function isFormatName(name: string): name is FormatName {
   return Object.hasOwn(FORMATS, name);
 }
@@ -80,9 +73,4 @@ export function quantFormat(name: string): QuantFormat {
     given: `"${name}" was asked for`,
     fix: 'use a checkpoint in one of these formats',
   });
-}
-
-/** The format with that type id in GGUF, where Tandem decodes it. */
-export function formatByGgmlId(id: number): QuantFormat | undefined {
-  return BY_GGML_ID.get(id);
 }
