@@ -7,6 +7,7 @@ import { openOutput } from './output.ts';
 import { ProgressBar } from './terminal.ts';
 
 interface Flags extends ModelFlags {
+  imitateF16Cache?: boolean;
   ids?: number[];
   text?: string;
   out: string;
@@ -19,6 +20,7 @@ export function addLogits(cli: Command): void {
     .option('--ids <list>', 'token ids: 0,5,6', tokenIds)
     .option('--text <text>', 'text to tokenize instead of --ids (no chat template)')
     .requiredOption('-o, --out <file>', 'where to write little-endian f32 [T, V]')
+    .option('--imitate-f16-cache', 'reference only: round keys and values as llama.cpp does by default')
     .option('--json', 'describe what was written as a JSON object')
     .addHelpText(
       'after',
@@ -45,7 +47,10 @@ async function writeLogits(flags: Flags): Promise<void> {
   const out = await openOutput(flags.out);
   const bar = new ProgressBar('computing');
   try {
-    await using engine = await loadModel(modelPath(flags), loadOptions(flags), interrupt.signal);
+    // For judging: the cache adds no rounding unless asked to.
+    const { kvType = 'f32', imitateF16Cache } = flags;
+    const options = { ...loadOptions(flags), kvType, imitateF16Cache };
+    await using engine = await loadModel(modelPath(flags), options, interrupt.signal);
     const ids = flags.ids ?? engine.tokenize(flags.text!);
     const logits = await engine.logits(ids, {
       signal: interrupt.signal,

@@ -33,6 +33,8 @@ export interface LoadOptions {
    * `f32`: not at all, for judging a model rather than running it. Default: `rounded`; `f32` on `reference`.
    */
   activations?: 'rounded' | 'f32';
+  /** `reference` only: keys and values are rounded to f16, as engines with an expanded f16 cache have them. Default false. */
+  imitateF16Cache?: boolean;
   /** Most bytes of the KV cache, shared by all sequences. Default: by the machine's memory. */
   kvBytes?: number;
   /** Most rows (tokens) of a pass, [2, 65536]. Default 512. */
@@ -53,6 +55,7 @@ const LOAD_OPTIONS = [
   'contextLength',
   'kvType',
   'activations',
+  'imitateF16Cache',
   'kvBytes',
   'maxBatchRows',
   'maxSequences',
@@ -101,7 +104,7 @@ async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<
   if (kvType !== 'bf16' && kvType !== 'f32') throw invalid('kvType', 'bf16 or f32', kvType);
   const maxRows = numberIn('maxBatchRows', options.maxBatchRows, { low: 2, high: 65536, integer: true }, 512);
   const maxSequences = numberIn('maxSequences', options.maxSequences, { low: 1, high: 4096, integer: true }, 32);
-  const backend = await backendOf(options.backend);
+  const backend = await backendOf(options.backend, options.imitateF16Cache);
   const { program, config } = await buildProgram(checkpoint, { kvType, contextLength: options.contextLength });
   const maxOutputs = Math.min(maxRows, MAX_OUTPUTS);
   const memory = chooseMemory(program, {
@@ -181,8 +184,10 @@ async function watched(
   throw cancelled(signal);
 }
 
-async function backendOf(name: LoadOptions['backend'] = 'native'): Promise<Backend> {
-  if (name === 'reference') return (await import('../backend/reference.ts')).referenceBackend();
+async function backendOf(name: LoadOptions['backend'] = 'native', imitateF16Cache = false): Promise<Backend> {
+  if (typeof imitateF16Cache !== 'boolean' || (imitateF16Cache && name !== 'reference'))
+    throw invalid('imitateF16Cache', 'true only on the reference backend', imitateF16Cache, "add backend: 'reference'");
+  if (name === 'reference') return (await import('../backend/reference.ts')).referenceBackend({ imitateF16Cache });
   if (name === 'native') return (await import('../backend/native/backend.ts')).nativeBackend();
   throw invalid('backend', 'native or reference', name);
 }

@@ -26,6 +26,16 @@ describe('a loaded engine', () => {
     expect(engine.info.kv).toBe(8 * 3 * 64 * 5 * 160 * 4);
   });
 
+  test('imitates an f16 cache where asked: close, not equal; native does not', async () => {
+    await using imitating = await load(undefined, { ...reference, contextLength: 192, imitateF16Cache: true });
+    const [plain, rounded] = [await engine.logits([0, 5, 6, 7]), await imitating.logits([0, 5, 6, 7])];
+    expect(rounded).not.toEqual(plain);
+    rounded.forEach((logit, i) => {
+      expect(Math.abs(logit - plain[i])).toBeLessThan(0.05);
+    });
+    await expect(load(undefined, { imitateF16Cache: true })).rejects.toMatchObject({ code: 'REQUEST_INVALID' });
+  });
+
   test('answers a sum', async () => {
     const result = await engine.chat([{ role: 'user', content: 'What is 9 + 0?' }]);
     expect(result).toMatchObject({ reasoning: '9 + 0, so 9.', text: '9 + 0 = 9', finishReason: 'stop' });
