@@ -4,9 +4,11 @@
  * Papers: arXiv:2405.04434 (V2), arXiv:2412.19437 (V3). Layers from `num_hidden_layers` on (multi-token prediction) are
  * not part of the Program.
  */
+
+import type { Routing } from '../ops/routing.ts';
 import type { ConfigReader } from './config-reader.ts';
 import { type BaseConfig, defineModel } from './define-model.ts';
-import type { Graph, RouterSpec, Tensor } from './graph.ts';
+import type { Graph, Tensor } from './graph.ts';
 import { view } from './graph.ts';
 import { decoder, feedForward, mayBeTied, readBase } from './layers/common.ts';
 import { type Groups, type Moe, readGroupedMoe, readSharedFfn, sharedAndRouted } from './layers/moe.ts';
@@ -172,7 +174,7 @@ function readMoe(reader: ConfigReader): Moe | undefined {
 }
 
 /** Public GGUF files of V3, R1 (256 experts) and V2 (160) have no group keys; their models have groups all the same. */
-function readGroups(reader: ConfigReader, experts: number, score: RouterSpec['score']): Groups {
+function readGroups(reader: ConfigReader, experts: number, score: Routing['score']): Groups {
   const groupScore = score === 'sigmoid' ? 'top2' : 'max';
   const fields = {
     groups: { huggingface: 'n_group', gguf: 'expert_group_count' },

@@ -5,6 +5,7 @@
  * both as the step's name and, with `.weight`, as the weight's.
  */
 import { TandemError } from '../errors.ts';
+import type { Routing } from '../ops/routing.ts';
 import { type Attribute, type KvLayer, type KvType, PAGE_TOKENS, type Program, type Step } from '../program/program.ts';
 import type { Operand, Rows, Value, Weight } from '../program/tensor.ts';
 import type { WeightFinder } from './weights.ts';
@@ -30,16 +31,6 @@ export interface RopeSpec {
   readonly style: 'pairs' | 'halves';
   readonly frequencies: readonly number[];
   readonly magnitude: number;
-}
-
-export interface RouterSpec {
-  readonly topk: number;
-  readonly score: 'softmax' | 'sigmoid';
-  readonly groups: number;
-  readonly groupTopk: number;
-  readonly groupScore: 'max' | 'top2';
-  readonly normalize: boolean;
-  readonly scale: number;
 }
 
 export interface AttentionSpec {
@@ -153,7 +144,7 @@ export class Graph {
     return this.#step('mla', path, operands, { ...spec }, [{ rows: q.rows, columns: spec.heads * spec.value }])[0];
   }
 
-  router(path: string, logits: Tensor, bias: Weight | undefined, spec: RouterSpec): { ids: Tensor; weights: Tensor } {
+  router(path: string, logits: Tensor, bias: Weight | undefined, spec: Routing): { ids: Tensor; weights: Tensor } {
     const [ids, weights] = this.#step('router', path, [logits, bias ?? null], { ...spec }, [
       { rows: logits.rows, columns: spec.topk, type: 'i32', suffix: '.ids' },
       { rows: logits.rows, columns: spec.topk, suffix: '.weights' },

@@ -33,7 +33,7 @@ const MODELS: PublicModel[] = ['deepseek-v2-lite', 'deepseek-v3', 'glm-4.5-air',
 test.each(MODELS)('%s', async (name) => {
   const sink = new MemorySink();
   const config = { ...PUBLIC_CONFIGS[name], ...SMALL };
-  await writeGguf(sink, 'model.gguf', await synthesize(config, { name, mix: 'q4_k_m' }));
+  await writeGguf(sink, 'model.gguf', await synthesize(config, { name, mix: 'q4_k_m', seed: 2 }));
   const checkpoint = await openGguf(memoryFolder(sink.files), 'model.gguf');
   const tokenizer = await createTokenizer(checkpoint);
   const text = 'the quick brown fox — 4 L of water, 水 – jumps over the lazy dog';
@@ -63,6 +63,6 @@ test.each(MODELS)('%s', async (name) => {
   for (const load of loads) {
     // 6 of 48 tokens go to an expert on average; one or two are liked by the part that all tokens share.
     expect(load.size).toBeGreaterThan(24);
-    expect(Math.max(...load.values())).toBeLessThan(ids.length * 0.6);
+    expect(Math.max(...load.values())).toBeLessThan(ids.length * 0.5);
   }
 });

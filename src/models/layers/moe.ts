@@ -1,13 +1,15 @@
 /** Routed experts: router logits → top-k → experts; and those that every token takes beside them. */
+
+import type { Routing } from '../../ops/routing.ts';
 import type { ConfigReader } from '../config-reader.ts';
-import type { Graph, RouterSpec, Tensor } from '../graph.ts';
+import type { Graph, Tensor } from '../graph.ts';
 import { feedForward } from './common.ts';
 
 export interface Moe {
   readonly experts: number;
   /** Width of one expert. */
   readonly ffn: number;
-  readonly router: RouterSpec;
+  readonly router: Routing;
 }
 
 /** `gate` and `experts` lie under `path`; `correction` names the bias of the choice, required or where there is one. */
@@ -42,13 +44,13 @@ export function sharedAndRouted(
   return graph.add('mlp.sum', routed, feedForward(graph, 'mlp.shared_experts', x, shared.ffn));
 }
 
-export type Groups = Pick<RouterSpec, 'groups' | 'groupTopk' | 'groupScore'>;
+export type Groups = Pick<Routing, 'groups' | 'groupTopk' | 'groupScore'>;
 
 /** The keys that DeepSeek's and GLM's descriptions share; `normalize` where the description does not say. */
 export function readGroupedMoe(
   reader: ConfigReader,
   experts: number,
-  router: Groups & Pick<RouterSpec, 'score' | 'normalize'>,
+  router: Groups & Pick<Routing, 'score' | 'normalize'>,
 ): Moe {
   const { groups, groupTopk } = router;
   const topk = reader.count({ huggingface: 'num_experts_per_tok', gguf: 'expert_used_count' });
@@ -78,6 +80,6 @@ export function readSharedFfn(reader: ConfigReader, moe: Moe): number {
 }
 
 /** Softmax over all experts, the best k, their weights renormalized or not: Mixtral, Qwen. */
-export function softmaxRouter(topk: number, normalize: boolean): RouterSpec {
+export function softmaxRouter(topk: number, normalize: boolean): Routing {
   return { topk, score: 'softmax', groups: 1, groupTopk: 1, groupScore: 'max', normalize, scale: 1 };
 }
