@@ -25,6 +25,7 @@ import {
   type Perplexity,
   type PerplexityOptions,
 } from './perplexity.ts';
+import { PrefixCache } from './prefix-cache.ts';
 import { LogitsRequest, type Progress, type Request, type TakeLogits, TextRequest } from './request.ts';
 import {
   invalid,
@@ -36,6 +37,13 @@ import {
 } from './sampling.ts';
 import { Scheduler, type SchedulerStats } from './scheduler.ts';
 import { Sequence } from './sequence.ts';
+
+/** A form that output keeps: any JSON, JSON of a schema, a regular expression, or a grammar in EBNF with a rule `root`. */
+export type OutputFormat =
+  | { readonly type: 'json' }
+  | { readonly type: 'schema'; readonly schema: boolean | Readonly<Record<string, unknown>> }
+  | { readonly type: 'regex'; readonly pattern: string }
+  | { readonly type: 'ebnf'; readonly grammar: string };
 
 /** Options of `generate`. */
 export interface GenerateOptions extends SamplingOptions {
@@ -51,6 +59,10 @@ export interface GenerateOptions extends SamplingOptions {
   addSpecial?: boolean;
   /** String prompts only: read control tokens written in the prompt as such. Default false. */
   parseSpecial?: boolean;
+  /** The text is of this form and cannot be of another. In `chat`: the answer, after the thinking. */
+  format?: OutputFormat;
+  /** Higher goes first; below 0 waits behind everybody. Default 0. */
+  priority?: number;
   /** Stops it wherever it is, also in the middle of the prompt. */
   signal?: AbortSignal;
   /** Prompt tokens computed, of all. */
@@ -86,6 +98,12 @@ export interface ChatOptions extends Omit<GenerateOptions, 'addSpecial' | 'parse
   thinking?: boolean;
   /** `none` leaves `<think>` and tool calls in the text as the model wrote them. Default `separate`. */
   parse?: 'separate' | 'none';
+  /** Whether a tool has to be called: `auto` leaves it to the model (default), `required` any, or one by name. */
+  toolChoice?: 'auto' | 'none' | 'required' | { readonly name: string };
+  /** False: at most one call an answer. Default true. */
+  parallelToolCalls?: boolean;
+  /** Most tokens of thinking; then it is ended and the answer begins. */
+  thinkingBudget?: number;
   /** Further variables of the chat template. */
   templateVariables?: Readonly<Record<string, unknown>>;
 }
@@ -118,6 +136,16 @@ export interface EngineInfo {
   readonly execution: Readonly<Record<string, string | number>>;
 }
 
+/** One request as it stands between two passes. */
+export interface RequestState {
+  readonly id: number;
+  readonly state: 'running' | 'waiting';
+  readonly promptTokens: number;
+  /** Tokens whose keys and values are there. */
+  readonly computed: number;
+  readonly generated: number;
+}
+
 /** What `load` puts together. */
 export interface EngineParts {
   readonly executable: Executable;
@@ -137,6 +165,8 @@ export interface EngineLimits {
   readonly maxSequences: number;
   /** Time a pass with prefill rows should take, milliseconds. */
   readonly targetMs: number;
+  /** False: no page is shared between requests. Default true. */
+  readonly prefixCache?: boolean;
 }
 
 export class Engine implements AsyncDisposable {
@@ -153,7 +183,9 @@ export class Engine implements AsyncDisposable {
     this.info = info;
     const { maxRows, targetMs } = limits;
     const chunk = new ChunkSize({ minRows: Math.min(16, maxRows), maxRows, firstRows: 64, targetMs });
-    this.#scheduler = new Scheduler({ ...limits, pool: new PagePool(executable.pages), chunk });
+    const pool = new PagePool(executable.pages);
+    const prefixes = limits.prefixCache === false ? undefined : new PrefixCache(pool);
+    this.#scheduler = new Scheduler({ ...limits, pool, chunk, prefixes });
     this.#loop = new EngineLoop(this.#scheduler, executable);
   }
 
@@ -331,6 +363,28 @@ export class Engine implements AsyncDisposable {
 
   detokenize(ids: Iterable<number>): string {
     return this.#parts.tokenizer.decode(ids);
+  }
+
+  /** Most sequences that run at once. */
+  get maxSequences(): number {
+    return this.#parts.limits.maxSequences;
+  }
+
+  /** Source of the model's chat template, where it has a valid one. */
+  get chatTemplate(): string | undefined {
+    const { template } = this.#parts;
+    return template instanceof TandemError ? undefined : template.source;
+  }
+
+  /** What runs and waits now, oldest first. */
+  requests(): RequestState[] {
+    return this.#scheduler.sequences().map(({ order, state, promptLen, computedLen, generatedLen }) => ({
+      id: order,
+      state: state === 'running' ? state : 'waiting',
+      promptTokens: promptLen,
+      computed: computedLen,
+      generated: generatedLen,
+    }));
   }
 
   stats(): SchedulerStats {

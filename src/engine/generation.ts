@@ -16,6 +16,8 @@ export interface GenerationSink {
 export class Generation implements AsyncIterable<GenerationEvent>, PromiseLike<GenerationResult> {
   readonly #events: GenerationEvent[] = [];
   readonly #result: Promise<GenerationResult>;
+  /** Resolves once the request is queued; rejects with what was wrong with it. */
+  readonly ready: Promise<void>;
   #resolve!: (result: GenerationResult) => void;
   #reject!: (error: unknown) => void;
   #wake: (() => void) | undefined;
@@ -42,6 +44,8 @@ export class Generation implements AsyncIterable<GenerationEvent>, PromiseLike<G
       this.#end(undefined, { error });
     }
     this.#abort = abort;
+    this.ready = this.#ended?.error === undefined ? Promise.resolve() : Promise.reject(this.#ended.error);
+    this.ready.catch(() => {}); // the iterator and the result tell it too
   }
 
   /** What was generated, once it ended, however it ended; undefined before, and where nothing was. */

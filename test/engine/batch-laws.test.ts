@@ -11,6 +11,7 @@ import { referenceBackend } from '../../src/backend/reference.ts';
 import { ChunkSize } from '../../src/engine/chunk-size.ts';
 import { PagePool } from '../../src/engine/kv-cache.ts';
 import { defaultModelPath } from '../../src/engine/load.ts';
+import { PrefixCache } from '../../src/engine/prefix-cache.ts';
 import { Sampler, type SamplingOptions, samplingSettings } from '../../src/engine/sampling.ts';
 import { Scheduler } from '../../src/engine/scheduler.ts';
 import { Sequence } from '../../src/engine/sequence.ts';
@@ -56,11 +57,20 @@ interface Company {
   readonly cases: readonly number[];
   readonly chunk?: number;
   readonly pages?: number;
+  /** Everybody runs twice: the second time their prompts are in the prefix cache. */
+  readonly again?: boolean;
 }
 
-async function tokensOf(executable: Executable, { cases, chunk = 64, pages = LIMITS.pages }: Company) {
+async function tokensOf(executable: Executable, { cases, chunk = 64, pages = LIMITS.pages, again = false }: Company) {
   const sizes = new ChunkSize({ minRows: chunk, maxRows: chunk, firstRows: chunk, targetMs: 1 });
-  const scheduler = new Scheduler({ ...LIMITS, maxSequences: 8, pool: new PagePool(pages), chunk: sizes });
+  const pool = new PagePool(pages);
+  const prefixes = again ? new PrefixCache(pool) : undefined;
+  const scheduler = new Scheduler({ ...LIMITS, maxSequences: 8, pool, chunk: sizes, prefixes });
+  if (again) {
+    for (const index of cases) scheduler.add(sequenceOf(CASES[index], index, executable.program.vocabSize));
+    for (let plan = scheduler.next(); plan; plan = scheduler.next())
+      scheduler.commit(plan, await executable.run(plan.batch));
+  }
   const sequences = cases.map((index) => sequenceOf(CASES[index], index, executable.program.vocabSize));
   for (const sequence of sequences) scheduler.add(sequence);
   for (let plan = scheduler.next(); plan; plan = scheduler.next())
@@ -151,6 +161,12 @@ describe.each(SUBJECTS)('%s', (_, native, make) => {
       expect(tokens).toEqual(order.map((index) => alone[index]));
       expect(stats.preemptions).toBeGreaterThan(0);
       expect(stats.freePages).toBe(3);
+    });
+
+    test('resumed from the prefix cache', async () => {
+      const { tokens, stats } = await tokensOf(executable, { cases: all, again: true });
+      expect(tokens).toEqual(alone);
+      expect(stats.prefixes?.found).toBeGreaterThanOrEqual(128);
     });
 
     test('logits are the same bits in chunks of 1, 5 and 64, alone and beside another', async () => {

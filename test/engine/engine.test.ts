@@ -30,8 +30,8 @@ describe('a generation', () => {
     const texts = events.flatMap((event) => (event.type === 'text' ? [event.text] : []));
     expect(texts).toEqual([...'3 个杯子 🫙.']);
     expect(events.filter(({ type }) => type === 'prefill')).toEqual([
-      { type: 'prefill', done: 0, total: 4 },
-      { type: 'prefill', done: 4, total: 4 },
+      { type: 'prefill', done: 0, total: 4, cached: 0 },
+      { type: 'prefill', done: 4, total: 4, cached: 0 },
     ]);
     const result = await generation;
     expect(events.at(-1)).toEqual({ type: 'done', result });
