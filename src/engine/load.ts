@@ -122,7 +122,7 @@ async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<
     throw error;
   });
   checkSignal(signal);
-  const placed = lower(program, { device: 'cpu' }, { exactF32: activations === 'f32' });
+  const placed = lower(program, { device: 'cpu' }, { activations });
   const limits = { pages: memory.pages, maxRows, maxOutputs };
   const executable = await watched(options, (watch) =>
     backend.prepare(placed, checkpoint, { ...limits, ...watch, threads, isa, load }),
