@@ -9,7 +9,7 @@ namespace tandem {
 namespace {
 
 constexpr uint32_t kMagic = 0x4d444e54;  // 'TNDM'
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 // Far beyond any model, small enough that products of two of them fit in 63 bits.
 constexpr int64_t kMaxColumns = int64_t{1} << 30;
 
@@ -218,7 +218,7 @@ class Decoder {
   }
 
   Status decode_steps() {
-    const uint32_t count = r_.count(36);
+    const uint32_t count = r_.count(40);
     p_.steps.reserve(count);
     // A value that a step writes is written before it is read, and once: a buffer never shows another pass's numbers.
     std::vector<bool> written(p_.values.size(), false), given(p_.values.size(), false);
@@ -260,6 +260,7 @@ class Decoder {
       step.device = r_.string();
       const std::string activation = r_.string();
       const std::string middle = r_.string();
+      step.tiles = r_.u32();
       if (r_.failed()) return truncated();
       if (step.device != "cpu")
         return Status(Code::program_invalid, "[native] this build runs steps on cpu; step " + quoted(step.name) + " is placed on " +

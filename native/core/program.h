@@ -84,6 +84,8 @@ struct Step {
   std::string device;
   Activation activation = Activation::f32;
   Activation middle = Activation::f32;  // `experts`: rounding of the intermediate
+  // Fast mode: where one matrix meets at least so many rows, both operands are rounded to bf16 for tiles. 0 = never.
+  int64_t tiles = 0;
 
   // Attribute access never fails: an attribute that is absent, or of another type, gives the fallback.
   bool has(std::string_view key) const { return find(key) != nullptr; }

@@ -93,6 +93,7 @@ TEST(program_rounds_whole_blocks_only) {
   EXPECT_OK(decode_program(blob.data(), blob.size(), 1, program));
   Step& head = program.steps[6];
   EXPECT(head.op == "linear");
+  EXPECT(head.tiles == 16);
   head.activation = Activation::q8_32;
   EXPECT_OK(check_signatures(program));
   head.activation = Activation::q8_256;  // of 64 columns

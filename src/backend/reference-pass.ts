@@ -151,6 +151,7 @@ export class ReferencePass {
       step,
       activation: step.placement?.activation ?? 'f32',
       middle: step.placement?.middle ?? step.placement?.activation ?? 'f32',
+      tiles: step.placement?.tiles ?? Number.POSITIVE_INFINITY,
       matrix: (operand) => dense<Float32Array>(operand),
       integers: (operand) => dense<Int32Array>(operand),
       weight: (operand) => {

@@ -59,7 +59,9 @@ export async function showAnswer(generation: Generation, style: AnswerStyle): Pr
   }
 }
 
-/** `prompt 38 tokens, 812 tok/s · generation 96 tokens, 310 tok/s · first token 0.05 s`. */
+/**
+ * `prompt 38 tokens, 812 tok/s · generation 96 tokens, 310 tok/s · first token 0.05 s`, and the seed where one was needed.
+ */
 export function figures(result: GenerationResult): string {
   const { usage, timings } = result;
   if (usage.completionTokens === 0)
@@ -69,6 +71,7 @@ export function figures(result: GenerationResult): string {
     `generation ${usage.completionTokens} tokens, ${formatRate(timings.tokensPerSecond)} tok/s`,
     `first token ${(timings.timeToFirstTokenMs / 1000).toFixed(2)} s`,
   ];
+  if (result.temperature > 0) parts.push(`seed ${result.seed}`);
   if (result.finishReason === 'length') parts.push('stopped at the length limit');
   if (result.finishReason === 'abort') parts.push('stopped');
   return parts.join(' · ');

@@ -11,6 +11,7 @@ import { openCheckpoint } from '../formats/open.ts';
 import { buildProgram } from '../models/index.ts';
 import { OPS } from '../ops/index.ts';
 import { lower } from '../placement/lower.ts';
+import { nativeMachine } from '../placement/machine.ts';
 import type { Batch } from '../program/batch.ts';
 import { PAGE_TOKENS } from '../program/program.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
@@ -23,6 +24,7 @@ interface Flags {
   text: string;
   threads?: number;
   isa?: string;
+  exact?: boolean;
   kvType: 'bf16' | 'f32';
   chunk?: number;
   free?: boolean;
@@ -60,13 +62,13 @@ async function compare(model: string | undefined, flags: Flags): Promise<void> {
   const checkpoint = await openCheckpoint(modelPath(flags, model));
   try {
     const { program } = await buildProgram(checkpoint, { kvType: flags.kvType });
-    const placed = lower(program, { device: 'cpu' });
+    const { threads, isa, exact } = flags;
+    const placed = lower(program, nativeMachine(isa), { exact });
     const ids = flags.ids ?? (await createTokenizer(checkpoint)).encode(flags.text);
     checkIds(ids, placed.vocabSize, placed.contextLength);
     const batches = chunks(ids, flags.chunk ?? ids.length);
     const rows = Math.max(...batches.map((batch) => batch.tokens.length));
     const limits = { pages: Math.ceil(ids.length / PAGE_TOKENS), maxRows: rows, maxOutputs: rows };
-    const { threads, isa } = flags;
     await using native = await nativeBackend().prepare(placed, checkpoint, { ...limits, threads, isa });
     await using reference = await referenceBackend({ trackMagnitudes: true }).prepare(placed, checkpoint, limits);
     const bar = new ProgressBar('comparing');

@@ -5,13 +5,15 @@ import { openCheckpoint } from '../formats/open.ts';
 import { buildProgram } from '../models/index.ts';
 import { weightBytes } from '../placement/budget.ts';
 import { lower } from '../placement/lower.ts';
+import { nativeMachine } from '../placement/machine.ts';
 import { printProgram } from '../program/print.ts';
 import type { Program, Step } from '../program/program.ts';
-import { MODEL, modelPath, withModelPath } from './options.ts';
+import { EXACT, MODEL, modelPath, withModelPath } from './options.ts';
 import { formatBytes, paint, table } from './terminal.ts';
 
 interface Flags {
   model?: string;
+  exact?: boolean;
   json?: boolean;
 }
 
@@ -21,6 +23,7 @@ export function addExplain(cli: Command): void {
     .description('the placed Program: every step, its device, formats and bytes (reads headers only)')
     .argument('[model]', MODEL);
   withModelPath(command)
+    .option('--exact', EXACT)
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
@@ -33,16 +36,16 @@ Examples:
     .action(async (model: string | undefined, flags: Flags) => {
       const checkpoint = await openCheckpoint(modelPath(flags, model));
       try {
-        await explain(checkpoint, flags.json === true);
+        await explain(checkpoint, flags);
       } finally {
         await checkpoint.close();
       }
     });
 }
 
-async function explain(checkpoint: Checkpoint, json: boolean): Promise<void> {
+async function explain(checkpoint: Checkpoint, { exact, json }: Flags): Promise<void> {
   const { program } = await buildProgram(checkpoint);
-  const placed = lower(program, { device: 'cpu' });
+  const placed = lower(program, nativeMachine(), { exact });
   if (json) {
     const steps = placed.steps.map((step) => ({ ...step, weightBytes: stepBytes(placed, step) }));
     process.stdout.write(`${JSON.stringify({ ...placed, steps })}\n`);

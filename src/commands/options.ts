@@ -51,7 +51,9 @@ export function withModelPath(command: Command): Command {
   return command.option('-m, --model <path>', MODEL);
 }
 
-/** Adds `--threads` and `--isa`. */
+export const EXACT = 'the same bits whatever the batch and the chunks: no bf16 tiles for long prompts';
+
+/** Adds `--threads`, `--isa` and `--exact`. */
 export function withCpu(command: Command): Command {
   return command
     .option('-t, --threads <n>', 'worker threads (default: physical cores)', count)
@@ -62,7 +64,8 @@ export function withCpu(command: Command): Command {
         'avx512',
         'amx',
       ]),
-    );
+    )
+    .option('--exact', EXACT);
 }
 
 /** Adds `--model` and the options of loading. */
@@ -95,6 +98,7 @@ export interface ModelFlags {
   backend: 'native' | 'reference';
   threads?: number;
   isa?: string;
+  exact?: boolean;
   context?: number;
   kvBudget?: number;
   kvType?: 'bf16' | 'f32';
@@ -139,6 +143,7 @@ export function loadOptions(flags: ModelFlags): LoadOptions {
     backend: flags.backend,
     threads: flags.threads,
     isa: flags.isa,
+    exact: flags.exact,
     contextLength: flags.context,
     kvBytes: flags.kvBudget,
     kvType: flags.kvType,

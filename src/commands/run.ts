@@ -67,8 +67,7 @@ async function run(words: string[], flags: Flags): Promise<void> {
   if (result.finishReason === 'abort') process.exitCode = 130;
   if (flags.json) process.stdout.write(`${JSON.stringify(result, jsonValue)}\n`);
   else {
-    const seed = flags.seed === undefined && (flags.temperature ?? 0) > 0 ? ` · seed ${result.seed}` : '';
-    process.stderr.write(`${paint('dim', `\n${figures(result)}${seed}`, process.stderr)}\n`);
+    process.stderr.write(`${paint('dim', `\n${figures(result)}`, process.stderr)}\n`);
   }
 }
 

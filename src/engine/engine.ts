@@ -128,6 +128,8 @@ export interface EngineInfo {
   readonly contextLimit: 'model' | 'option' | 'memory';
   readonly vocabSize: number;
   readonly kvType: 'f32' | 'bf16';
+  /** `exact`: a row's bits do not depend on batch, chunks and threads; `fast`: those of long prompts may (tiles). */
+  readonly numerics: 'exact' | 'fast';
   /** Bytes. */
   readonly weights: number;
   readonly kv: number;

@@ -6,6 +6,7 @@ import type { Checkpoint } from '../formats/checkpoint.ts';
 import { openCheckpoint } from '../formats/open.ts';
 import { buildProgram } from '../models/index.ts';
 import { lower } from '../placement/lower.ts';
+import { nativeMachine } from '../placement/machine.ts';
 import type { KvType } from '../program/program.ts';
 import { createChatTemplate } from '../text/chat-template.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
@@ -33,6 +34,11 @@ export interface LoadOptions {
    * `f32`: not at all, for judging a model rather than running it. Default: `rounded`; `f32` on `reference`.
    */
   activations?: 'rounded' | 'f32';
+  /**
+   * Native: the same bits for a row whatever the batch, the chunks and the threads. Default false: long prompts go over
+   * the machine's tiles (AMX, AVX512-BF16) in bf16, where it has them; `engine.info.numerics` says what came of it.
+   */
+  exact?: boolean;
   /** `reference` only: keys and values are rounded to f16, as engines with an expanded f16 cache have them. Default false. */
   imitateF16Cache?: boolean;
   /** Most bytes of the KV cache, shared by all sequences. Default: by the machine's memory. */
@@ -55,6 +61,7 @@ const LOAD_OPTIONS = [
   'contextLength',
   'kvType',
   'activations',
+  'exact',
   'imitateF16Cache',
   'kvBytes',
   'maxBatchRows',
@@ -98,10 +105,11 @@ export async function load(path: string = defaultModelPath(), options: LoadOptio
 async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<Engine> {
   const { signal, threads, isa, load } = options;
   // The reference is for judging: unless told otherwise it rounds nothing.
-  const exact = options.backend === 'reference';
-  const { kvType = exact ? 'f32' : 'bf16', activations = exact ? 'f32' : 'rounded' } = options;
+  const judging = options.backend === 'reference';
+  const { kvType = judging ? 'f32' : 'bf16', activations = judging ? 'f32' : 'rounded', exact = false } = options;
   if (activations !== 'rounded' && activations !== 'f32') throw invalid('activations', 'rounded or f32', activations);
   if (kvType !== 'bf16' && kvType !== 'f32') throw invalid('kvType', 'bf16 or f32', kvType);
+  if (typeof exact !== 'boolean') throw invalid('exact', 'true or false', exact);
   const maxRows = numberIn('maxBatchRows', options.maxBatchRows, { low: 2, high: 65536, integer: true }, 512);
   const maxSequences = numberIn('maxSequences', options.maxSequences, { low: 1, high: 4096, integer: true }, 32);
   const backend = await backendOf(options.backend, options.imitateF16Cache);
@@ -122,7 +130,8 @@ async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<
     throw error;
   });
   checkSignal(signal);
-  const placed = lower(program, { device: 'cpu' }, { exactF32: activations === 'f32' });
+  const machine = judging ? ({ device: 'cpu' } as const) : nativeMachine(isa);
+  const placed = lower(program, machine, { exact, activations });
   const limits = { pages: memory.pages, maxRows, maxOutputs };
   const executable = await watched(options, (watch) =>
     backend.prepare(placed, checkpoint, { ...limits, ...watch, threads, isa, load }),
@@ -142,6 +151,7 @@ async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<
       contextLimit: memory.contextLimit,
       vocabSize: program.vocabSize,
       kvType,
+      numerics: placed.steps.some(({ placement }) => placement?.tiles !== undefined) ? 'fast' : 'exact',
       weights: memory.weights,
       kv: memory.kv,
       buffers: memory.buffers,

@@ -178,6 +178,7 @@ export class TextRequest implements Request {
         timeToFirstTokenMs: firstAt - calledAt,
         totalMs: now - calledAt,
       },
+      temperature: Number(sequence.sampler!.settings.temperature.toPrecision(7)), // an f32
       seed: sequence.sampler!.settings.seed,
       logprobs: this.#logprobs,
     };

@@ -66,6 +66,8 @@ export interface GenerationResult {
   readonly stopString?: string;
   readonly usage: Usage;
   readonly timings: Timings;
+  /** The one in effect: the option's, else the model's own, else 0. */
+  readonly temperature: number;
   /** The seed given or chosen. With the same prompt and options it gives the same text. */
   readonly seed: number | bigint;
   /** One per token, when asked. */

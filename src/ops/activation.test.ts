@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { randomFloats } from '../../test/conformance/random.ts';
-import { activationOf, quantizeActivations, roundActivations, roundedError } from './activation.ts';
+import { activationOf, quantizeActivations, roundActivations, roundedError, roundForTiles } from './activation.ts';
 
 /** Half to even without the trick. */
 function roundHalfEven(x: number): number {
@@ -91,5 +91,23 @@ describe('error of a rounded row', () => {
     const allowed = roundedError('q8_32', x, new Float64Array(32).fill(1e-7), 16);
     expect(allowed[1]).toBeGreaterThan(1 / 16);
     expect(allowed[2]).toBeLessThan(1e-5);
+  });
+});
+
+describe('operands of tiles', () => {
+  it('are bf16, ties to even, without subnormals', () => {
+    const tiny = 2 ** -126;
+    const given = [
+      1 + 2 ** -8,
+      1 + 3 * 2 ** -8,
+      -(1 + 2 ** -8 + 2 ** -20),
+      tiny,
+      tiny / 2,
+      -tiny / 4,
+      3.4e38,
+      -Infinity,
+    ];
+    const seen = [1, 1 + 2 ** -6, -(1 + 2 ** -7), tiny, 0, 0, Infinity, -Infinity];
+    expect([...roundForTiles(Float32Array.from([...given, Number.NaN]))]).toEqual([...seen, Number.NaN]);
   });
 });

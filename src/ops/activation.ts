@@ -11,7 +11,7 @@ import { EPSILON } from './bound.ts';
 import type { Matrix } from './op.ts';
 
 /** Smallest normal f32: a block whose scale would be smaller counts as zeros, so that 1 / scale stays finite. */
-const SMALLEST_SCALE = 2 ** -126;
+const SMALLEST_NORMAL = 2 ** -126;
 /** Adding and taking away 1.5·2^52 leaves no room for a fraction: f64 rounds it half to even. −0 becomes 0. */
 const ROUNDER = 1.5 * 2 ** 52;
 
@@ -46,7 +46,7 @@ export function quantizeActivations(x: Float32Array, block: number): { codes: In
       continue;
     }
     const scale = Math.fround(amax / 127);
-    if (scale < SMALLEST_SCALE) continue;
+    if (scale < SMALLEST_NORMAL) continue;
     const inverse = Math.fround(1 / scale);
     for (let i = start; i < start + block; i++) {
       const code = Math.fround(x[i] * inverse) + ROUNDER - ROUNDER;
@@ -71,6 +71,16 @@ export function roundActivations(format: ActivationFormat, matrix: Matrix): Matr
     for (let i = 0; i < data.length; i++) data[i] = scales[(i / block) | 0] * codes[i];
   }
   return { rows: matrix.rows, columns: matrix.columns, data };
+}
+
+/**
+ * A matrix, or a decoded row of a weight, as tiles see it (fast mode): bf16, rounded to nearest even. What is subnormal
+ * there counts as 0, as in TDPBF16PS and VDPBF16PS.
+ */
+export function roundForTiles(data: Float32Array): Float32Array {
+  const rounded = roundActivations('bf16', { rows: 1, columns: data.length, data }).data;
+  for (let i = 0; i < rounded.length; i++) if (Math.abs(rounded[i]) < SMALLEST_NORMAL) rounded[i] = 0;
+  return rounded;
 }
 
 /**

@@ -4,11 +4,12 @@
  *     h = silu(gate_e·x) · (up_e·x)        y = Σⱼ weights[t, j] · down_e·h          −1 stands for no expert
  *
  * x is rounded to `placement.activation`, h (stored as f32) to `placement.middle`.
+ * An expert that at least `tiles` rows visit is computed on tiles: x, h and its weights are rounded to bf16 instead.
  */
-import { roundActivations, roundedError } from './activation.ts';
+import { roundActivations, roundedError, roundForTiles } from './activation.ts';
 import { ARITHMETIC } from './bound.ts';
 import { dot, dotMagnitude, silu, siluSlope } from './math.ts';
-import { defineOp } from './op.ts';
+import { defineOp, type WeightReader } from './op.ts';
 import { expectShape, floats, integers, output, weight } from './shapes.ts';
 
 export const experts = defineOp({
@@ -43,7 +44,9 @@ export const experts = defineOp({
     return [output(x, x.columns)];
   },
   reference(context) {
-    const x = roundActivations(context.activation, context.matrix(0));
+    const given = context.matrix(0);
+    const rounded = roundActivations(context.activation, given).data;
+    const forTiles = context.tiles < Infinity ? roundForTiles(given.data) : rounded;
     const ids = context.integers(1);
     const weights = context.matrix(2);
     const gate = context.weight(3);
@@ -57,34 +60,40 @@ export const experts = defineOp({
     const { c, epsilonAccumulate } = ARITHMETIC;
 
     for (const [expert, visits] of visitsByExpert(ids.data)) {
+      const onTiles = visits.length >= context.tiles;
+      const x = onTiles ? forTiles : rounded;
+      const rowOf = (weight: WeightReader, row: number) => (onTiles ? roundForTiles(weight.row(row)) : weight.row(row));
       // First half: h of every row that visits this expert, each weight row decoded once.
       const h = new Float32Array(visits.length * ffn);
       const hError = magnitude && new Float64Array(visits.length * ffn);
       for (let f = 0; f < ffn; f++) {
-        const gateRow = gate.row(expert * ffn + f).slice();
-        const upRow = up.row(expert * ffn + f);
+        const gateRow = rowOf(gate, expert * ffn + f).slice();
+        const upRow = rowOf(up, expert * ffn + f);
         visits.forEach((visit, v) => {
           const start = Math.floor(visit / ids.columns) * hidden;
-          const g = dot(x.data, start, gateRow, 0, hidden);
-          const u = dot(x.data, start, upRow, 0, hidden);
+          const g = dot(x, start, gateRow, 0, hidden);
+          const u = dot(x, start, upRow, 0, hidden);
           h[v * ffn + f] = silu(g) * u;
           if (!hError) return;
-          const gError = dotMagnitude(x.data, start, gateRow, 0, hidden) * siluSlope(g) * Math.abs(u);
-          const uError = dotMagnitude(x.data, start, upRow, 0, hidden) * Math.abs(silu(g));
+          const gError = dotMagnitude(x, start, gateRow, 0, hidden) * siluSlope(g) * Math.abs(u);
+          const uError = dotMagnitude(x, start, upRow, 0, hidden) * Math.abs(silu(g));
           hError[v * ffn + f] = epsilonAccumulate * (gError + uError + Math.abs(silu(g) * u));
         });
       }
       // Second half: the rounded h through down, weighted.
-      const rounded = roundActivations(context.middle, { rows: visits.length, columns: ffn, data: h });
-      const roundedErrors = hError && roundedError(context.middle, h, hError, c);
+      const middle = onTiles ? 'bf16' : context.middle;
+      const roundedH = onTiles
+        ? roundForTiles(h)
+        : roundActivations(middle, { rows: visits.length, columns: ffn, data: h }).data;
+      const errors = hError && roundedError(middle, h, hError, c);
       for (let n = 0; n < hidden; n++) {
-        const row = down.row(expert * hidden + n);
+        const row = rowOf(down, expert * hidden + n);
         visits.forEach((visit, v) => {
           const at = Math.floor(visit / ids.columns) * hidden + n;
-          sums[at] += weights.data[visit] * dot(rounded.data, v * ffn, row, 0, ffn);
-          if (!sizes || !roundedErrors) return;
-          let error = epsilonAccumulate * dotMagnitude(rounded.data, v * ffn, row, 0, ffn);
-          for (let f = 0; f < ffn; f++) error += roundedErrors[v * ffn + f] * Math.abs(row[f]);
+          sums[at] += weights.data[visit] * dot(roundedH, v * ffn, row, 0, ffn);
+          if (!sizes || !errors) return;
+          let error = epsilonAccumulate * dotMagnitude(roundedH, v * ffn, row, 0, ffn);
+          for (let f = 0; f < ffn; f++) error += errors[v * ffn + f] * Math.abs(row[f]);
           sizes[at] += (Math.abs(weights.data[visit]) * error) / epsilonAccumulate;
         });
       }

@@ -1,5 +1,8 @@
-/** linear: y = x·Wᵀ + bias, x rounded to the step's activation format first. */
-import { roundActivations } from './activation.ts';
+/**
+ * linear: y = x·Wᵀ + bias, x rounded to the step's activation format first; on tiles (at least `tiles` rows of x) x and W
+ * to bf16.
+ */
+import { roundActivations, roundForTiles } from './activation.ts';
 import { ARITHMETIC } from './bound.ts';
 import { dot, dotMagnitude } from './math.ts';
 import { defineOp } from './op.ts';
@@ -22,13 +25,15 @@ export const linear = defineOp({
     return [output(x, w.shape[0])];
   },
   reference(context) {
-    const x = roundActivations(context.activation, context.matrix(0));
+    const given = context.matrix(0);
+    const onTiles = given.rows >= context.tiles;
+    const x = onTiles ? { ...given, data: roundForTiles(given.data) } : roundActivations(context.activation, given);
     const w = context.weight(1);
     const y = context.output(0);
     const magnitude = context.magnitude(0);
     const bias = context.has(2) ? context.weight(2).row(0) : undefined;
     for (let n = 0; n < w.rows; n++) {
-      const row = w.row(n);
+      const row = onTiles ? roundForTiles(w.row(n)) : w.row(n);
       for (let t = 0; t < x.rows; t++) {
         const at = t * y.columns + n;
         y.data[at] = dot(x.data, t * x.columns, row, 0, x.columns) + (bias?.[n] ?? 0);

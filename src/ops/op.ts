@@ -43,6 +43,8 @@ export interface ReferenceContext {
   readonly step: Step;
   readonly activation: ActivationFormat;
   readonly middle: ActivationFormat;
+  /** Rows from which one matrix is multiplied on tiles, both operands in bf16 (StepPlacement); Infinity: never. */
+  readonly tiles: number;
   matrix(operand: number): Matrix;
   integers(operand: number): Matrix<Int32Array>;
   weight(operand: number): WeightReader;

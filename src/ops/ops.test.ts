@@ -46,6 +46,55 @@ describe('the table', () => {
   });
 });
 
+/** x as bf16 has it, rounded to nearest even, by arithmetic instead of bits; x is neither subnormal nor huge. */
+function bf16(x: number): number {
+  const step = 2 ** (Math.floor(Math.log2(Math.abs(x))) - 7);
+  const low = Math.floor(x / step);
+  const rest = x / step - low;
+  return (rest > 0.5 || (rest === 0.5 && low % 2 !== 0) ? low + 1 : low) * step;
+}
+
+describe('on tiles', () => {
+  it('linear: x and W in bf16 from so many rows on, never below', async () => {
+    const w = weight('f32', [5, 8], 2);
+    for (const rows of [2, 3]) {
+      const x = floats(rows, 8, 1);
+      const round = rows >= 3 ? bf16 : (v: number) => v;
+      const expected = Array.from({ length: rows }, (_, t) =>
+        [0, 1, 2, 3, 4].map((n) => dot(row(x, 8, t).map(round), row(numbers(w), 8, n).map(round))),
+      );
+      const y = await run({ op: 'linear', inputs: [x, w, null], placement: { activation: 'f32', tiles: 3 } });
+      expectClose(y, expected.flat());
+    }
+  });
+
+  it('experts: the expert that enough rows visit has x, h and its weights in bf16, the others not', async () => {
+    const x = floats(3, 4, 1);
+    const ids = integers(3, 2, [1, 0, 1, 2, 1, 0]);
+    const shares = floats(3, 2, 2);
+    const weights = [weight('f32', [3, 5, 4], 3), weight('f32', [3, 5, 4], 4), weight('f32', [3, 4, 5], 5)];
+    const [gate, up, down] = weights.map(numbers);
+    const silu = (z: number) => z / (1 + Math.exp(-z));
+    const expected = [0, 1, 2].flatMap((t) => {
+      const y = [0, 0, 0, 0];
+      for (let j = 0; j < 2; j++) {
+        const e = ids.data[t * 2 + j];
+        const round = e === 1 ? bf16 : (v: number) => v;
+        const of = (w: { data: Float32Array }, columns: number, r: number) => row(w, columns, r).map(round);
+        const input = row(x, 4, t).map(round);
+        const h = Array.from({ length: 5 }, (_, f) =>
+          round(Math.fround(silu(dot(input, of(gate, 4, e * 5 + f))) * dot(input, of(up, 4, e * 5 + f)))),
+        );
+        for (let n = 0; n < 4; n++) y[n] += shares.data[t * 2 + j] * dot(h, of(down, 5, e * 4 + n));
+      }
+      return y;
+    });
+    const inputs = [x, ids, shares, ...weights];
+    const placement = { activation: 'f32', tiles: 3 } as const;
+    expectClose(await run({ op: 'experts', inputs, attributes: { activation: 'silu' }, placement }), expected);
+  });
+});
+
 describe('references', () => {
   it('linear: x·Wᵀ + bias', async () => {
     const x = floats(3, 8, 1);

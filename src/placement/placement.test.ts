@@ -6,6 +6,7 @@ import { headerCheckpoint } from '../models/synthesize.ts';
 import type { Program } from '../program/program.ts';
 import { planMemory, weightBytes } from './budget.ts';
 import { lower } from './lower.ts';
+import { tileRule } from './tiles.ts';
 
 async function program(name: PublicModel, mix: QuantMix): Promise<Program> {
   return (await buildProgram(await headerCheckpoint(PUBLIC_CONFIGS[name], { name, mix }))).program;
@@ -30,12 +31,62 @@ describe('lower', () => {
     expect(experts.placement).toEqual({ device: 'cpu', activation: 'f32', middle: 'q8_32' });
   });
 
-  test('exactF32 rounds nothing', async () => {
-    const placed = lower(await program('deepseek-v2-lite', 'q4_k_m'), { device: 'cpu' }, { exactF32: true });
+  test('f32 activations round nothing, on tiles neither', async () => {
+    const machine = { device: 'cpu', tiles: tileRule('amx') } as const;
+    const placed = lower(await program('deepseek-v2-lite', 'q4_k_m'), machine, { activations: 'f32' });
     for (const { placement } of placed.steps) {
       expect(placement!.activation).toBe('f32');
       expect(placement!.middle ?? 'f32').toBe('f32');
+      expect(placement!.tiles).toBeUndefined();
     }
+  });
+
+  test('fast mode adds tiles where the rule says so, never to what chooses experts; exact mode leaves them away', async () => {
+    const lite = await program('deepseek-v2-lite', 'q8_0');
+    const router = lite.steps.find((step) => step.name === 'model.layers.5.mlp.gate')!;
+    const weight = (router.inputs[1] as { weight: number }).weight;
+    // Some files keep the router in bf16: it stays off the tiles for what it does, not for its format.
+    const weights = lite.weights.map((each) => (each.id === weight ? { ...each, format: 'bf16' as const } : each));
+    const mixed = { ...lite, weights };
+    const fast = lower(mixed, { device: 'cpu', tiles: tileRule('amx') });
+    const of = (name: string) => fast.steps.find((step) => step.name === name)!.placement;
+    expect(of('model.layers.5.mlp.experts')).toEqual({
+      device: 'cpu',
+      activation: 'q8_32',
+      middle: 'q8_32',
+      tiles: 16,
+    });
+    expect(of('lm_head')).toEqual({ device: 'cpu', activation: 'q8_32', tiles: 16 });
+    expect(of('model.layers.5.mlp.gate')).toEqual({ device: 'cpu', activation: 'f32' });
+    const exact = lower(mixed, { device: 'cpu', tiles: tileRule('amx') }, { exact: true });
+    expect(exact).toEqual(lower(mixed, { device: 'cpu' }));
+  });
+
+  test('a step with several weights runs on tiles only if all of them do', async () => {
+    const lite = await program('deepseek-v2-lite', 'q4_k_m');
+    const rule = (_: string, format?: string) => ({ q4_k: 8, q5_0: 24 })[format ?? ''];
+    const { steps, weights } = lower(lite, { device: 'cpu', tiles: rule });
+    const tiles = new Map<string, number | undefined>();
+    for (const { op, inputs, placement } of steps) {
+      if (op !== 'experts') continue;
+      const formats = inputs.slice(3).map((input) => weights[(input as { weight: number }).weight].format);
+      tiles.set(formats.join(' '), placement!.tiles);
+    }
+    expect(tiles).toEqual(
+      new Map([
+        ['q4_k q4_k q8_0', undefined],
+        ['q4_k q4_k q5_0', 24],
+      ]),
+    );
+  });
+
+  test('AVX512-BF16 serves the formats without int8 kernels', () => {
+    const rule = tileRule('avx512-bf16')!;
+    expect(rule('experts', 'q4_k')).toBeUndefined();
+    expect(rule('experts', 'f8_e4m3')).toBe(16);
+    expect(rule('linear', 'bf16')).toBe(16);
+    expect(rule('linear', 'f32')).toBeUndefined();
+    expect(tileRule('')).toBeUndefined();
   });
 });
 

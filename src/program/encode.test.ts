@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { batchOf } from '../../test/conformance/tiny-batches.ts';
 import { tinyProgram } from '../../test/conformance/tiny-program.ts';
 import { planBuffers } from './buffers.ts';
-import { BATCH_MAGIC, ENCODING_VERSION, encodeBatch, encodeProgram, PROGRAM_MAGIC } from './encode.ts';
+import { BATCH_MAGIC, BATCH_VERSION, encodeBatch, encodeProgram, PROGRAM_MAGIC, PROGRAM_VERSION } from './encode.ts';
 
 class WordReader {
   readonly #view: DataView;
@@ -81,7 +81,7 @@ function readProgram(bytes: Uint8Array) {
       inputs: r.list(operand),
       outputs: r.list(r.u32),
       attributes: Object.fromEntries(r.list(() => [r.string(), attribute()])),
-      placement: { device: r.string(), activation: r.string(), middle: r.string() },
+      placement: { device: r.string(), activation: r.string(), middle: r.string(), tiles: r.u32() },
     })),
   };
   expect(r.atEnd).toBe(true);
@@ -92,7 +92,11 @@ describe('a program', () => {
   it.each([{ format: 'f8_e4m3' as const }, { format: 'q4_0' as const, split: true, fast: true }])(
     'is read back whole: %o',
     (options) => {
-      const { program, checkpoint } = tinyProgram({ seed: 1, kvType: 'bf16', ...options });
+      const { program: made, checkpoint } = tinyProgram({ seed: 1, kvType: 'bf16', ...options });
+      const onTiles = made.steps.map((step) =>
+        step.op === 'experts' ? { ...step, placement: { ...step.placement!, tiles: 16 } } : step,
+      );
+      const program = { ...made, steps: onTiles };
       const plan = planBuffers(program);
       const locate = (name: string) => {
         const { offset, bytes } = checkpoint.tensors.get(name)!;
@@ -101,7 +105,7 @@ describe('a program', () => {
       const { magic, version, slots, values, weights, steps, ...rest } = readProgram(
         encodeProgram(program, plan, locate),
       );
-      expect([magic, version]).toEqual([PROGRAM_MAGIC, ENCODING_VERSION]);
+      expect([magic, version]).toEqual([PROGRAM_MAGIC, PROGRAM_VERSION]);
       const { name, vocabSize, contextLength, logits, kv } = program;
       expect(rest).toEqual({ name, vocabSize, contextLength, logits, kv });
       expect(slots).toEqual(plan.slots);
@@ -116,7 +120,7 @@ describe('a program', () => {
       expect(steps).toEqual(
         program.steps.map((step) => ({
           ...step,
-          placement: { middle: step.placement!.activation, ...step.placement },
+          placement: { middle: step.placement!.activation, tiles: 0, ...step.placement },
         })),
       );
     },
@@ -159,7 +163,7 @@ describe('a batch', () => {
     );
     const batch = { ...full, outputs: [{ row: 0, sampling: null }, ...full.outputs] };
     const r = new WordReader(encodeBatch(batch));
-    expect([r.u32(), r.u32()]).toEqual([BATCH_MAGIC, ENCODING_VERSION]);
+    expect([r.u32(), r.u32()]).toEqual([BATCH_MAGIC, BATCH_VERSION]);
     expect(r.times(4, r.u32)).toEqual([3, 2, 3, 1]);
     expect(r.times(3, r.i32)).toEqual([1, 2, 3]);
     for (const { slot, firstRow, rows, firstPosition, pages } of batch.sequences) {

@@ -13,7 +13,8 @@ import { WordWriter } from './words.ts';
 
 export const PROGRAM_MAGIC = 0x4d444e54; // 'TNDM'
 export const BATCH_MAGIC = 0x54414254; // 'TBAT'
-export const ENCODING_VERSION = 1;
+export const PROGRAM_VERSION = 2;
+export const BATCH_VERSION = 1;
 
 /** Where a tensor's bytes are: index into the list of files given to native beside the Program. */
 export interface TensorLocation {
@@ -28,7 +29,8 @@ export interface TensorLocation {
  *            slots:{rows(0 T, 1 O) columns}*
  *            values:{name type(0 f32, 1 i32) rows columns slot}*
  *            weights:{name format dims:u32* parts:location* scales:location*}*
- *            steps:{op name layer(i32) inputs:operand* outputs:u32* attributes:{key value}* device activation middle}*
+ *            steps:{op name layer(i32) inputs:operand* outputs:u32* attributes:{key value}* device activation middle
+ *                   tiles(0 never)}*
  * operand := 0 | 1 value start columns | 2 weight          location := file offset(u64) bytes(u64)
  * value   := 0 f64 | 1 bool(u32) | 2 string | 3 count f64*  every X* is preceded by its u32 count
  */
@@ -38,7 +40,7 @@ export function encodeProgram(
   locate: (tensor: string) => TensorLocation,
 ): Uint8Array {
   const w = new WordWriter();
-  w.u32(PROGRAM_MAGIC).u32(ENCODING_VERSION).string(program.name).u32(program.vocabSize).u32(program.contextLength);
+  w.u32(PROGRAM_MAGIC).u32(PROGRAM_VERSION).string(program.name).u32(program.vocabSize).u32(program.contextLength);
   w.u32(program.logits)
     .u32(program.kv.pageTokens)
     .u32(program.kv.type === 'f32' ? 0 : 1);
@@ -74,7 +76,7 @@ export function encodeProgram(
     w.list(step.outputs, (id) => w.u32(id));
     w.list(Object.entries(step.attributes), ([key, attribute]) => encodeAttribute(w.string(key), attribute));
     w.string(step.placement.device).string(step.placement.activation);
-    w.string(step.placement.middle ?? step.placement.activation);
+    w.string(step.placement.middle ?? step.placement.activation).u32(step.placement.tiles ?? 0);
   });
   return w.finish();
 }
@@ -108,7 +110,7 @@ function encodeAttribute(w: WordWriter, attribute: Attribute): void {
  */
 export function encodeBatch(batch: Batch): Uint8Array {
   const w = new WordWriter();
-  w.u32(BATCH_MAGIC).u32(ENCODING_VERSION);
+  w.u32(BATCH_MAGIC).u32(BATCH_VERSION);
   w.u32(batch.tokens.length)
     .u32(batch.sequences.length)
     .u32(batch.outputs.length)

@@ -54,9 +54,9 @@ describe('printing', () => {
     expect(print([1, 0.5])).toBe('[1,0.5]');
   });
 
-  it('says the middle of experts', () => {
+  it('says the middle of experts and the rows from which tiles serve', () => {
     const step = program.steps.find(({ op }) => op === 'experts')!;
-    const placement = { device: 'cpu', activation: 'q8_256', middle: 'q8_32' } as const;
-    expect(printStep(program, { ...step, placement })).toContain('@cpu:q8_256/q8_32');
+    const placement = { device: 'cpu', activation: 'q8_256', middle: 'q8_32', tiles: 16 } as const;
+    expect(printStep(program, { ...step, placement })).toContain('@cpu:q8_256/q8_32 tiles=16');
   });
 });

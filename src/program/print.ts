@@ -43,8 +43,9 @@ export function printStep(program: Program, step: Step): string {
     ...Object.entries(step.attributes).map(([key, attribute]) => `${key}=${printAttribute(attribute)}`),
   ];
   if (step.placement) {
-    const { device, activation, middle } = step.placement;
+    const { device, activation, middle, tiles } = step.placement;
     words.push(`@${device}:${activation}${middle ? `/${middle}` : ''}`);
+    if (tiles !== undefined) words.push(`tiles=${tiles}`);
   }
   const named = step.inputs.some(
     (operand) => operand?.kind === 'weight' && program.weights[operand.weight].name === `${step.name}.weight`,

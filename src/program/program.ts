@@ -21,6 +21,12 @@ export interface StepPlacement {
   readonly activation: ActivationFormat;
   /** `experts` only: rounding of the intermediate before the down product. */
   readonly middle?: ActivationFormat;
+  /**
+   * Fast mode. Where one matrix meets at least so many rows in a pass, both operands are rounded to bf16 for the
+   * machine's tiles, instead of x to `activation` and the intermediate to `middle`. `linear`: rows of x; `experts`: the
+   * rows that visit that expert; `attention`, `mla`: query rows of one sequence. Whole, above 0; absent: never.
+   */
+  readonly tiles?: number;
 }
 
 /** One instruction. Operand order and attributes are the op's (docs/reference/ops.md). */

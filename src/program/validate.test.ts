@@ -66,6 +66,11 @@ const BROKEN: [rule: string, broken: Program, message: string][] = [
     withStep('norm', ({ inputs }) => ({ outputs: [(inputs[0] as ValueOperand).value] })),
     'again',
   ],
+  [
+    'tiles from no rows on',
+    withStep('layers.1.experts', ({ placement }) => ({ placement: { ...placement!, tiles: 0 } })),
+    'a whole number above 0',
+  ],
   ['too few outputs', withStep('layers.1.router', ({ outputs }) => ({ outputs: outputs.slice(1) })), 'has 2 outputs'],
   ['an output of another width', withValue(0, { columns: 65 }), 'this embed gives f32 [T, 64]'],
   ['logits of another shape', { ...program, vocabSize: 41 }, 'the logits are an f32 value [O, vocabSize]'],

@@ -28,6 +28,7 @@ export function validateProgram(program: Program, ops: OpTable): Program {
     const rules = ops.get(step.op);
     if (!rules) throw invalid(`ops are ${[...ops.keys()].join(', ')}`, stepLabel(step));
     checkAttributes(step, rules);
+    checkPlacement(step);
     checkOperands(program, step, rules, written);
     checkCache(program, step, rules, appended);
     checkOutputs(program, step, rules, written);
@@ -110,6 +111,12 @@ function checkAttributes(step: Step, rules: OpRules): void {
     if (!hasType(attribute, rule.type))
       throw invalid(`${step.op}.${name} is a ${rule.type}`, `${stepLabel(step)} has ${JSON.stringify(attribute)}`);
   }
+}
+
+function checkPlacement(step: Step): void {
+  const { tiles } = step.placement ?? {};
+  if (tiles !== undefined && !isSize(tiles))
+    throw invalid('the rows from which tiles serve are a whole number above 0', `${stepLabel(step)} has ${tiles}`);
 }
 
 function hasType(attribute: Attribute, type: AttributeRule['type']): boolean {

@@ -45,7 +45,7 @@ describe('run', () => {
     );
     expect(code).toBe(130);
     expect(stdout.length).toBeGreaterThan(1);
-    expect(stderr).toMatch(/· stopped\n$/);
+    expect(stderr).toMatch(/· seed 1 · stopped\n$/);
   });
 
   test('a reader that leaves ends it quietly', async () => {

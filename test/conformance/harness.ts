@@ -59,7 +59,11 @@ export interface OpCase {
   /** In the op's order; null for an absent optional operand. */
   readonly inputs: readonly (GivenValue | GivenWeight | null)[];
   readonly attributes?: Readonly<Record<string, Attribute>>;
-  readonly placement?: { readonly activation: ActivationFormat; readonly middle?: ActivationFormat };
+  readonly placement?: {
+    readonly activation: ActivationFormat;
+    readonly middle?: ActivationFormat;
+    readonly tiles?: number;
+  };
   /** Default: one sequence with all rows from position 0. */
   readonly sequences?: readonly { readonly rows: number; readonly firstPosition: number }[];
   /** Output rows; default: the last row of every sequence (all rows where an input has O rows). */
@@ -304,10 +308,13 @@ function buildCase(test: OpCase) {
     .shape(shapeContext(draft, step, op))
     .map((shape, i) => addValue(`output ${i}`, shape.type, shape.rows, shape.columns));
   steps.push({ ...step, outputs });
-  const { activation = 'f32', middle } = test.placement ?? {};
+  const { activation = 'f32', middle, tiles } = test.placement ?? {};
   const placed = steps.map((each, i) => ({
     ...each,
-    placement: { device: 'cpu', ...(i === steps.length - 1 ? { activation, middle } : { activation: 'f32' as const }) },
+    placement: {
+      device: 'cpu',
+      ...(i === steps.length - 1 ? { activation, middle, tiles } : { activation: 'f32' as const }),
+    },
   }));
   return { program: { ...draft, steps: placed }, tensors, batch, pages, writes, history };
 }

@@ -41,6 +41,7 @@ export function engineOn(
       contextLimit: 'model',
       vocabSize: VOCAB,
       kvType: 'f32',
+      numerics: 'exact',
       weights: 0,
       kv: 0,
       buffers: 0,

@@ -44,7 +44,7 @@ describe.skipIf(reason)(`native ${reason ?? ''}`, () => {
     test.for(MODELS)('%s against the reference', async ([model, , bound], { skip }) => {
       if (!existsSync(model)) return skip('needs TANDEM_MODELS, a folder of models too large to commit');
       await using open = await opened(model);
-      const options = { isa, exactF32: false, kvType: 'f32' } as const;
+      const options = { isa, activations: 'rounded', kvType: 'f32' } as const;
       const expected = await logitsOf(referenceBackend(), open.checkpoint, ids, options);
       expect(nmse(await logitsOf(await native(), open.checkpoint, ids, options), expected)).toBeLessThan(bound);
     });

@@ -21,8 +21,8 @@ export function wholeBatch(ids: readonly number[]): Batch {
 
 export interface RunOptions {
   readonly kvType?: KvType;
-  /** Default true: activations are not rounded. */
-  readonly exactF32?: boolean;
+  /** Default f32: activations are not rounded. */
+  readonly activations?: 'rounded' | 'f32';
   /** Instruction set of the native backend. */
   readonly isa?: string;
 }
@@ -30,7 +30,7 @@ export interface RunOptions {
 /** The checkpoint's Program, placed and checked. */
 export async function placedProgram(checkpoint: Checkpoint, options: RunOptions = {}): Promise<Program> {
   const { program } = await buildProgram(checkpoint, { kvType: options.kvType ?? 'f32' });
-  return validateProgram(lower(program, { device: 'cpu' }, { exactF32: options.exactF32 ?? true }), OPS);
+  return validateProgram(lower(program, { device: 'cpu' }, { activations: options.activations ?? 'f32' }), OPS);
 }
 
 /** Logits [Σ T, V] of several token sequences, each from an empty cache, one after the other. */

@@ -43,7 +43,7 @@ test.each(MODELS)('%s', async (name) => {
 
   const ids = Array.from({ length: 48 }, (_, i) => 300 + 23 * i);
 
-  const program = await placedProgram(checkpoint, { exactF32: false, kvType: 'bf16' });
+  const program = await placedProgram(checkpoint, { activations: 'rounded', kvType: 'bf16' });
   const limits = { pages: 1, maxRows: ids.length, maxOutputs: ids.length };
   await using executable = await referenceBackend().prepare(program, checkpoint, limits);
   const stepper = await executable.start(wholeBatch(ids));

@@ -48,6 +48,26 @@ static inline const DotKernel* find_dot(WeightFormat format, Activation activati
   return nullptr;
 }
 
+// Many tokens with one weight format: `rows` weight rows at a time are unpacked once, a piece of K at a time, into a panel that
+// stays in the first-level cache while all tokens pass. Gives the bits of the tiles.
+constexpr int kPanelRows = 64;  // most rows of a panel
+struct PanelKernel {
+  int rows;
+  int from;  // faster than the tiles from that many tokens on (measured)
+  // out[t * stride + r] = w[r] · x[t], r < count, t < tokens. count <= rows: what is missing is not read.
+  void (*multiply)(const WeightRow* w, int count, const ActivationRow* x, int64_t tokens, int64_t k, float* out, int64_t stride);
+};
+
+// Null where there is none. Defined in panel_q32, panel_q256.
+const PanelKernel* panel_q32(WeightFormat format);
+const PanelKernel* panel_q256(WeightFormat format);
+
+static inline const PanelKernel* find_panel(WeightFormat format, Activation activation) {
+  if (activation == Activation::q8_32) return panel_q32(format);
+  if (activation == Activation::q8_256) return panel_q256(format);
+  return nullptr;
+}
+
 // Any weight format with any activation: both as f32, in chunks on the stack. 16 accumulators per element.
 static inline void dot_generic(WeightFormat format, const WeightRow& w, Activation activation, const ActivationRow* x, int tokens,
                                int64_t k, float* out) {
@@ -88,9 +108,11 @@ struct Dot {
   WeightFormat format;
   Activation activation;
   const DotKernel* kernel;
+  const PanelKernel* panel;
 
   Dot(const BoundWeight* bound, Activation rounding)
-      : weight(bound), format(weight_format(*bound->format)), activation(rounding), kernel(find_dot(format, rounding)) {}
+      : weight(bound), format(weight_format(*bound->format)), activation(rounding), kernel(find_dot(format, rounding)),
+        panel(kernel ? find_panel(format, rounding) : nullptr) {}
 
   // Rows are a few KB, too short for the processor to notice the streams of a tile. So each tile fetches the one that
   // begins kAhead bytes or more behind it: at 25 GB/s, two to three memory latencies.
@@ -115,10 +137,29 @@ struct Dot {
     return value;
   }
 
+  // The same as `rows`, panel by panel.
+  void panels(int64_t matrix, int64_t begin, int64_t end, const ActivationRow* x, int64_t tokens, float* out,
+              int64_t out_stride) const {
+    WeightRow w[kPanelRows];
+    for (int64_t n = begin; n < end; n += panel->rows) {
+      const int count = static_cast<int>(end - n < panel->rows ? end - n : panel->rows);
+      for (int r = 0; r < count; r++) w[r] = row(matrix, n + r);
+      float* first = out + (n - begin);
+      panel->multiply(w, count, x, tokens, weight->columns, first, out_stride);
+      for (int64_t t = 0; t < tokens; t++) {
+        for (int r = 0; r < count; r++) {
+          float& value = first[t * out_stride + r];
+          if (!is_finite(value)) value = special(w[r], x[t], value);
+        }
+      }
+    }
+  }
+
   // out[m * out_stride + (n - begin)] = row n of the matrix · x[m], for n in [begin, end) and m in [0, tokens).
-  // Tokens go in tiles outside, rows inside: the span of rows should fit the second-level cache.
+  // Few tokens go in tiles outside, rows inside: the span of rows should fit the second-level cache.
   void rows(int64_t matrix, int64_t begin, int64_t end, const ActivationRow* x, int64_t tokens, float* out,
             int64_t out_stride) const {
+    if (panel && tokens >= panel->from) return panels(matrix, begin, end, x, tokens, out, out_stride);
     for (int64_t t = 0; t < tokens; t += kTileTokens) {
       const int count = static_cast<int>(tokens - t < kTileTokens ? tokens - t : kTileTokens);
       for (int64_t n = begin; n < end;) {

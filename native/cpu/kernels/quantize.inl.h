@@ -23,6 +23,7 @@ struct ActivationRow {
   const int8_t* codes;   // [K], zeros up to a multiple of 64
   const float* scales;   // [K / block], zeros up to a multiple of 8
   const float* sums;     // q8_32: d · Σq of each block, zeros up to a multiple of 8
+  const int32_t* raise;  // q8_32: −128 · Σq of each block, what weight codes that are 128 too large add too much; zeros likewise
   const int16_t* bsums;  // q8_256: Σq of each 16 columns
 };
 
@@ -90,8 +91,8 @@ static inline int32_t quantize16(const float* x, float inverse, int8_t* codes) {
 #endif
 }
 
-// One block of 32 or 256 columns. `sums` (32) gets d · Σq, `bsums` (256) sixteen sums of codes.
-static inline void quantize_block(const float* x, int64_t block, int8_t* codes, float* scale, float* sums, int16_t* bsums) {
+// One block of 32 or 256 columns. `sums` (32) gets d · Σq, `raise` (32) −128 · Σq, `bsums` (256) sixteen sums of codes.
+static inline void quantize_block(const float* x, int64_t block, int8_t* codes, float* scale, float* sums, int32_t* raise, int16_t* bsums) {
   const uint32_t magnitude = largest_magnitude(x, block);
   const bool finite = magnitude < 0x7f800000u;
   float d = finite ? quant::bits_float(magnitude) / 127.0f : quant::bits_float(0x7fc00000u);
@@ -110,6 +111,7 @@ static inline void quantize_block(const float* x, int64_t block, int8_t* codes, 
     if (bsums) std::memset(bsums, 0, static_cast<size_t>(block / 16) * sizeof(int16_t));
   }
   if (sums) *sums = d * static_cast<float>(total);
+  if (raise) *raise = -128 * total;
 }
 
 // Rows of rounded activations in scratch memory.
@@ -123,6 +125,7 @@ struct Activations {
   int8_t* codes = nullptr;
   float* scales = nullptr;
   float* sums = nullptr;
+  int32_t* raise = nullptr;
   int16_t* bsums = nullptr;
 
   bool quantized() const { return format == Activation::q8_32 || format == Activation::q8_256; }
@@ -136,6 +139,7 @@ struct Activations {
     row.codes = codes + r * stride;
     row.scales = scales + r * scale_stride;
     if (sums) row.sums = sums + r * scale_stride;
+    if (raise) row.raise = raise + r * scale_stride;
     if (bsums) row.bsums = bsums + r * bsum_stride;
     return row;
   }
@@ -167,7 +171,8 @@ struct Activations {
     if (!codes || !scales) return refused();
     if (kind == Activation::q8_32) {
       sums = scratch.take_array<float>(count * static_cast<size_t>(scale_stride));
-      if (!sums) return refused();
+      raise = scratch.take_array<int32_t>(count * static_cast<size_t>(scale_stride));
+      if (!sums || !raise) return refused();
     } else {
       bsum_stride = blocks * 16;
       bsums = scratch.take_array<int16_t>(count * static_cast<size_t>(bsum_stride));
@@ -178,6 +183,7 @@ struct Activations {
       for (int64_t b = blocks; b < scale_stride; b++) {
         scales[r * scale_stride + b] = 0.0f;
         if (sums) sums[r * scale_stride + b] = 0.0f;
+        if (raise) raise[r * scale_stride + b] = 0;
       }
     }
     return {};
@@ -196,7 +202,8 @@ struct Activations {
       for (int64_t i = 0; i < count; i += block) {
         const int64_t b = (begin + i) / block;
         quantize_block(x + i, block, codes + r * stride + begin + i, scales + r * scale_stride + b,
-                       sums ? sums + r * scale_stride + b : nullptr, bsums ? bsums + r * bsum_stride + b * 16 : nullptr);
+                       sums ? sums + r * scale_stride + b : nullptr,
+                       raise ? raise + r * scale_stride + b : nullptr, bsums ? bsums + r * bsum_stride + b * 16 : nullptr);
       }
     }
   }

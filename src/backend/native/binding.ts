@@ -6,6 +6,11 @@ import type { ActivationFormat } from '../../program/program.ts';
 
 export type Isa = 'scalar' | 'avx2' | 'avx512' | 'amx';
 
+/**
+ * What multiplies bf16 on tiles (fast mode): AMX, the same in plain C++ (for tests where there is no AMX), AVX512-BF16.
+ */
+export type TileUnit = 'amx' | 'amx-emulated' | 'avx512-bf16';
+
 export interface MachineInfo {
   readonly vendor: string;
   readonly model: string;
@@ -13,6 +18,8 @@ export interface MachineInfo {
   readonly isas: readonly Isa[];
   /** The one taken by default (TANDEM_ISA respected). */
   readonly isa: Isa;
+  /** The unit that the kernels of `isa` use for steps with `tiles` (TANDEM_TILES respected); '' = none. */
+  readonly tiles: TileUnit | '';
   /** CPU features by name: avx2 fma f16c avx512f avx512bw avx512vl avx512vnni avx512bf16 amx-int8 amx-bf16 … */
   readonly features: readonly string[];
   readonly logicalCores: number;

@@ -9,6 +9,7 @@ import { loadNative } from '../../backend/native/load.ts';
 import { TandemError } from '../../errors.ts';
 import type { FormatName } from '../../formats/dtype.ts';
 import { SYNTHETIC_FORMATS } from '../../models/synthesize.ts';
+import { nativeMachine } from '../../placement/machine.ts';
 import type { Batch } from '../../program/batch.ts';
 import { PAGE_TOKENS } from '../../program/program.ts';
 import { positive, withCpu } from '../options.ts';
@@ -27,6 +28,7 @@ interface Flags extends ReportFlags {
   rounds: number;
   threads?: number;
   isa?: string;
+  exact?: boolean;
   ceiling: boolean;
 }
 
@@ -114,7 +116,10 @@ async function benchExperts(flags: Flags): Promise<void> {
 async function measure(shape: MoeShape, flags: Flags): Promise<{ threads: number | string; sizes: ExpertsResult[] }> {
   const rows = Math.max(...flags.tokens);
   const vocabulary = Math.max(rows, LEAST_TOKENS);
-  const { program, checkpoint } = await moeLayers(shape, vocabulary);
+  const { program, checkpoint } = await moeLayers(shape, vocabulary, {
+    machine: nativeMachine(flags.isa),
+    exact: flags.exact,
+  });
   const sizes: ExpertsResult[] = [];
   const bar = new ProgressBar('measuring');
   try {

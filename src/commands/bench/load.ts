@@ -14,6 +14,7 @@ interface Flags extends ReportFlags {
   model?: string;
   threads?: number;
   isa?: string;
+  exact?: boolean;
 }
 
 interface LoadResult {
@@ -57,9 +58,9 @@ async function benchLoad(model: string | undefined, flags: Flags): Promise<void>
   });
 }
 
-async function once(path: string, way: LoadResult['load'], { threads, isa }: Flags): Promise<LoadResult> {
+async function once(path: string, way: LoadResult['load'], { threads, isa, exact }: Flags): Promise<LoadResult> {
   const started = performance.now();
-  await using engine = await load(path, { load: way, threads, isa });
+  await using engine = await load(path, { load: way, threads, isa, exact });
   const seconds = (performance.now() - started) / 1000;
   const ids = tokenIds(1, modulusFor(engine.info.vocabSize));
   const { timings } = await engine.generate(ids, { temperature: 0, maxTokens: 1, ignoreEos: true });

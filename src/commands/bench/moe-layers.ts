@@ -16,7 +16,7 @@ import { routedExperts, softmaxRouter } from '../../models/layers/moe.ts';
 import { randomTensor } from '../../models/synthesize.ts';
 import { WeightSource } from '../../models/weights.ts';
 import { OPS } from '../../ops/index.ts';
-import { lower } from '../../placement/lower.ts';
+import { lower, type Machine } from '../../placement/lower.ts';
 import type { Program } from '../../program/program.ts';
 import { validateProgram } from '../../program/validate.ts';
 
@@ -43,6 +43,7 @@ export function expertBytes({ hidden, intermediate, format }: Omit<MoeShape, 'la
 export async function moeLayers(
   shape: MoeShape,
   vocabulary: number,
+  placing: { readonly machine?: Machine; readonly exact?: boolean } = {},
 ): Promise<{ program: Program; checkpoint: Checkpoint }> {
   const tensors = layout(shape, vocabulary);
   const { experts, intermediate: ffn, topk, layers } = shape;
@@ -57,7 +58,8 @@ export async function moeLayers(
   const embeddings = graph.weight('model.embed_tokens', [vocabulary, shape.hidden]);
   const logits = graph.linear('lm_head', last, vocabulary, { weight: embeddings });
   const unplaced = graph.finish('moe-layers', logits, { kvType: 'bf16', contextLength: vocabulary });
-  const program = lower(validateProgram(unplaced, OPS), { device: 'cpu' });
+  const { machine = { device: 'cpu' }, exact } = placing;
+  const program = lower(validateProgram(unplaced, OPS), machine, { exact });
   return { program, checkpoint: await written(tensors, layers) };
 }
 

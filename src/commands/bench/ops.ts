@@ -8,6 +8,7 @@ import { type NativeExecutable, nativeBackend } from '../../backend/native/backe
 import { openCheckpoint } from '../../formats/open.ts';
 import { buildProgram } from '../../models/index.ts';
 import { lower } from '../../placement/lower.ts';
+import { nativeMachine } from '../../placement/machine.ts';
 import { PAGE_TOKENS, type Program } from '../../program/program.ts';
 import { MODEL, modelPath, positive, withCpu, withModelPath } from '../options.ts';
 import { formatRate, table } from '../terminal.ts';
@@ -21,6 +22,7 @@ interface Flags extends ReportFlags {
   generate: number;
   threads?: number;
   isa?: string;
+  exact?: boolean;
 }
 
 /** All steps of one op in a phase. */
@@ -59,7 +61,7 @@ async function benchOps(model: string | undefined, flags: Flags): Promise<void> 
   const checkpoint = await openCheckpoint(path);
   try {
     const { program } = await buildProgram(checkpoint, { contextLength: flags.prompt + flags.generate });
-    const placed = lower(program, { device: 'cpu' });
+    const placed = lower(program, nativeMachine(flags.isa), { exact: flags.exact });
     const rows = Math.min(MOST_ROWS, flags.prompt);
     await using executable = await nativeBackend().prepare(placed, checkpoint, {
       pages: Math.ceil((flags.prompt + flags.generate) / PAGE_TOKENS),
