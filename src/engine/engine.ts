@@ -8,11 +8,14 @@ import { PAGE_TOKENS } from '../program/program.ts';
 import { chatPrompt } from '../text/chat-prompt.ts';
 import type { ChatTemplate } from '../text/chat-template.ts';
 import { type ChatMessage, separateReasoning, type ToolCall, type ToolDefinition } from '../text/messages.ts';
+import type { CallRequest } from '../text/parsers/call-format.ts';
 import type { OutputParser } from '../text/parsers/events.ts';
-import { parserFor } from '../text/parsers/index.ts';
+import { callFormat, parserFor, type ThinkingGate, thinkingGate } from '../text/parsers/index.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { ChunkSize } from './chunk-size.ts';
 import { Generation, type GenerationSink } from './generation.ts';
+import { GrammarCompiler, type OutputFormat } from './grammar.ts';
+import { Guide } from './guide.ts';
 import { PagePool } from './kv-cache.ts';
 import { disposed, EngineLoop } from './loop.ts';
 import { checkOptionNames } from './option-names.ts';
@@ -37,13 +40,6 @@ import {
 } from './sampling.ts';
 import { Scheduler, type SchedulerStats } from './scheduler.ts';
 import { Sequence } from './sequence.ts';
-
-/** A form that output keeps: any JSON, JSON of a schema, a regular expression, or a grammar in EBNF with a rule `root`. */
-export type OutputFormat =
-  | { readonly type: 'json' }
-  | { readonly type: 'schema'; readonly schema: boolean | Readonly<Record<string, unknown>> }
-  | { readonly type: 'regex'; readonly pattern: string }
-  | { readonly type: 'ebnf'; readonly grammar: string };
 
 /** Options of `generate`. */
 export interface GenerateOptions extends SamplingOptions {
@@ -74,6 +70,8 @@ const GENERATE_OPTIONS = [
   'stop',
   'stopTokens',
   'ignoreEos',
+  'format',
+  'priority',
   'addSpecial',
   'parseSpecial',
   'signal',
@@ -111,7 +109,10 @@ export interface ChatOptions extends Omit<GenerateOptions, 'addSpecial' | 'parse
 const CHAT_OPTIONS = [
   ...GENERATE_OPTIONS.filter((name) => name !== 'addSpecial' && name !== 'parseSpecial'),
   'tools',
+  'toolChoice',
+  'parallelToolCalls',
   'thinking',
+  'thinkingBudget',
   'parse',
   'templateVariables',
 ] as const satisfies readonly (keyof ChatOptions)[];
@@ -176,6 +177,7 @@ export class Engine implements AsyncDisposable {
   readonly #parts: EngineParts;
   readonly #scheduler: Scheduler;
   readonly #loop: EngineLoop;
+  readonly #grammars: GrammarCompiler;
   #disposing: Promise<void> | undefined;
 
   /** Use `load`. */
@@ -189,6 +191,7 @@ export class Engine implements AsyncDisposable {
     const prefixes = limits.prefixCache === false ? undefined : new PrefixCache(pool);
     this.#scheduler = new Scheduler({ ...limits, pool, chunk, prefixes });
     this.#loop = new EngineLoop(this.#scheduler, executable);
+    this.#grammars = new GrammarCompiler(parts.tokenizer, info.vocabSize);
   }
 
   /** Continues a prompt: text or token ids. Errors come out of the generation, not of this call. */
@@ -201,7 +204,13 @@ export class Engine implements AsyncDisposable {
       if (typeof prompt !== 'string' && typeof prompt?.[Symbol.iterator] !== 'function')
         throw invalid('the prompt', 'a text, or token ids', prompt);
       const ids = typeof prompt === 'string' ? this.tokenize(prompt, { addSpecial, parseSpecial }) : [...prompt];
-      return this.#start(ids, options, sink);
+      if (options.format === undefined) return this.#start(ids, options, sink);
+      return this.#grammars.matcher(options.format).then((format) => {
+        const { tokenizer } = this.#parts;
+        return this.#start(ids, options, sink, {
+          guide: new Guide({ tokenizer, vocabSize: this.info.vocabSize, format }),
+        });
+      });
     });
   }
 
@@ -212,7 +221,16 @@ export class Engine implements AsyncDisposable {
       const { template, tokenizer, info } = this.#parts;
       if (this.#disposing) throw disposed();
       if (template instanceof TandemError) throw template;
-      const { tools, thinking: enableThinking, parse = 'separate', templateVariables: kwargs, ...rest } = options;
+      const {
+        tools,
+        toolChoice = 'auto',
+        parallelToolCalls = true,
+        thinking: enableThinking,
+        thinkingBudget: budget,
+        parse = 'separate',
+        templateVariables: kwargs,
+        ...rest
+      } = options;
       if (tools !== undefined && !(Array.isArray(tools) && tools.every((tool) => typeof tool?.name === 'string')))
         throw invalid('tools', 'an array of tools with names', tools);
       checkFlag('thinking', enableThinking);
@@ -228,11 +246,50 @@ export class Engine implements AsyncDisposable {
         reasoning: parse,
         tools: parse,
       });
-      return this.#start(prompt.ids, rest, sink, parser);
+      const start = (guide?: Guide) => this.#start(prompt.ids, rest, sink, { parser, guide });
+      const gate = thinkingGate(template.source, prompt.opensThinking);
+      const called = tools && toolChoice !== 'auto' && toolChoice !== 'none';
+      if (options.format === undefined && !called && (budget === undefined || gate === undefined)) return start();
+      return this.#guide(options, gate, called ? { tools, toolChoice, parallelToolCalls } : undefined).then(start);
     });
   }
 
-  #start(prompt: readonly number[], options: GenerateOptions, sink: GenerationSink, parser?: OutputParser): () => void {
+  async #guide(
+    { format, thinkingBudget }: ChatOptions,
+    gate: ThinkingGate | undefined,
+    calls: CallRequest | undefined,
+  ): Promise<Guide> {
+    const { tokenizer, template } = this.#parts;
+    if (format !== undefined && calls !== undefined)
+      throw invalid('format', 'absent where a tool call is demanded', format, 'ask for one of the two');
+    const source = (template as ChatTemplate).source;
+    const wanted = calls === undefined ? format : callFormat(source, this.info.architecture, calls);
+    const budget = numberIn(
+      'thinkingBudget',
+      thinkingBudget,
+      { low: 0, high: Number.MAX_SAFE_INTEGER, integer: true },
+      Infinity,
+    );
+    return new Guide({
+      tokenizer,
+      vocabSize: this.info.vocabSize,
+      format: wanted === undefined ? undefined : await this.#grammars.matcher(wanted),
+      thinking: gate && {
+        inside: gate.inside,
+        open: gate.open === undefined ? undefined : tokenizer.tokenId(gate.open),
+        gate: gate.close,
+        closing: tokenizer.encode(gate.forced, { parseSpecial: true }),
+        budget: thinkingBudget === undefined ? undefined : budget,
+      },
+    });
+  }
+
+  #start(
+    prompt: readonly number[],
+    options: GenerateOptions,
+    sink: GenerationSink,
+    { parser, guide }: { parser?: OutputParser; guide?: Guide } = {},
+  ): () => void {
     const { tokenizer, samplingDefaults = {} } = this.#parts;
     const { contextLength, vocabSize } = this.info;
     const { signal, ignoreEos = false } = options;
@@ -251,8 +308,9 @@ export class Engine implements AsyncDisposable {
     const sequence = new Sequence({
       prompt: ids,
       maxLen: Math.min(contextLength, ids.length + maxTokens),
-      sampler: new Sampler(settings, ids),
+      sampler: new Sampler(settings, ids, guide),
       stopTokens: new Set(ignoreEos ? own : [...tokenizer.eosIds, ...own]),
+      priority: numberIn('priority', options.priority, { low: -1000, high: 1000 }, 0),
     });
     const request = new TextRequest({
       sequence,

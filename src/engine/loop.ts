@@ -48,6 +48,7 @@ export class EngineLoop {
   async #run(): Promise<void> {
     for (;;) {
       await turn(); // also gathers the requests of one turn into one pass
+      await this.#scheduler.ready();
       const plan = this.#scheduler.next();
       if (plan === undefined) {
         this.#running = undefined; // before anybody else runs: a request made next starts the loop anew
@@ -107,6 +108,7 @@ export class EngineLoop {
     const entry = this.#requests.get(sequence);
     if (!entry) return;
     this.#requests.delete(sequence);
+    sequence.sampler?.guide?.dispose();
     entry.ended();
     action(entry.request, performance.now());
   }

@@ -147,6 +147,11 @@ export class Scheduler {
     return false;
   }
 
+  /** Resolves when what guides the next draws of running sequences is known. */
+  async ready(): Promise<void> {
+    for (const { sampler } of this.sequences()) await sampler?.guide?.ready;
+  }
+
   /** The next pass, or undefined when there is nothing to do. */
   next(): Plan | undefined {
     if (this.#inFlight)
@@ -324,7 +329,11 @@ function advance({ sequence, rows, firstOutput, outputs }: Work, result: PassRes
         fix: 'check the weights (`tandem compare` names the first step that goes wrong)',
       }),
     };
-  sequence.append(token);
+  try {
+    sequence.append(token);
+  } catch (error) {
+    return { sequence, kind: 'failed', error: error as TandemError };
+  }
   return { sequence, kind: 'token', token, logprob: result.logprobs[firstOutput], top: result.top[firstOutput] };
 }
 
