@@ -41,12 +41,12 @@ struct BoundWeight {
   int64_t experts = 1;
   int64_t rows = 0;             // N (1 for a vector)
   int64_t columns = 0;          // K
-  int64_t row_bytes = 0;
+  int64_t row_bytes = 0;        // from one row to the next; more than a row has where other rows lie between
   const std::atomic<const uint8_t*>* outer = nullptr;
-  const float* const* scales = nullptr;   // per matrix: [ceil(N/scale_rows), ceil(K/scale_columns)], or null
-  int64_t scale_stride = 0;               // ceil(K/scale_columns)
+  const uint8_t* const* scales = nullptr; // per matrix: [ceil(N/scale_rows), ceil(K/scale_columns)] as the format has them, or null
+  int64_t scale_stride = 0;               // bytes from one row of scales to the next
   const uint8_t* matrix(int64_t e) const { return outer[e].load(std::memory_order_acquire); }
-  const float* row_scales(int64_t e, int64_t n) const;  // scales of row n, or null
+  const uint8_t* row_scales(int64_t e, int64_t n) const;  // scales of row n, aligned to nothing; or null
 };
 
 // The paged cache. Element type by `type`; a stream's page block is [heads][page_tokens][width].
