@@ -137,8 +137,11 @@ export interface EngineLimits {
   readonly maxRows: number;
   readonly maxOutputs: number;
   readonly maxSequences: number;
-  /** Time a pass with prefill rows should take, milliseconds. */
+  /** Time a pass with prefill rows should take, milliseconds: beside others that decode, and where nobody does. */
   readonly targetMs: number;
+  readonly soloTargetMs: number;
+  /** Rows of the first pass where nobody decodes, before any speed was measured. */
+  readonly firstRows: number;
 }
 
 export class Engine implements AsyncDisposable {
@@ -153,9 +156,11 @@ export class Engine implements AsyncDisposable {
     const { executable, info, limits } = parts;
     this.#parts = parts;
     this.info = info;
-    const { maxRows, targetMs } = limits;
-    const chunk = new ChunkSize({ minRows: Math.min(16, maxRows), maxRows, firstRows: 64, targetMs });
-    this.#scheduler = new Scheduler({ ...limits, pool: new PagePool(executable.pages), chunk });
+    const { maxRows, targetMs, soloTargetMs, firstRows } = limits;
+    const minRows = Math.min(16, maxRows);
+    const chunk = new ChunkSize({ minRows, maxRows, firstRows: 64, targetMs });
+    const soloChunk = new ChunkSize({ minRows, maxRows, firstRows, targetMs: soloTargetMs });
+    this.#scheduler = new Scheduler({ ...limits, pool: new PagePool(executable.pages), chunk, soloChunk });
     this.#loop = new EngineLoop(this.#scheduler, executable);
   }
 
