@@ -20,7 +20,7 @@ import { invalid, numberIn } from './sampling.ts';
 export interface LoadOptions {
   /** `native` (default) computes with compiled kernels; `reference` is plain TypeScript, slow, the definition. */
   backend?: 'native' | 'reference';
-  /** Native: worker threads, at most as many as there are cores; 0 = default: physical cores. */
+  /** Native: worker threads, at most as many as there are cores; 0 = default: physical cores, one less where there are 8 or more. */
   threads?: number;
   /** Native: `scalar`, `avx2`, `avx512` or `amx`. Default: the environment's TANDEM_ISA, else the best there is. */
   isa?: string;

@@ -120,7 +120,7 @@ struct Dot {
 
   WeightRow row(int64_t matrix, int64_t n) const {
     const int64_t tile = kTileRows * weight->row_bytes;
-    return {weight->matrix(matrix) + n * weight->row_bytes, weight->scales ? weight->row_scales(matrix, n) : nullptr,
+    return {weight->row(matrix, n), weight->scales ? weight->row_scales(matrix, n) : nullptr,
             (kAhead + tile - 1) / tile * tile};
   }
 
