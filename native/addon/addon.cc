@@ -39,7 +39,8 @@ Napi::Value machine(const Napi::CallbackInfo& info) {
   object.Set("logicalCores", number(topology.logical));
   object.Set("physicalCores", number(topology.physical));
   object.Set("usableCores", number(topology.usable));
-  object.Set("numaNodes", number(topology.nodes));
+  object.Set("defaultThreads", number(topology.automatic));
+  object.Set("numaNodes", number(static_cast<double>(topology.nodes.size())));
   object.Set("memoryBytes", number(static_cast<double>(memory.total)));
   object.Set("availableBytes", number(static_cast<double>(memory.available)));
   return object;

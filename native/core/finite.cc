@@ -74,6 +74,11 @@ bool row_is_bad(const quant::FormatInfo& format, const Scales* scales, const uin
     for (int64_t at = 0; at < bytes; at += format.block_bytes) bad |= row[at + static_cast<int64_t>(offsetof(quant::BlockMxfp4, exponent))] >= 253;
     return bad;
   }
+  if (name == "e8m0") {
+    uint8_t largest = 0;
+    for (int64_t i = 0; i < bytes; i++) largest = row[i] > largest ? row[i] : largest;
+    return largest >= 253;
+  }
   if (name == "iq1_m") {
     // The high nibble of the last word holds sign and the top three exponent bits, that of the third the other two.
     bool bad = false;

@@ -35,18 +35,31 @@ struct MatrixView {
 };
 
 // A weight bound to memory. `outer` pointers: one for [N] and [N,K]; E for [E,N,K] (the residency table: read at every
-// pass, never cached in a kernel). Row n of matrix e starts at outer[e] + n * row_bytes.
+// pass, never cached in a kernel). Row n of matrix e starts at outer[e] + n * row_bytes, unless the rows are split over NUMA
+// nodes (only those of `linear` and `experts` are): then `outer` has `nodes` pointers a matrix, and rows
+// [node_rows[i], node_rows[i + 1]) follow each other from outer[e * nodes + i] on. Bounds are multiples of kNodeRows.
 struct BoundWeight {
   const quant::FormatInfo* format = nullptr;
   int64_t experts = 1;
   int64_t rows = 0;             // N (1 for a vector)
   int64_t columns = 0;          // K
-  int64_t row_bytes = 0;
+  int64_t row_bytes = 0;        // from one row to the next; more than a row has where other rows lie between
   const std::atomic<const uint8_t*>* outer = nullptr;
-  const float* const* scales = nullptr;   // per matrix: [ceil(N/scale_rows), ceil(K/scale_columns)], or null
-  int64_t scale_stride = 0;               // ceil(K/scale_columns)
+  const uint8_t* const* scales = nullptr; // per matrix: [ceil(N/scale_rows), ceil(K/scale_columns)] as the format has them, or null
+  int64_t scale_stride = 0;               // bytes from one row of scales to the next
+  int nodes = 1;
+  const int64_t* node_rows = nullptr;     // [nodes + 1], or null: not split
+  static constexpr int64_t kNodeRows = 64;
+  // A whole matrix; of weights that are not split.
   const uint8_t* matrix(int64_t e) const { return outer[e].load(std::memory_order_acquire); }
-  const float* row_scales(int64_t e, int64_t n) const;  // scales of row n, or null
+  // Row n; those after it, up to the node's bound, follow row_bytes apart.
+  const uint8_t* row(int64_t e, int64_t n) const {
+    if (node_rows == nullptr) return matrix(e) + n * row_bytes;
+    int node = 0;
+    while (n >= node_rows[node + 1]) node++;
+    return outer[e * nodes + node].load(std::memory_order_acquire) + (n - node_rows[node]) * row_bytes;
+  }
+  const uint8_t* row_scales(int64_t e, int64_t n) const;  // scales of row n, aligned to nothing; or null
 };
 
 // The paged cache. Element type by `type`; a stream's page block is [heads][page_tokens][width].

@@ -41,7 +41,7 @@ Status Model::load(ModelOptions options, std::thread::native_handle_type owner, 
   ensure_kernels();
   model->stop_ = options.stop;
   TANDEM_TRY(model->allocate(options));
-  model->team_ = std::make_unique<CpuTeam>(options.threads, owner);
+  TANDEM_TRY(CpuTeam::create(options.threads, owner, model->team_));
   const int64_t other = static_cast<int64_t>(model->buffers_.size() + model->kv_memory_.size());
   TANDEM_TRY(model->weights_.load(model->program_, std::move(options.files), options.load, other, model->team_->pool(), progress));
   TANDEM_TRY(model->bind_steps());
@@ -292,6 +292,7 @@ std::vector<std::pair<std::string, std::variant<double, std::string>>> Model::de
       {"device", std::string("cpu")},
       {"isa", std::string(isa_name(isa_))},
       {"threads", static_cast<double>(team_->pool().threads())},
+      {"nodes", static_cast<double>(team_->pool().nodes())},
       {"load", std::string(weights_.mode() == LoadMode::pages ? "pages" : "mmap")},
       {"weightBytes", static_cast<double>(weights_.bytes())},
       {"kvBytes", static_cast<double>(kv_memory_.size())},

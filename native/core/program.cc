@@ -150,7 +150,7 @@ class Decoder {
   }
 
   Status decode_weights() {
-    const uint32_t count = r_.count(20);
+    const uint32_t count = r_.count(36);
     p_.weights.reserve(count);
     for (uint32_t i = 0; i < count; i++) {
       Weight weight;
@@ -174,6 +174,19 @@ class Decoder {
         return invalid("a weight has one part, or one per matrix", quoted(weight.name) + " has " + std::to_string(parts));
       if (!weight.scales.empty() && weight.scales.size() != parts)
         return invalid("scales are parallel to parts", quoted(weight.name) + " has " + std::to_string(weight.scales.size()) + " scales");
+      const uint32_t scale_type = r_.u32();
+      weight.start = r_.u32();
+      weight.step = r_.u32();
+      weight.of = r_.u32();
+      if (r_.failed()) return truncated();
+      if (scale_type > 1) return invalid("scales are of the format's type (0) or bf16 (1)", quoted(weight.name) + " has " + std::to_string(scale_type));
+      weight.scales_bf16 = scale_type == 1;
+      const int64_t rows = dimensions >= 2 ? weight.shape[dimensions - 2] : 1;
+      if (weight.step < 1 || weight.start + (rows - 1) * weight.step >= weight.of)
+        return invalid("the rows of a weight lie in its stored matrices", quoted(weight.name) + " has rows from " + std::to_string(weight.start) +
+                                                                              " in steps of " + std::to_string(weight.step) + " of " + std::to_string(weight.of));
+      if ((weight.of != rows || weight.start != 0) && (dimensions != 3 || parts != 1))
+        return invalid("only matrices in one tensor are some rows of stored ones", quoted(weight.name));
       p_.weights.push_back(std::move(weight));
     }
     return r_.failed() ? truncated() : Status();

@@ -48,6 +48,12 @@ class Check {
     for (size_t d = 0; fits && d < shape.size(); d++) fits = shape[d] < 0 || shape[d] == given[d];
     expect(fits, "a weight has the op's shape");
   }
+  // The weight, if it is one, is of plain floats.
+  void plain(size_t i) {
+    const bool is = has(i) && s_.inputs[i].kind == Operand::Kind::weight;
+    const std::string& format = is ? p_.weights[s_.inputs[i].index].format : p_.name;
+    expect(is && (format == "f32" || format == "f16" || format == "bf16"), "biases are f32, f16 or bf16");
+  }
   int64_t dimension(size_t i, size_t d) const {
     const bool is = has(i) && s_.inputs[i].kind == Operand::Kind::weight;
     if (!is || d >= p_.weights[s_.inputs[i].index].shape.size()) return 0;
@@ -142,10 +148,12 @@ void mla_append(Check& c) {
 }
 
 void attention(Check& c) {
-  if (!c.counts(1, 1, 1)) return;
+  if (!c.counts(1, 2, 1)) return;
   const auto* layer = c.cache(2);
   const int64_t heads = c.whole("heads"), kv = c.whole("kvHeads"), head = c.whole("headSize"), value = c.whole("valueSize");
   c.finite("scale");
+  if (c.step().has("window")) c.whole("window", 0);
+  if (c.has(1)) c.weight(1, {heads});
   c.expect(kv > 0 && heads % kv == 0, "heads are a multiple of kvHeads");
   c.expect(c.value(0, Rows::tokens) == heads * head, "q has heads * headSize columns");
   if (layer != nullptr)
@@ -181,7 +189,7 @@ void router(Check& c) {
 }
 
 void experts(Check& c) {
-  if (!c.counts(6, 6, 1)) return;
+  if (!c.counts(6, 9, 1)) return;
   const int64_t hidden = c.value(0, Rows::tokens), topk = c.value(1, Rows::tokens, ElementType::i32);
   c.expect(c.value(2, Rows::tokens) == topk, "ids and weights have the same columns");
   c.weight(3, {-1, -1, hidden});
@@ -189,7 +197,14 @@ void experts(Check& c) {
   c.weight(5, {c.dimension(3, 0), hidden, c.dimension(3, 1)});
   c.rounds(c.step().activation, hidden);
   c.rounds(c.step().middle, c.dimension(3, 1));
-  c.word("activation", "silu", "silu");
+  c.word("activation", "silu", "swiglu-clamped");
+  if (c.step().has("alpha")) c.finite("alpha");
+  if (c.step().has("limit")) c.finite("limit");
+  for (size_t i = 6; i < 9; i++) {
+    if (!c.has(i)) continue;
+    c.weight(i, {c.dimension(3, 0), i == 8 ? hidden : c.dimension(3, 1), 1});
+    c.plain(i);
+  }
   c.output(0, Rows::tokens, hidden);
 }
 

@@ -50,15 +50,28 @@ struct WeightStore::Range {
   const quant::FormatInfo* format;
   int64_t row_bytes;
   bool aligned;              // always read into the region
+  bool widened = false;      // bf16 in the file, f32 in the region: `aligned`
   std::string name;          // of the first weight that uses it, for messages
   uint8_t* target = nullptr; // in the region; null: `data` points into the file
   const uint8_t* data = nullptr;
 };
 
+namespace {
+
+// `count` bf16 at the front of `data` become f32 over all of it, from the last on.
+void widen(uint8_t* data, uint64_t count) {
+  for (uint64_t i = count; i-- > 0;) {
+    const float value = quant::bf16_to_f32(quant::load_u16(data + 2 * i));
+    std::memcpy(data + 4 * i, &value, sizeof value);
+  }
+}
+
+}  // namespace
+
 struct WeightStore::Binding {
   BoundWeight bound;
   std::unique_ptr<std::atomic<const uint8_t*>[]> outer;
-  std::vector<const float*> scales;
+  std::vector<const uint8_t*> scales;
 };
 
 WeightStore::WeightStore() = default;
@@ -82,6 +95,9 @@ Status WeightStore::load(const Program& program, std::vector<FileInput> files, L
   TANDEM_TRY(choose_mode(mode, other_bytes));
   TANDEM_TRY(place());
   TANDEM_TRY(read(pool, progress));
+  for (const Range& range : ranges_) {
+    if (range.widened) widen(range.target, range.bytes / 2);
+  }
   bind(program);
   for (File& file : files_) {
     if (file.descriptor >= 0) close(file.descriptor);
@@ -114,7 +130,7 @@ Status WeightStore::open_files() {
 
 // Finds the format of every weight, checks the sizes of its parts and gathers the distinct byte ranges.
 Status WeightStore::collect(const Program& program) {
-  const quant::FormatInfo* f32 = quant::find_format("f32");
+  const quant::FormatInfo* bf16 = quant::find_format("bf16");
   std::map<std::tuple<uint32_t, uint64_t, uint64_t>, size_t> known;
   const auto range_of = [&](const std::string& name, const Location& at, const quant::FormatInfo* format, int64_t row_bytes, bool aligned,
                             uint64_t expected, size_t& index) -> Status {
@@ -127,7 +143,7 @@ Status WeightStore::collect(const Program& program) {
                                        "; the file is incomplete, copy or download it again");
     const auto [entry, fresh] = known.try_emplace({at.file, at.offset, at.bytes}, ranges_.size());
     index = entry->second;
-    if (fresh) ranges_.push_back({at.file, at.offset, at.bytes, format, row_bytes, aligned, name, nullptr, nullptr});
+    if (fresh) ranges_.push_back({at.file, at.offset, at.bytes, format, row_bytes, aligned, false, name, nullptr, nullptr});
     else ranges_[index].aligned = ranges_[index].aligned || aligned;
     return {};
   };
@@ -144,16 +160,21 @@ Status WeightStore::collect(const Program& program) {
       return invalid("columns are a multiple of the format's block", weight.name + " has " + std::to_string(columns) + " columns of " + weight.format);
     if ((format->scale_rows > 0) == weight.scales.empty())
       return invalid(weight.format + (format->scale_rows > 0 ? " weights have scales" : " weights have no scales"), weight.name);
+    if (weight.of != rows && format->scale_rows > 1) return invalid("matrices whose rows share scales are stored whole", weight.name);
+    if (weight.scales_bf16 && format->scale_bytes != 4) return invalid("scales are of their format's type, or bf16 for f32", weight.name);
     const int64_t row_bytes = quant::row_bytes(*format, columns);
     const int64_t each = experts / static_cast<int64_t>(weight.parts.size());  // matrices in a part
-    const uint64_t part_bytes = static_cast<uint64_t>(each) * static_cast<uint64_t>(rows) * static_cast<uint64_t>(row_bytes);
+    const uint64_t part_bytes = static_cast<uint64_t>(each) * static_cast<uint64_t>(weight.of) * static_cast<uint64_t>(row_bytes);
     std::vector<size_t> parts(weight.parts.size()), scales(weight.scales.size());
     for (size_t i = 0; i < parts.size(); i++)
       TANDEM_TRY(range_of(weight.name, weight.parts[i], format, row_bytes, part_bytes <= kSmallBytes && experts == 1, part_bytes, parts[i]));
     for (size_t i = 0; i < scales.size(); i++) {
-      const int64_t stride = ceil_divide(columns, format->scale_columns);
-      const int64_t bytes = each * ceil_divide(rows, format->scale_rows) * stride * 4;
-      TANDEM_TRY(range_of(weight.name + " (scales)", weight.scales[i], f32, stride * 4, true, static_cast<uint64_t>(bytes), scales[i]));
+      const quant::FormatInfo* stored = weight.scales_bf16 ? bf16 : quant::scale_format(*format);
+      const int64_t stride = ceil_divide(columns, format->scale_columns) * stored->block_bytes;
+      const int64_t bytes = each * ceil_divide(weight.of, format->scale_rows) * stride;
+      const bool shared = format->scale_rows > 1;  // few: read in either mode
+      TANDEM_TRY(range_of(weight.name + " (scales)", weight.scales[i], stored, stride, shared, static_cast<uint64_t>(bytes), scales[i]));
+      ranges_[scales[i]].widened = weight.scales_bf16;
     }
     part_of_.push_back(std::move(parts));
     scales_of_.push_back(std::move(scales));
@@ -179,16 +200,17 @@ Status WeightStore::place() {
   const auto in_region = [this](const Range& range) {
     return range.aligned || (mode_ == LoadMode::pages && !files_[range.file].input.in_memory);
   };
+  const auto place_of = [](const Range& range) { return ((range.widened ? 2 : 1) * range.bytes + 63) & ~uint64_t{63}; };
   size_t size = 0;
   for (const Range& range : ranges_)
-    if (in_region(range)) size += (range.bytes + 63) & ~uint64_t{63};
+    if (in_region(range)) size += place_of(range);
   TANDEM_TRY(region_.allocate(size, size >= (size_t{2} << 20), "the weights"));
   size_t at = 0;
   for (Range& range : ranges_) {
     File& file = files_[range.file];
     if (in_region(range)) {
       range.data = range.target = region_.data() + at;
-      at += (range.bytes + 63) & ~uint64_t{63};
+      at += place_of(range);
     } else if (file.input.in_memory) {
       range.data = file.input.bytes.data() + range.offset;
     } else {
@@ -293,22 +315,24 @@ void WeightStore::bind(const Program& program) {
     b.columns = weight.shape.back();
     b.rows = rank >= 2 ? weight.shape[rank - 2] : 1;
     b.experts = rank == 3 ? weight.shape[0] : 1;
-    b.row_bytes = quant::row_bytes(*b.format, b.columns);
+    const int64_t row_bytes = quant::row_bytes(*b.format, b.columns);
+    b.row_bytes = weight.step * row_bytes;
     binding->outer = std::make_unique<std::atomic<const uint8_t*>[]>(static_cast<size_t>(b.experts));
     const std::vector<size_t>& parts = part_of_[id];
     const std::vector<size_t>& scales = scales_of_[id];
     const int64_t each = b.experts / static_cast<int64_t>(parts.size());
+    const int64_t scale_row = scales.empty() ? 0 : ceil_divide(b.columns, b.format->scale_columns) * b.format->scale_bytes;
     if (!scales.empty()) {
-      b.scale_stride = ceil_divide(b.columns, b.format->scale_columns);
+      b.scale_stride = weight.step * scale_row;
       binding->scales.resize(static_cast<size_t>(b.experts));
     }
     for (int64_t e = 0; e < b.experts; e++) {
       const size_t part = static_cast<size_t>(e / each);
       const int64_t within = e % each;
-      binding->outer[static_cast<size_t>(e)].store(ranges_[parts[part]].data + within * b.rows * b.row_bytes, std::memory_order_release);
+      binding->outer[static_cast<size_t>(e)].store(ranges_[parts[part]].data + (within * weight.of + weight.start) * row_bytes, std::memory_order_release);
       if (scales.empty()) continue;
-      const float* table = reinterpret_cast<const float*>(ranges_[scales[part]].data);
-      binding->scales[static_cast<size_t>(e)] = table + within * ceil_divide(b.rows, b.format->scale_rows) * b.scale_stride;
+      const int64_t first = within * ceil_divide(weight.of, b.format->scale_rows) + weight.start;
+      binding->scales[static_cast<size_t>(e)] = ranges_[scales[part]].data + first * scale_row;
     }
     b.outer = binding->outer.get();
     b.scales = scales.empty() ? nullptr : binding->scales.data();
@@ -317,7 +341,7 @@ void WeightStore::bind(const Program& program) {
   }
 }
 
-const float* BoundWeight::row_scales(int64_t e, int64_t n) const {
+const uint8_t* BoundWeight::row_scales(int64_t e, int64_t n) const {
   return scales == nullptr ? nullptr : scales[e] + n / format->scale_rows * scale_stride;
 }
 

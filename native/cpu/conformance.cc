@@ -24,6 +24,13 @@ Status kernel_of(const char* op, const std::string& format, const std::string& i
   return {};
 }
 
+// A scale as the format stores it; those of bf16 and e8m0 are given as numbers they hold.
+void append_scale(const quant::FormatInfo& format, float scale, std::vector<uint8_t>& out) {
+  const uint32_t bits = quant::float_bits(scale);
+  if (format.scale_bytes == 1) return out.push_back(static_cast<uint8_t>(bits >> 23));
+  for (int i = 4 - format.scale_bytes; i < 4; i++) out.push_back(static_cast<uint8_t>(bits >> (8 * i)));
+}
+
 }  // namespace
 
 Status conformance_decode(const std::string& format, const uint8_t* bytes, size_t size, int64_t rows, int64_t columns,
@@ -45,10 +52,13 @@ Status conformance_decode(const std::string& format, const uint8_t* bytes, size_
   weight.row_bytes = row_bytes;
   const std::atomic<const uint8_t*> outer{bytes};
   weight.outer = &outer;
-  const float* table = scales.data();
+  std::vector<uint8_t> stored;
+  for (float scale : scales) append_scale(*info, scale, stored);
+  const uint8_t* table = stored.data();
   if (info->scale_rows > 0) {
-    weight.scale_stride = (columns + info->scale_columns - 1) / info->scale_columns;
-    const int64_t needed = (rows + info->scale_rows - 1) / info->scale_rows * weight.scale_stride;
+    const int64_t across = (columns + info->scale_columns - 1) / info->scale_columns;
+    const int64_t needed = (rows + info->scale_rows - 1) / info->scale_rows * across;
+    weight.scale_stride = across * info->scale_bytes;
     if (static_cast<int64_t>(scales.size()) != needed) return invalid("scales are those of the matrix", std::to_string(scales.size()));
     weight.scales = &table;
   }

@@ -99,30 +99,54 @@ void set_affinity(pthread_t thread, const std::vector<int>& cpus) {
 
 }  // namespace
 
-WorkRange::WorkRange(int threads) : lanes_(static_cast<size_t>(threads)) {}
+WorkRange::WorkRange(const NodeThreads& team) : team_(team), lanes_(static_cast<size_t>(team.threads() + team.nodes())) {}
+
+// Items [begin, end) to lanes [first, first + lanes), whole pieces to each.
+void WorkRange::share(int64_t begin, int64_t end, size_t first, size_t lanes) {
+  const int64_t pieces = (end - begin + grain_ - 1) / grain_, count = static_cast<int64_t>(lanes);
+  for (int64_t i = 0; i < count; i++) {
+    Lane& lane = lanes_[first + static_cast<size_t>(i)];
+    lane.at.store(begin + pieces * i / count * grain_, std::memory_order_relaxed);
+    lane.end = std::min(begin + pieces * (i + 1) / count * grain_, end);
+  }
+}
 
 void WorkRange::reset(int64_t count, int64_t grain) {
   grain_ = std::max<int64_t>(grain, 1);
-  count_ = std::max<int64_t>(count, 0);
-  const int64_t pieces = (count_ + grain_ - 1) / grain_;
-  const int64_t lanes = static_cast<int64_t>(lanes_.size());
-  for (int64_t t = 0; t < lanes; t++) {
-    lanes_[static_cast<size_t>(t)].at.store(pieces * t / lanes, std::memory_order_relaxed);
-    lanes_[static_cast<size_t>(t)].end = pieces * (t + 1) / lanes;
+  const size_t threads = static_cast<size_t>(team_.threads());
+  share(0, std::max<int64_t>(count, 0), 0, threads);
+  for (size_t lane = threads; lane < lanes_.size(); lane++) share(0, 0, lane, 1);
+}
+
+void WorkRange::reset_by_node(const int64_t* bounds, int64_t grain) {
+  grain_ = std::max<int64_t>(grain, 1);
+  const size_t threads = static_cast<size_t>(team_.threads());
+  for (size_t node = 0; node + threads < lanes_.size(); node++) {
+    const size_t first = static_cast<size_t>(team_.first[node]), count = static_cast<size_t>(team_.first[node + 1]) - first;
+    const bool orphan = count == 0;
+    share(bounds[node], bounds[node + 1], orphan ? threads + node : first, orphan ? 1 : count);
+    if (!orphan) share(0, 0, threads + node, 1);
   }
 }
 
 bool WorkRange::next(int thread, int64_t& begin, int64_t& end) {
-  const size_t lanes = lanes_.size();
-  for (size_t k = 0; k < lanes; k++) {
-    Lane& lane = lanes_[(static_cast<size_t>(thread) + k) % lanes];
-    if (lane.at.load(std::memory_order_relaxed) >= lane.end) continue;
-    const int64_t piece = lane.at.fetch_add(1, std::memory_order_relaxed);
-    if (piece >= lane.end) continue;
-    begin = piece * grain_;
-    end = std::min(begin + grain_, count_);
+  const int threads = team_.threads(), node = team_.node_of[static_cast<size_t>(thread)];
+  const int first = team_.first[static_cast<size_t>(node)], last = team_.first[static_cast<size_t>(node) + 1], own = last - first;
+  const auto take = [&](int index) {
+    Lane& lane = lanes_[static_cast<size_t>(index)];
+    if (lane.at.load(std::memory_order_relaxed) >= lane.end) return false;
+    begin = lane.at.fetch_add(grain_, std::memory_order_relaxed);
+    if (begin >= lane.end) return false;
+    end = std::min(begin + grain_, lane.end);
     return true;
-  }
+  };
+  for (int k = 0; k < own; k++)
+    if (take(first + (thread - first + k) % own)) return true;
+  for (int k = 0; k < threads - own; k++)
+    if (take((last + k) % threads)) return true;
+  if (team_.nodes() == 1) return false;
+  for (int k = 0; k < team_.nodes(); k++)
+    if (take(threads + k)) return true;
   return false;
 }
 
@@ -141,7 +165,6 @@ struct ThreadPool::Shared {
     int barrier = kMaxSpinMicroseconds;
   };
   std::vector<Spin> spins;
-  std::vector<int> cpus;
   std::vector<std::thread> workers;
 };
 
@@ -155,7 +178,6 @@ ThreadPool::ThreadPool(const PoolOptions& options) : threads_(1), shared_(std::m
   pauses_per_microsecond();
   shared_->spins.resize(static_cast<size_t>(wanted));
   shared_->workers.reserve(static_cast<size_t>(wanted));
-  for (int i = 0; i <= kRanges; i++) ranges_.push_back(std::make_unique<WorkRange>(wanted));
   for (int thread = 1; thread < wanted; thread++) {
     try {
       shared_->workers.emplace_back([shared = shared_.get(), thread] {
@@ -175,7 +197,11 @@ ThreadPool::ThreadPool(const PoolOptions& options) : threads_(1), shared_(std::m
     }
     threads_ = thread + 1;
   }
-  if (options.cpus.size() >= static_cast<size_t>(threads_)) shared_->cpus = options.cpus;
+  team_.node_of = options.node_of;
+  team_.node_of.resize(static_cast<size_t>(threads_), options.node_of.empty() ? 0 : options.node_of.back());
+  for (int node = 0; node <= std::max(options.nodes, 1); node++)
+    team_.first.push_back(static_cast<int>(std::lower_bound(team_.node_of.begin(), team_.node_of.end(), node) - team_.node_of.begin()));
+  for (int i = 0; i <= kRanges; i++) ranges_.push_back(std::make_unique<WorkRange>(team_));
 }
 
 ThreadPool::~ThreadPool() {
@@ -184,12 +210,9 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : shared_->workers) worker.join();
 }
 
-void ThreadPool::pin(std::thread::native_handle_type owner, bool on) {
-  const std::vector<int>& cpus = shared_->cpus;
-  if (cpus.empty()) return;
-  set_affinity(owner, on ? std::vector<int>{cpus[0]} : cpus);
-  for (size_t t = 0; t < shared_->workers.size(); t++)
-    set_affinity(shared_->workers[t].native_handle(), on ? std::vector<int>{cpus[t + 1]} : cpus);
+void ThreadPool::bind(std::thread::native_handle_type owner, const std::vector<std::vector<int>>& cpus) {
+  set_affinity(owner, cpus[0]);
+  for (size_t t = 0; t < shared_->workers.size(); t++) set_affinity(shared_->workers[t].native_handle(), cpus[t + 1]);
 }
 
 void ThreadPool::run_raw(void (*call)(void*, int), void* context) {

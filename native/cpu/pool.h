@@ -17,18 +17,31 @@
 namespace tandem {
 
 struct PoolOptions {
-  int threads = 1;        // including the caller
-  std::vector<int> cpus;  // thread t runs on processor cpus[t] once `pin` was called; empty: never pinned
+  int threads = 1;           // including the caller
+  std::vector<int> node_of;  // per thread, ascending: the NUMA node it belongs to; empty: all to node 0
+  int nodes = 1;             // some may have no thread
 };
 
-// Items [0, count) for a team, in pieces [i * grain, min((i + 1) * grain, count)): each thread first walks the pieces of its
-// own static range, then takes pieces that others have not reached. Which thread gets which piece varies from run to run:
+// The threads of a team by node: those of node n are [first[n], first[n + 1]).
+struct NodeThreads {
+  std::vector<int> first;
+  std::vector<int> node_of;
+  int nodes() const { return static_cast<int>(first.size()) - 1; }
+  int threads() const { return first.back(); }
+};
+
+// Items for a team, in pieces of at most `grain`: each thread first walks its own static range, then takes pieces that
+// others of its node have not reached, then those of other nodes. Which thread gets which piece varies from run to run:
 // results must not depend on it.
 class WorkRange {
  public:
-  explicit WorkRange(int threads);
-  // Before the run (or by one thread between two barriers).
+  // `team` outlives the range.
+  explicit WorkRange(const NodeThreads& team);
+  // Before the run (or by one thread between two barriers). Items [0, count); pieces start at multiples of `grain`.
   void reset(int64_t count, int64_t grain);
+  // The same where items belong to nodes: bounds[n] <= item < bounds[n + 1] are those of node n, bounds[0] = 0. No piece
+  // crosses a bound.
+  void reset_by_node(const int64_t* bounds, int64_t grain);
   // The next piece for this thread; false when nothing is left.
   bool next(int thread, int64_t& begin, int64_t& end);
 
@@ -37,8 +50,9 @@ class WorkRange {
     std::atomic<int64_t> at{0};
     int64_t end = 0;
   };
-  std::vector<Lane> lanes_;  // counted in pieces
-  int64_t count_ = 0;
+  void share(int64_t begin, int64_t end, size_t first, size_t lanes);
+  const NodeThreads& team_;
+  std::vector<Lane> lanes_;  // one a thread, then one a node, for the items of nodes without threads
   int64_t grain_ = 1;
 };
 
@@ -54,9 +68,12 @@ class ThreadPool {
 
   int threads() const { return threads_; }
 
-  // Binds the threads to their processors, the caller's (`owner`, a live thread) included; or lets all of them go again.
-  // Callable from any thread. Does nothing without `cpus`.
-  void pin(std::thread::native_handle_type owner, bool on);
+  const NodeThreads& team() const { return team_; }
+  int nodes() const { return team_.nodes(); }
+
+  // Lets thread t run on the processors cpus[t] alone, the caller's (`owner`, a live thread, t = 0) included. Callable from
+  // any thread.
+  void bind(std::thread::native_handle_type owner, const std::vector<std::vector<int>>& cpus);
 
   // task(thread) on every thread, thread in [0, threads).
   template <typename Task> void run(Task&& task) {
@@ -78,10 +95,14 @@ class ThreadPool {
     }
     WorkRange& work = *ranges_[kRanges];
     work.reset(count, grain);
-    run([&](int thread) {
-      int64_t begin, end;
-      while (work.next(thread, begin, end)) body(begin, end, thread);
-    });
+    walk(work, body);
+  }
+
+  // The same over items that belong to nodes, bounds as of WorkRange::reset_by_node; no piece crosses a bound.
+  template <typename Body> void parallel_for_nodes(const int64_t* bounds, int64_t grain, Body&& body) {
+    WorkRange& work = *ranges_[kRanges];
+    work.reset_by_node(bounds, grain);
+    walk(work, body);
   }
 
   // Work ranges for tasks with several phases: reset before `run`, walked inside it. index in [0, kRanges).
@@ -90,8 +111,15 @@ class ThreadPool {
  private:
   struct Shared;
   void run_raw(void (*call)(void*, int), void* context);
+  template <typename Body> void walk(WorkRange& work, Body&& body) {
+    run([&](int thread) {
+      int64_t begin, end;
+      while (work.next(thread, begin, end)) body(begin, end, thread);
+    });
+  }
 
   int threads_;
+  NodeThreads team_;
   std::unique_ptr<Shared> shared_;
   std::vector<std::unique_ptr<WorkRange>> ranges_;  // kRanges for tasks, one more for parallel_for
 };

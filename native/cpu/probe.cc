@@ -39,8 +39,9 @@ Status measure_read_bandwidth(int threads, size_t bytes, Bandwidth& out) {
   const int64_t pieces = static_cast<int64_t>(std::max(bytes / kPiece, size_t{1}));
   Region region;
   TANDEM_TRY(region.allocate(static_cast<size_t>(pieces) * kPiece, true, "measuring the read bandwidth"));
-  CpuTeam team(threads, pthread_self());
-  ThreadPool& pool = team.pool();
+  std::unique_ptr<CpuTeam> team;
+  TANDEM_TRY(CpuTeam::create(threads, pthread_self(), team));
+  ThreadPool& pool = team->pool();
   // Written once: pages that were never written all read the one page of zeros.
   pool.parallel_for(pieces, 1, [&](int64_t begin, int64_t end, int) {
     std::memset(region.data() + static_cast<size_t>(begin) * kPiece, 0x5a, static_cast<size_t>(end - begin) * kPiece);

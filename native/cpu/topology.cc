@@ -44,7 +44,14 @@ std::vector<int> parse_list(const std::string& text) {
   return ids;
 }
 
-std::vector<int> affinity(const std::vector<int>& online) {
+std::vector<int> affinity(const std::string& root, const std::vector<int>& online) {
+  if (!root.empty()) {
+    std::ifstream status(root + "/proc/self/status");
+    const std::string key = "Cpus_allowed_list:";
+    for (std::string line; std::getline(status, line);)
+      if (line.rfind(key, 0) == 0) return parse_list(line.substr(line.find_first_not_of(" \t", key.size())));
+    return online;
+  }
   const int most = online.empty() ? 1024 : std::max(1024, online.back() + 1);
   std::vector<int> ids;
   cpu_set_t* set = CPU_ALLOC(static_cast<size_t>(most));
@@ -59,8 +66,8 @@ std::vector<int> affinity(const std::vector<int>& online) {
 }
 
 // Folders of this process's control group and its parents, innermost first, for a controller ("" = the unified v2).
-std::vector<std::string> cgroup_folders(const std::string& controller) {
-  std::ifstream file("/proc/self/cgroup");
+std::vector<std::string> cgroup_folders(const std::string& base, const std::string& controller) {
+  std::ifstream file(base + "/proc/self/cgroup");
   std::string path;
   for (std::string line; std::getline(file, line);) {  // hierarchy:controllers:path
     const size_t first = line.find(':');
@@ -71,7 +78,7 @@ std::vector<std::string> cgroup_folders(const std::string& controller) {
     for (std::string name; std::getline(names, name, ',');) ours = ours || (!controller.empty() && name == controller);
     if (ours) path = line.substr(second + 1);
   }
-  const std::string root = controller.empty() ? "/sys/fs/cgroup" : "/sys/fs/cgroup/" + controller;
+  const std::string root = base + (controller.empty() ? "/sys/fs/cgroup" : "/sys/fs/cgroup/" + controller);
   std::vector<std::string> folders;
   while (!path.empty() && path != "/") {
     folders.push_back(root + path);
@@ -81,17 +88,17 @@ std::vector<std::string> cgroup_folders(const std::string& controller) {
   return folders;
 }
 
-double cpu_quota() {
+double cpu_quota(const std::string& root) {
   double least = 0;
   const auto take = [&least](double quota) {
     if (quota > 0 && (least == 0 || quota < least)) least = quota;
   };
-  for (const std::string& folder : cgroup_folders("")) {
+  for (const std::string& folder : cgroup_folders(root, "")) {
     std::stringstream line(read_line(folder + "/cpu.max"));  // "max 100000" or "150000 100000"
     double quota = 0, period = 0;
     if (line >> quota >> period && period > 0) take(quota / period);
   }
-  for (const std::string& folder : cgroup_folders("cpu")) {
+  for (const std::string& folder : cgroup_folders(root, "cpu")) {
     int64_t quota = 0, period = 0;
     if (read_number(folder + "/cpu.cfs_quota_us", quota) && read_number(folder + "/cpu.cfs_period_us", period) && quota > 0 && period > 0)
       take(static_cast<double>(quota) / static_cast<double>(period));
@@ -110,9 +117,10 @@ int64_t inactive_file(const std::string& path, const std::string& key) {
 
 }  // namespace
 
-Topology read_topology() {
+Topology read_topology(const std::string& root) {
   Topology t;
-  std::vector<int> online = parse_list(read_line("/sys/devices/system/cpu/online"));
+  const std::string system = root + "/sys/devices/system/";
+  std::vector<int> online = parse_list(read_line(system + "cpu/online"));
   if (online.empty()) {
     const long count = sysconf(_SC_NPROCESSORS_ONLN);
     for (int id = 0; id < std::max(count, 1L); id++) online.push_back(id);
@@ -120,31 +128,37 @@ Topology read_topology() {
   t.logical = static_cast<int>(online.size());
 
   std::map<int, int> node_of;
-  int nodes = 0;
-  for (int node : parse_list(read_line("/sys/devices/system/node/online"))) {
-    const std::vector<int> members = parse_list(read_line("/sys/devices/system/node/node" + std::to_string(node) + "/cpulist"));
-    if (!members.empty()) nodes++;
-    for (int id : members) node_of[id] = node;
-  }
-  t.nodes = std::max(nodes, 1);
+  for (int node : parse_list(read_line(system + "node/online")))
+    for (int id : parse_list(read_line(system + "node/node" + std::to_string(node) + "/cpulist"))) node_of[id] = node;
 
   // A core is known by its lowest sibling; where /sys says nothing every processor is a core.
-  const auto core_of = [](int id) {
-    const std::vector<int> siblings = parse_list(read_line("/sys/devices/system/cpu/cpu" + std::to_string(id) + "/topology/thread_siblings_list"));
+  const auto core_of = [&system](int id) {
+    const std::vector<int> siblings = parse_list(read_line(system + "cpu/cpu" + std::to_string(id) + "/topology/thread_siblings_list"));
     return siblings.empty() ? id : siblings.front();
   };
-  std::set<int> all;
+  std::set<int> all, taken;
   for (int id : online) all.insert(core_of(id));
   t.physical = static_cast<int>(all.size());
-  std::set<int> taken;
-  for (int id : affinity(online))
-    if (taken.insert(core_of(id)).second) t.cores.push_back(id);
-  std::stable_sort(t.cores.begin(), t.cores.end(), [&node_of](int a, int b) { return node_of[a] < node_of[b]; });
+  std::map<int, NumaNode> nodes;
+  int cores = 0;
+  for (int id : affinity(root, online)) {
+    NumaNode& node = nodes[node_of[id]];
+    node.cpus.push_back(id);
+    if (!taken.insert(core_of(id)).second) continue;
+    node.cores.push_back(id);
+    cores++;
+  }
+  for (auto& [id, node] : nodes) {
+    if (node.cores.empty()) continue;  // its processors are siblings of another node's: no machine known, and no threads for it
+    node.id = id;
+    t.nodes.push_back(std::move(node));
+  }
+  if (t.nodes.empty()) t.nodes.push_back({0, {0}, {0}});
 
-  t.quota = cpu_quota();
-  t.usable = static_cast<int>(t.cores.size());
-  if (t.quota > 0) t.usable = std::min(t.usable, static_cast<int>(std::floor(t.quota)));
-  t.usable = std::max(t.usable, 1);
+  t.quota = cpu_quota(root);
+  t.usable = std::max(cores, 1);
+  if (t.quota > 0) t.usable = std::clamp(static_cast<int>(std::floor(t.quota)), 1, t.usable);
+  t.automatic = t.usable >= Topology::kPlenty ? t.usable - 1 : t.usable;
   return t;
 }
 
@@ -164,11 +178,11 @@ Memory read_memory() {
     m.available = std::min(m.available, std::max<int64_t>(0, most - used + reclaimable));
   };
   int64_t most = 0, used = 0;
-  for (const std::string& folder : cgroup_folders("")) {
+  for (const std::string& folder : cgroup_folders("", "")) {
     if (read_number(folder + "/memory.max", most) && read_number(folder + "/memory.current", used))
       limit(most, used, inactive_file(folder + "/memory.stat", "inactive_file"));
   }
-  for (const std::string& folder : cgroup_folders("memory")) {
+  for (const std::string& folder : cgroup_folders("", "memory")) {
     if (read_number(folder + "/memory.limit_in_bytes", most) && read_number(folder + "/memory.usage_in_bytes", used))
       limit(most, used, inactive_file(folder + "/memory.stat", "total_inactive_file"));
   }

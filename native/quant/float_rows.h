@@ -35,9 +35,9 @@ TANDEM_HD static inline void decode_row(const Bf16* row, float* out, int64_t k) 
   for (int64_t i = 0; i < k; i++) out[i] = bf16_to_f32(load_u16(row[i].bits));
 }
 
-// `scales`: the ⌈k/128⌉ scales of this row. Order of operations: value · scale, one f32 rounding.
-TANDEM_HD static inline void decode_row(const F8E4m3* row, float* out, int64_t k, const float* scales) {
-  for (int64_t i = 0; i < k; i++) out[i] = e4m3_to_f32(row[i].bits) * scales[i / kF8ScaleColumns];
+// `scales`: the ⌈k/128⌉ f32 scales of this row, aligned to nothing. Order of operations: value · scale, one f32 rounding.
+TANDEM_HD static inline void decode_row(const F8E4m3* row, float* out, int64_t k, const uint8_t* scales) {
+  for (int64_t i = 0; i < k; i++) out[i] = e4m3_to_f32(row[i].bits) * bits_float(load_u32(scales + 4 * (i / kF8ScaleColumns)));
 }
 
 }  // namespace tandem::quant

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "float_rows.h"
+#include "int4_g32.h"
 #include "iq1_m.h"
 #include "iq1_s.h"
 #include "iq2_s.h"
@@ -21,6 +22,7 @@
 #include "iq4_nl.h"
 #include "iq4_xs.h"
 #include "mxfp4.h"
+#include "mxfp4_g32.h"
 #include "q2_k.h"
 #include "q3_k.h"
 #include "q4_0.h"
@@ -40,17 +42,24 @@ struct FormatInfo {
   int block_bytes;
   int scale_rows;   // weights that share a scale of a tensor of its own, 0 × 0 where the format has none
   int scale_columns;
-  // Decodes k weights. `scales`: the ⌈k/scale_columns⌉ scales of this row, else unused.
-  void (*decode_row)(const void* row, float* out, int64_t k, const float* scales);
+  // Decodes k weights. `scales`: the ⌈k/scale_columns⌉ scales of this row, as stored and aligned to nothing; else unused.
+  void (*decode_row)(const void* row, float* out, int64_t k, const uint8_t* scales);
+  int scale_bytes = 0;   // of one scale: f32 4, bf16 2, e8m0 1
+
+  // Scales of column k (a multiple of scale_columns) and after, given those of the row; null stays null.
+  constexpr const uint8_t* scales_at(const uint8_t* scales, int64_t k) const {
+    return scales == nullptr ? nullptr : scales + k / scale_columns * scale_bytes;
+  }
 };
 
 template <typename Block>
-static inline void decode_row_of(const void* row, float* out, int64_t k, const float*) {
+static inline void decode_row_of(const void* row, float* out, int64_t k, const uint8_t*) {
   decode_row(static_cast<const Block*>(row), out, k);
 }
 
-static inline void decode_f8_e4m3_row(const void* row, float* out, int64_t k, const float* scales) {
-  decode_row(static_cast<const F8E4m3*>(row), out, k, scales);
+template <typename Block>
+static inline void decode_scaled_row_of(const void* row, float* out, int64_t k, const uint8_t* scales) {
+  decode_row(static_cast<const Block*>(row), out, k, scales);
 }
 
 static constexpr FormatInfo kFormats[] = {
@@ -69,7 +78,7 @@ static constexpr FormatInfo kFormats[] = {
     {"q5_k", 256, sizeof(BlockQ5K), 0, 0, decode_row_of<BlockQ5K>},
     {"q6_k", 256, sizeof(BlockQ6K), 0, 0, decode_row_of<BlockQ6K>},
     {"iq4_xs", 256, sizeof(BlockIq4Xs), 0, 0, decode_row_of<BlockIq4Xs>},
-    {"f8_e4m3", 1, sizeof(F8E4m3), kF8ScaleRows, kF8ScaleColumns, decode_f8_e4m3_row},
+    {"f8_e4m3", 1, sizeof(F8E4m3), kF8ScaleRows, kF8ScaleColumns, decode_scaled_row_of<F8E4m3>, 4},
     {"iq2_xxs", 256, sizeof(BlockIq2Xxs), 0, 0, decode_row_of<BlockIq2Xxs>},
     {"iq2_xs", 256, sizeof(BlockIq2Xs), 0, 0, decode_row_of<BlockIq2Xs>},
     {"iq2_s", 256, sizeof(BlockIq2S), 0, 0, decode_row_of<BlockIq2S>},
@@ -78,6 +87,8 @@ static constexpr FormatInfo kFormats[] = {
     {"iq1_s", 256, sizeof(BlockIq1S), 0, 0, decode_row_of<BlockIq1S>},
     {"iq1_m", 256, sizeof(BlockIq1M), 0, 0, decode_row_of<BlockIq1M>},
     {"mxfp4", 32, sizeof(BlockMxfp4), 0, 0, decode_row_of<BlockMxfp4>},
+    {"mxfp4_g32", 32, sizeof(BlockMxfp4G32), 1, 32, decode_scaled_row_of<BlockMxfp4G32>, 1},
+    {"int4_g32", 32, sizeof(BlockInt4G32), 1, 32, decode_scaled_row_of<BlockInt4G32>, 2},
 };
 
 // The format of that name, or nullptr.
@@ -86,6 +97,12 @@ static inline const FormatInfo* find_format(std::string_view name) {
     if (name == format.name) return &format;
   }
   return nullptr;
+}
+
+// The format in which the scales of a format with scales apart are stored. e8m0 is not one of weights.
+static constexpr FormatInfo kE8m0Scales = {"e8m0", 1, 1, 0, 0, nullptr};
+static inline const FormatInfo* scale_format(const FormatInfo& format) {
+  return format.scale_bytes == 1 ? &kE8m0Scales : find_format(format.scale_bytes == 2 ? "bf16" : "f32");
 }
 
 // Bytes of a row of `columns` weights.

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cpu/pool.h"
+#include "cpu/team_plan.h"
 #include "cpu/topology.h"
 #include "test/harness.h"
 
@@ -149,25 +150,55 @@ TEST(pool_shares_the_machine) {
   EXPECT(milliseconds / kBarriers < 20);
 }
 
-TEST(pool_pins_and_lets_go) {
-  PoolOptions options = team(read_topology().usable);
-  options.cpus = read_topology().cores;
-  ThreadPool pool(options);
+TEST(pool_binds_and_lets_go) {
+  const TeamPlan plan = plan_team(read_topology(), {});
+  ThreadPool pool(team(plan.threads()));
   std::atomic<int> calls{0};
   for (bool on : {true, false, true, false}) {
-    pool.pin(pthread_self(), on);
+    std::vector<std::vector<int>> cpus(static_cast<size_t>(pool.threads()), plan.allowed);
+    for (size_t t = 0; on && t < cpus.size(); t++) cpus[t] = {plan.cores[t]};
+    pool.bind(pthread_self(), cpus);
     pool.run([&](int) { calls++; });
   }
   EXPECT(calls == 4 * pool.threads());
 }
 
-TEST(topology_is_plausible) {
-  const Topology t = read_topology();
-  EXPECT(t.logical >= t.physical && t.physical >= 1);
-  EXPECT(t.usable >= 1 && t.usable <= static_cast<int>(t.cores.size()));
-  EXPECT(t.nodes >= 1);
-  const Memory m = read_memory();
-  EXPECT(m.total > 0 && m.available > 0 && m.available <= m.total);
+// Every item once, whatever the nodes are: with threads, without, empty.
+TEST(pool_walks_items_of_nodes) {
+  for (const std::vector<int>& node_of : {std::vector<int>{0, 0, 1, 1, 1}, {0, 1}, {1, 1}, {0}, {3, 3}}) {
+    PoolOptions options = team(static_cast<int>(node_of.size()));
+    options.node_of = node_of;
+    options.nodes = 4;
+    ThreadPool pool(options);
+    EXPECT(pool.nodes() == 4 && pool.team().threads() == pool.threads());
+    for (const std::vector<int64_t>& bounds : {std::vector<int64_t>{0, 10, 20, 20, 33}, {0, 0, 0, 0, 0}, {0, 100, 100, 100, 101}, {0, 1, 2, 3, 4}}) {
+      for (int64_t grain : {1, 3, 64}) {
+        std::vector<std::atomic<int>> seen(static_cast<size_t>(bounds.back()));
+        std::atomic<bool> inside{true};
+        pool.parallel_for_nodes(bounds.data(), grain, [&](int64_t begin, int64_t end, int) {
+          const auto node = std::upper_bound(bounds.begin(), bounds.end(), begin);
+          if (end - begin > grain || end > *node) inside = false;
+          for (int64_t i = begin; i < end; i++) seen[static_cast<size_t>(i)]++;
+        });
+        EXPECT(inside);
+        for (const auto& times : seen) EXPECT(times == 1);
+      }
+    }
+  }
+}
+
+// A thread helps its own node before it helps others.
+TEST(pool_steals_within_the_node_first) {
+  PoolOptions options = team(4);
+  options.node_of = {0, 0, 1, 1};
+  options.nodes = 2;
+  ThreadPool pool(options);
+  WorkRange& range = pool.range(0);
+  const int64_t bounds[] = {0, 4, 8};
+  range.reset_by_node(bounds, 1);
+  std::vector<int64_t> order;
+  for (int64_t begin, end; range.next(3, begin, end);) order.push_back(begin);
+  EXPECT((order == std::vector<int64_t>{6, 7, 4, 5, 0, 1, 2, 3}));
 }
 
 }  // namespace tandem

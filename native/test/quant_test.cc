@@ -86,15 +86,14 @@ static void test_vectors(const char* name, long columns, const char* blocks_path
   const int64_t scale_count = format->scale_columns == 0 ? 0 : (columns + format->scale_columns - 1) / format->scale_columns;
   if (rows == 0 || static_cast<int64_t>(blocks.size()) != rows * size ||
       static_cast<int64_t>(expected.size()) != rows * columns * 4 ||
-      static_cast<int64_t>(scales.size()) != rows * scale_count * 4) {
+      static_cast<int64_t>(scales.size()) != rows * scale_count * format->scale_bytes) {
     std::printf("%s: file sizes do not fit\n", name);
     std::exit(2);
   }
   std::vector<float> out(static_cast<size_t>(columns));
-  std::vector<float> row_scales(static_cast<size_t>(scale_count));
   for (int64_t r = 0; r < rows; r++) {
-    if (scale_count > 0) memcpy(row_scales.data(), scales.data() + r * scale_count * 4, static_cast<size_t>(scale_count) * 4);
-    format->decode_row(blocks.data() + r * size, out.data(), columns, scale_count > 0 ? row_scales.data() : nullptr);
+    const auto* row_scales = reinterpret_cast<const uint8_t*>(scales.data()) + r * scale_count * format->scale_bytes;
+    format->decode_row(blocks.data() + r * size, out.data(), columns, row_scales);
     for (int64_t i = 0; i < columns; i++) {
       float want;
       memcpy(&want, expected.data() + (r * columns + i) * 4, 4);

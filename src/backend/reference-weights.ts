@@ -7,6 +7,7 @@ import { TandemError } from '../errors.ts';
 import type { Checkpoint } from '../formats/checkpoint.ts';
 import { type QuantFormat, rowBytes } from '../formats/dtype.ts';
 import { quantFormat } from '../formats/quants/index.ts';
+import { decodeScales, SCALE_BYTES } from '../formats/quants/scales.ts';
 import type { WeightReader } from '../ops/op.ts';
 import type { Program } from '../program/program.ts';
 import type { Weight } from '../program/tensor.ts';
@@ -79,18 +80,16 @@ export class ReferenceWeights {
   async #read(weight: Weight, matrix: number, decode: boolean): Promise<Loaded> {
     const { columns, rows } = matrixShape(weight);
     const format = quantFormat(weight.format);
-    const stored = await this.#part(
-      weight,
-      weight.parts,
-      matrix,
-      rowBytes(format, columns) * (weight.rows?.of ?? rows),
-    );
-    const start = rowBytes(format, columns) * (weight.rows?.start ?? 0);
-    const data = stored.subarray(start, start + rowBytes(format, columns) * rows);
+    const of = weight.rows?.of ?? rows;
+    const stored = await this.#part(weight, weight.parts, matrix, rowBytes(format, columns) * of);
+    const data = ownRows(weight, stored, rowBytes(format, columns), rows);
     let scales: Float32Array | undefined;
     if (weight.scales && format.scaleBlock) {
-      const count = Math.ceil(rows / format.scaleBlock.rows) * Math.ceil(columns / format.scaleBlock.columns);
-      scales = new Float32Array((await this.#part(weight, weight.scales, matrix, count * 4)).slice().buffer);
+      const { rows: height, columns: width, type } = format.scaleBlock;
+      const scaleType = weight.scaleType ?? type;
+      const bytes = Math.ceil(columns / width) * SCALE_BYTES[scaleType];
+      const table = await this.#part(weight, weight.scales, matrix, Math.ceil(of / height) * bytes);
+      scales = decodeScales(scaleType, weight.rows ? ownRows(weight, table, bytes, rows) : table);
     }
     const raw = { data, scales };
     if (!decode) return { bytes: data.length, raw };
@@ -148,6 +147,19 @@ export class ReferenceWeights {
     this.#loaded.clear();
     this.#bytes = 0;
   }
+}
+
+/** The rows of a matrix that are the weight's. */
+function ownRows({ rows: view }: Weight, stored: Uint8Array, bytes: number, rows: number): Uint8Array {
+  if (!view) return stored;
+  const { start, step = 1 } = view;
+  if (step === 1) return stored.subarray(start * bytes, (start + rows) * bytes);
+  const own = new Uint8Array(rows * bytes);
+  for (let n = 0; n < rows; n++) {
+    const at = (start + n * step) * bytes;
+    own.set(stored.subarray(at, at + bytes), n * bytes);
+  }
+  return own;
 }
 
 function decodeRow(format: QuantFormat, raw: NonNullable<Loaded['raw']>, row: number, out: Float32Array): Float32Array {

@@ -53,10 +53,18 @@ export function withModelPath(command: Command): Command {
 
 export const EXACT = 'the same bits whatever the batch and the chunks: no bf16 tiles for long prompts';
 
+/** Other engines' names for `--threads`. */
+const THREAD_ALIASES = ['cpu-infer', 'cpu_infer'];
+
 /** Adds `--threads`, `--isa` and `--exact`. */
 export function withCpu(command: Command): Command {
+  for (const name of THREAD_ALIASES) {
+    const alias = new Option(`--${name} <n>`, 'the same as --threads').argParser(count);
+    command.addOption(name === THREAD_ALIASES[0] ? alias : alias.hideHelp());
+    command.on(`option:${name}`, (text: string) => command.setOptionValue('threads', count(text)));
+  }
   return command
-    .option('-t, --threads <n>', 'worker threads (default: physical cores)', count)
+    .option('-t, --threads <n>', 'worker threads (default: physical cores, less one where there are 8 or more)', count)
     .addOption(
       new Option('--isa <name>', 'instruction set of the kernels (default: the best there is, or TANDEM_ISA)').choices([
         'scalar',

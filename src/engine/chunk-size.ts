@@ -1,7 +1,8 @@
 /**
  * How many prefill rows a pass may have. The chunk follows the measured speed, so that a pass takes about
- * `targetMs`: long enough that weights are read for many rows, short enough that decoding neighbours and aborts never
- * wait long. It at most doubles or quarters at a time, because small passes say little about large ones.
+ * `targetMs`: long enough that weights are read for many rows, short enough that decoding neighbours and newcomers never
+ * wait long (aborts do not wait: native looks between steps). It at most doubles or quarters at a time, because small
+ * passes say little about large ones.
  */
 export interface ChunkOptions {
   /** Rows, [1, maxRows]. */

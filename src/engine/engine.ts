@@ -166,8 +166,11 @@ export interface EngineLimits {
   readonly maxRows: number;
   readonly maxOutputs: number;
   readonly maxSequences: number;
-  /** Time a pass with prefill rows should take, milliseconds. */
+  /** Time a pass with prefill rows should take, milliseconds: beside others that decode, and where nobody does. */
   readonly targetMs: number;
+  readonly soloTargetMs: number;
+  /** Rows of the first pass where nobody decodes, before any speed was measured. */
+  readonly firstRows: number;
   /** False: no page is shared between requests. Default true. */
   readonly prefixCache?: boolean;
 }
@@ -185,11 +188,13 @@ export class Engine implements AsyncDisposable {
     const { executable, info, limits } = parts;
     this.#parts = parts;
     this.info = info;
-    const { maxRows, targetMs } = limits;
-    const chunk = new ChunkSize({ minRows: Math.min(16, maxRows), maxRows, firstRows: 64, targetMs });
+    const { maxRows, targetMs, soloTargetMs, firstRows } = limits;
+    const minRows = Math.min(16, maxRows);
+    const chunk = new ChunkSize({ minRows, maxRows, firstRows: 64, targetMs });
+    const soloChunk = new ChunkSize({ minRows, maxRows, firstRows, targetMs: soloTargetMs });
     const pool = new PagePool(executable.pages);
     const prefixes = limits.prefixCache === false ? undefined : new PrefixCache(pool);
-    this.#scheduler = new Scheduler({ ...limits, pool, chunk, prefixes });
+    this.#scheduler = new Scheduler({ ...limits, pool, chunk, soloChunk, prefixes });
     this.#loop = new EngineLoop(this.#scheduler, executable);
     this.#grammars = new GrammarCompiler(parts.tokenizer, info.vocabSize);
   }

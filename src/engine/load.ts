@@ -5,9 +5,10 @@ import { TandemError } from '../errors.ts';
 import type { Checkpoint } from '../formats/checkpoint.ts';
 import { openCheckpoint } from '../formats/open.ts';
 import { buildProgram } from '../models/index.ts';
+import { activeWeights } from '../placement/active-weights.ts';
 import { lower } from '../placement/lower.ts';
 import { nativeMachine } from '../placement/machine.ts';
-import type { KvType } from '../program/program.ts';
+import type { KvType, Program } from '../program/program.ts';
 import { createChatTemplate } from '../text/chat-template.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
 import { Engine } from './engine.ts';
@@ -19,7 +20,7 @@ import { invalid, numberIn } from './sampling.ts';
 export interface LoadOptions {
   /** `native` (default) computes with compiled kernels; `reference` is plain TypeScript, slow, the definition. */
   backend?: 'native' | 'reference';
-  /** Native: worker threads, at most as many as there are cores; 0 = default: physical cores. */
+  /** Native: worker threads, at most as many as there are cores; 0 = default: physical cores, one less where there are 8 or more. */
   threads?: number;
   /** Native: `scalar`, `avx2`, `avx512` or `amx`. Default: the environment's TANDEM_ISA, else the best there is. */
   isa?: string;
@@ -43,7 +44,7 @@ export interface LoadOptions {
   imitateF16Cache?: boolean;
   /** Most bytes of the KV cache, shared by all sequences. Default: by the machine's memory. */
   kvBytes?: number;
-  /** Most rows (tokens) of a pass, [2, 65536]. Default 512. */
+  /** Most rows (tokens) of a pass, [2, 65536]. Default 2048, or the context where that is shorter (but not below 512). */
   maxBatchRows?: number;
   /** Most sequences that run at once, [1, 4096]; more wait. Default 32. */
   maxSequences?: number;
@@ -72,8 +73,12 @@ const LOAD_OPTIONS = [
 
 const ISAS = ['scalar', 'avx2', 'avx512', 'amx'];
 
-/** Time a pass with prefill rows should take: an abort or a neighbour's token waits about as long. */
+/** Time a pass with prefill rows should take: a neighbour's token waits about as long. */
 const TARGET_MS = 400;
+/** And where nobody decodes: only a newcomer and the progress bar wait. Experts meet more rows each, so it is faster. */
+const SOLO_TARGET_MS = 1500;
+/** Of 256 experts, 8 a token, each meets 64 rows of so many: enough for tiles. */
+const MOST_ROWS = 2048;
 /** Output rows of a pass; logits of so many rows are held in memory. */
 const MAX_OUTPUTS = 64;
 
@@ -110,10 +115,11 @@ async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<
   if (activations !== 'rounded' && activations !== 'f32') throw invalid('activations', 'rounded or f32', activations);
   if (kvType !== 'bf16' && kvType !== 'f32') throw invalid('kvType', 'bf16 or f32', kvType);
   if (typeof exact !== 'boolean') throw invalid('exact', 'true or false', exact);
-  const maxRows = numberIn('maxBatchRows', options.maxBatchRows, { low: 2, high: 65536, integer: true }, 512);
   const maxSequences = numberIn('maxSequences', options.maxSequences, { low: 1, high: 4096, integer: true }, 32);
   const backend = await backendOf(options.backend, options.imitateF16Cache);
   const { program, config } = await buildProgram(checkpoint, { kvType, contextLength: options.contextLength });
+  const mostRows = Math.min(MOST_ROWS, Math.max(512, program.contextLength));
+  const maxRows = numberIn('maxBatchRows', options.maxBatchRows, { low: 2, high: 65536, integer: true }, mostRows);
   const maxOutputs = Math.min(maxRows, MAX_OUTPUTS);
   const memory = chooseMemory(program, {
     contextLength: options.contextLength,
@@ -141,7 +147,14 @@ async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<
     tokenizer,
     template,
     samplingDefaults: samplingDefaults(checkpoint),
-    limits: { maxRows, maxOutputs, maxSequences, targetMs: TARGET_MS },
+    limits: {
+      maxRows,
+      maxOutputs,
+      maxSequences,
+      targetMs: TARGET_MS,
+      soloTargetMs: SOLO_TARGET_MS,
+      firstRows: firstRows(placed, Number(executable.description.threads ?? 1)),
+    },
     close: () => checkpoint.close(),
     info: {
       model: checkpoint.name,
@@ -200,6 +213,16 @@ async function backendOf(name: LoadOptions['backend'] = 'native', imitateF16Cach
   if (name === 'reference') return (await import('../backend/reference.ts')).referenceBackend({ imitateF16Cache });
   if (name === 'native') return (await import('../backend/native/backend.ts')).nativeBackend();
   throw invalid('backend', 'native or reference', name);
+}
+
+/**
+ * Rows of the first pass, by a guess at the machine: what a thread multiplies on tiles, and without. The second pass goes
+ * by what was measured.
+ */
+function firstRows(program: Program, threads: number): number {
+  const tiles = program.steps.some(({ placement }) => placement?.tiles !== undefined);
+  const operationsPerMs = Math.max(1, threads) * (tiles ? 5e8 : 1.5e8);
+  return Math.floor((SOLO_TARGET_MS * operationsPerMs) / (2 * activeWeights(program)));
 }
 
 /** What goes to the backend as it is; in the user's words here, not in those of the addon's interface. */

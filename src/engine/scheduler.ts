@@ -29,6 +29,8 @@ export interface SchedulerOptions {
   /** Most sequences that run at once, [1, 4096]. */
   readonly maxSequences: number;
   readonly chunk: ChunkSize;
+  /** Of passes in which nobody decodes and so nobody waits for a next token; default: `chunk`. */
+  readonly soloChunk?: ChunkSize;
   /** Absent: nothing is shared. */
   readonly prefixes?: PrefixCache;
 }
@@ -171,7 +173,8 @@ export class Scheduler {
   commit(plan: Plan, result: PassResult): Outcome[] {
     this.#end(plan);
     this.#rows += plan.batch.tokens.length;
-    this.#options.chunk.measured(plan.prefillRows, result.milliseconds);
+    const solo = plan.prefillRows === plan.batch.tokens.length;
+    this.#chunkOf(solo).measured(plan.prefillRows, result.milliseconds);
     const outcomes: Outcome[] = [];
     for (const work of plan.work) {
       const { sequence } = work;
@@ -241,7 +244,7 @@ export class Scheduler {
 
   /** Rows for each sequence by the limits of a pass alone; pages are not looked at. */
   #choose(stalled: ReadonlySet<Sequence>): Choice[] {
-    const { maxRows, maxOutputs, chunk } = this.#options;
+    const { maxRows, maxOutputs, soloChunk } = this.#options;
     const ready = this.#running
       .filter((sequence) => !stalled.has(sequence))
       .sort((a, b) => a.lastPass - b.lastPass || a.order - b.order);
@@ -251,7 +254,12 @@ export class Scheduler {
     const choices: Choice[] = decoding
       .slice(0, Math.min(maxRows - kept.rows, maxOutputs - kept.outputs))
       .map((sequence) => ({ sequence, rows: 1 }));
-    let rowsLeft = Math.min(maxRows - choices.length, chunk.rows);
+    let rowsLeft = Math.min(maxRows - choices.length, this.#chunkOf(choices.length === 0).rows);
+    // Weights are read once a pass: two halves cost less than a large piece and a small one.
+    if (soloChunk && choices.length === 0 && prefilling.length === 1) {
+      const { pendingLen } = prefilling[0];
+      rowsLeft = Math.ceil(pendingLen / Math.ceil(pendingLen / rowsLeft));
+    }
     let outputsLeft = maxOutputs - choices.length;
     for (const sequence of prefilling) {
       const silent = Math.max(0, sequence.outputFrom - sequence.computedLen);
@@ -262,6 +270,11 @@ export class Scheduler {
       outputsLeft -= sequence.outputsFor(rows);
     }
     return choices;
+  }
+
+  #chunkOf(solo: boolean): ChunkSize {
+    const { chunk, soloChunk = chunk } = this.#options;
+    return solo ? soloChunk : chunk;
   }
 
   /** Gives pages to the choices, in order; later sequences are preempted for earlier ones, never the reverse. */

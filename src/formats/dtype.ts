@@ -24,9 +24,14 @@ export const FORMAT_NAMES = [
   'iq1_s',
   'iq1_m',
   'mxfp4',
+  'mxfp4_g32',
+  'int4_g32',
 ] as const;
 
 export type FormatName = (typeof FORMAT_NAMES)[number];
+
+/** How scales of a tensor of their own are stored; e8m0 is 2^(byte − 127), 255 NaN. */
+export type ScaleType = 'f32' | 'bf16' | 'e8m0';
 
 /**
  * A weight format: how a row of K weights is stored and what its values are.
@@ -38,15 +43,15 @@ export interface QuantFormat {
   readonly blockSize: number;
   readonly blockBytes: number;
   /**
-   * Scales kept in a tensor of their own, one f32 per `rows × columns` weights (FP8 of DeepSeek: 128 × 128).
-   * A ragged last block is allowed: the scale tensor is [⌈N/rows⌉, ⌈K/columns⌉].
+   * Scales kept in a tensor of their own, one per `rows × columns` weights (FP8 of DeepSeek: 128 × 128; INT4 and MXFP4
+   * of Hugging Face: 1 × 32). A ragged last block is allowed: the scale tensor is [⌈N/rows⌉, ⌈K/columns⌉].
    */
-  readonly scaleBlock?: { readonly rows: number; readonly columns: number };
+  readonly scaleBlock?: { readonly rows: number; readonly columns: number; readonly type: ScaleType };
   /** Name of the type in GGUF and its id, where it has one. */
   readonly ggml?: { readonly id: number; readonly name: string };
   /**
    * Decodes one row: `source` holds exactly the row's bytes, `out` K floats, exact f32 bits as all kernels give.
-   * `scales` are the ⌈K/columns⌉ scales of this row where `scaleBlock` is set.
+   * `scales` are the ⌈K/columns⌉ scales of this row, as f32, where `scaleBlock` is set.
    */
   decodeRow(source: Uint8Array, out: Float32Array, scales?: Float32Array): void;
   /** Encodes one row where supported (f32, f16, bf16, q8_0, q4_0): `out` has the row's bytes. */

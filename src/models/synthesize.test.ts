@@ -1,54 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import type { FormatName } from '../formats/dtype.ts';
-import { quantFormat } from '../formats/quants/index.ts';
 import { PUBLIC_CONFIGS } from './public-configs.ts';
-import { mixFormat } from './quant-mix.ts';
-import { headerCheckpoint, randomTensor, SYNTHETIC_FORMATS, synthesize } from './synthesize.ts';
-
-function bytesOf(format: FormatName, shape: number[], seed = 1, name = 'blk.0.ffn_up.weight'): Uint8Array {
-  const chunks = [...randomTensor({ name, shape, format }, seed)].map((chunk) => chunk.slice());
-  const bytes = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
-  let at = 0;
-  for (const chunk of chunks) {
-    bytes.set(chunk, at);
-    at += chunk.length;
-  }
-  return bytes;
-}
-
-describe('random tensors', () => {
-  test.each(SYNTHETIC_FORMATS)('%s: finite, centred, of the wanted size', (format) => {
-    const shape = [64, 512];
-    const bytes = bytesOf(format, shape);
-    const quant = quantFormat(format);
-    expect(bytes.length).toBe(((64 * 512) / quant.blockSize) * quant.blockBytes);
-    const values = new Float32Array(64 * 512);
-    quant.decodeRow(bytes, values);
-    const mean = values.reduce((sum, x) => sum + x, 0) / values.length;
-    const rms = Math.sqrt(values.reduce((sum, x) => sum + x * x, 0) / values.length);
-    expect(rms * Math.sqrt(512)).toBeGreaterThan(0.6);
-    expect(rms * Math.sqrt(512)).toBeLessThan(1.5);
-    expect(Math.abs(mean) / rms).toBeLessThan(0.15);
-  });
-
-  test('the same seed gives the same bytes; another seed or name does not', () => {
-    const bytes = bytesOf('q4_k', [16, 1024]);
-    expect(bytesOf('q4_k', [16, 1024])).toEqual(bytes);
-    expect(bytesOf('q4_k', [16, 1024], 2)).not.toEqual(bytes);
-    expect(bytesOf('q4_k', [16, 1024], 1, 'blk.1.ffn_up.weight')).not.toEqual(bytes);
-  });
-
-  test('a format whose blocks are not understood is refused', () => {
-    expect(() => bytesOf('f8_e4m3', [16, 1024])).toThrow(/f8_e4m3 was asked for/);
-  });
-
-  test('chunks end anywhere', () => {
-    // 4000 rows of three blocks of 144 bytes: more than one chunk, the last one shorter.
-    const chunks = [...randomTensor({ name: 'w', shape: [4000, 768], format: 'q4_k' }, 1)].map((chunk) => chunk.length);
-    expect(chunks.length).toBeGreaterThan(1);
-    expect(chunks.reduce((sum, length) => sum + length, 0)).toBe(4000 * 3 * 144);
-  });
-});
+import { mixFormat, QUANT_MIXES } from './quant-mix.ts';
+import { headerCheckpoint, synthesize } from './synthesize.ts';
 
 test.each([
   ['deepseek-v2-lite', { f32: 108, q4_k: 229, q5_0: 14, q6_k: 13, q8_0: 13 }],
@@ -102,4 +55,41 @@ test('metadata has a tokenizer of unique tokens', async () => {
   const all = tokens.toArray();
   expect(all).toHaveLength(128256);
   expect(new Set(all).size).toBe(128256);
+});
+
+describe('mixes', () => {
+  const model = { layers: 60, experts: 256, groupSize: 1, tied: false };
+  const formats = (mix: (typeof QUANT_MIXES)[number], columns = 2048) =>
+    ['blk.3.ffn_gate_exps', 'blk.3.ffn_down_exps', 'blk.30.ffn_down_exps', 'blk.3.attn_q_b', 'output'].map((name) =>
+      mixFormat(mix, `${name}.weight`, [64, columns], model),
+    );
+
+  test('below four bits only the experts are, as in dynamic files', () => {
+    expect(formats('iq1_s')).toEqual(['iq1_s', 'iq2_xxs', 'iq1_s', 'q4_k', 'q6_k']);
+    expect(formats('q2_k')).toEqual(['q2_k', 'q3_k', 'q2_k', 'q4_k', 'q6_k']);
+    expect(formats('iq1_s', 1408)).toEqual(['iq4_nl', 'iq4_nl', 'iq4_nl', 'q5_0', 'q8_0']);
+  });
+
+  test('mxfp4 experts beside q8_0', () => {
+    expect(formats('mxfp4')).toEqual(['mxfp4', 'mxfp4', 'mxfp4', 'q8_0', 'q8_0']);
+  });
+
+  test.each(QUANT_MIXES)('%s: every tensor of a model fits its format', async (mix) => {
+    const config = { ...PUBLIC_CONFIGS['deepseek-v2-lite'], num_hidden_layers: 3 };
+    const { tensors } = await headerCheckpoint(config, { name: 'x', mix });
+    const counts = new Map<string, number>();
+    for (const { format, bytes } of tensors.values()) {
+      expect(Number.isInteger(bytes)).toBe(true);
+      counts.set(format, (counts.get(format) ?? 0) + 1);
+    }
+    expect(counts.has(mix === 'q4_k_m' ? 'q4_k' : mix)).toBe(true);
+  });
+});
+
+test('V3 as IQ1_S has about the size of the public 1.58-bit file, 131 GB', async () => {
+  const checkpoint = await headerCheckpoint(PUBLIC_CONFIGS['deepseek-v3'], { name: 'x', mix: 'iq1_s' });
+  let bytes = 0;
+  for (const tensor of checkpoint.tensors.values()) bytes += tensor.bytes;
+  expect(bytes / 1e9).toBeGreaterThan(125);
+  expect(bytes / 1e9).toBeLessThan(145);
 });

@@ -11,8 +11,11 @@ export interface AttendedRow {
   readonly scores: Float64Array;
   /** Aₜ: scale of each score's own error; undefined where magnitudes are not asked. */
   readonly scoreMagnitudes?: Float64Array;
-  /** How many positions are visible. */
+  /** Positions [first, visible) are visible; absent: from 0. */
+  readonly first?: number;
   readonly visible: number;
+  /** A score without a value that takes part in the softmax. */
+  readonly sink?: number;
   /** [positions, width]. */
   readonly values: Float64Array | Float32Array;
   /** Σ|a·b| of each value where it is itself a product; else |v| counts. */
@@ -22,16 +25,16 @@ export interface AttendedRow {
 
 /** Writes y[at … at+width) and its magnitude. */
 export function attendRow(row: AttendedRow, y: Float32Array, magnitude: Float32Array | undefined, at: number): void {
-  const { scores, scoreMagnitudes, visible, values, valueMagnitudes, width } = row;
-  softmax(scores, visible);
+  const { scores, scoreMagnitudes, first = 0, visible, sink, values, valueMagnitudes, width } = row;
+  softmax(scores.subarray(first, visible), visible - first, sink);
   const sums = new Float64Array(width);
-  for (let t = 0; t < visible; t++) for (let i = 0; i < width; i++) sums[i] += scores[t] * values[t * width + i];
+  for (let t = first; t < visible; t++) for (let i = 0; i < width; i++) sums[i] += scores[t] * values[t * width + i];
   y.set(sums, at);
   if (!magnitude || !scoreMagnitudes) return;
   let mean = 0;
-  for (let t = 0; t < visible; t++) mean += scores[t] * scoreMagnitudes[t];
+  for (let t = first; t < visible; t++) mean += scores[t] * scoreMagnitudes[t];
   sums.fill(0);
-  for (let t = 0; t < visible; t++) {
+  for (let t = first; t < visible; t++) {
     const share = scores[t] * (1 + scoreMagnitudes[t] + mean);
     for (let i = 0; i < width; i++) {
       const at = t * width + i;

@@ -1,16 +1,20 @@
 /**
  * attention: causal softmax(scale · q·kᵀ)·v over the cache; grouped queries (head h reads kv head ⌊h·kvHeads/heads⌋,
- * arXiv 2305.13245). Row r of a sequence sees positions [0, firstPosition + r].
+ * arXiv 2305.13245). The row at position p sees positions [0, p]; with a `window` w > 0 the last w of them, (p − w, p].
+ * A `sink` is a score of its head that takes part in the softmax and has no value: the weights add up to less than 1.
  */
 import { attendRow } from './attend-row.ts';
 import { ARITHMETIC } from './bound.ts';
 import { dot, dotMagnitude } from './math.ts';
 import { defineOp, type ReferenceContext } from './op.ts';
-import { cacheLayer, floats, output, size } from './shapes.ts';
+import { cacheLayer, expectShape, floats, output, size, weight } from './shapes.ts';
 
 export const attention = defineOp({
   name: 'attention',
-  inputs: [{ name: 'q', kind: 'value' }],
+  inputs: [
+    { name: 'q', kind: 'value' },
+    { name: 'sinks', kind: 'weight', optional: true },
+  ],
   attributes: {
     cache: { type: 'number' },
     heads: { type: 'number' },
@@ -18,6 +22,7 @@ export const attention = defineOp({
     headSize: { type: 'number' },
     valueSize: { type: 'number' },
     scale: { type: 'number' },
+    window: { type: 'number', default: 0 },
   },
   bound: ARITHMETIC,
   shape(context) {
@@ -28,6 +33,9 @@ export const attention = defineOp({
     const headSize = size(context, 'headSize');
     const valueSize = size(context, 'valueSize');
     context.number('scale');
+    const window = context.number('window');
+    context.expect(Number.isInteger(window) && window >= 0, 'the window of attention is a whole number, 0 for none');
+    if (context.weights[1]) expectShape(context, weight(context, 1, 'sinks', 1), 'sinks', [heads]);
     context.expect(q.rows === 'T' && q.columns === heads * headSize, 'q of attention is [T, heads · headSize]');
     context.expect(heads % kvHeads === 0, 'the heads of attention are a multiple of its kvHeads');
     context.expect(
@@ -48,6 +56,8 @@ export const attention = defineOp({
     const headSize = context.number('headSize');
     const valueSize = context.number('valueSize');
     const scale = context.number('scale');
+    const window = context.number('window') || Number.POSITIVE_INFINITY;
+    const sinks = context.has(1) ? context.weight(1).row(0) : undefined;
     for (const { firstRow, rows, firstPosition, pages } of context.batch.sequences) {
       const length = firstPosition + rows;
       const scores = new Float64Array(length);
@@ -59,13 +69,14 @@ export const attention = defineOp({
           if (Math.floor((head * kvHeads) / heads) !== kvHead) continue;
           for (let r = 0; r < rows; r++) {
             const visible = firstPosition + r + 1;
+            const first = Math.max(0, visible - window);
             const query = (firstRow + r) * q.columns + head * headSize;
-            for (let t = 0; t < visible; t++) {
+            for (let t = first; t < visible; t++) {
               scores[t] = scale * dot(q.data, query, keys, t * headSize, headSize);
               if (scoreMagnitudes)
                 scoreMagnitudes[t] = Math.abs(scale) * dotMagnitude(q.data, query, keys, t * headSize, headSize);
             }
-            const row = { scores, scoreMagnitudes, visible, values, width: valueSize };
+            const row = { scores, scoreMagnitudes, first, visible, sink: sinks?.[head], values, width: valueSize };
             attendRow(row, y.data, magnitude, (firstRow + r) * y.columns + head * valueSize);
           }
         }

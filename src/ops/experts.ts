@@ -1,14 +1,17 @@
 /**
  * experts: the routed feed-forward of a mixture of experts. Row t, its j-th expert e = ids[t, j]:
  *
- *     h = silu(gate_e·x) · (up_e·x)        y = Σⱼ weights[t, j] · down_e·h          −1 stands for no expert
+ *     g = gate_e·x + gateBias_e    u = up_e·x + upBias_e    h = gated(g, u)
+ *     y = Σⱼ weights[t, j] · (down_e·h + downBias_e)                                −1 stands for no expert
  *
- * x is rounded to `placement.activation`, h (stored as f32) to `placement.middle`.
+ * `activation` silu: h = silu(g) · u. `swiglu-clamped` (gpt-oss): g = min(g, limit), u = clamp(u, ±limit),
+ * h = g · sigmoid(alpha · g) · (u + 1). x is rounded to `placement.activation`, h (stored as f32) to `placement.middle`.
  * An expert that at least `tiles` rows visit is computed on tiles: x, h and its weights are rounded to bf16 instead.
  */
 import { roundActivations, roundedError, roundForTiles } from './activation.ts';
 import { ARITHMETIC } from './bound.ts';
-import { dot, dotMagnitude, silu, siluSlope } from './math.ts';
+import { GATED_NAMES, gatedOf } from './gated.ts';
+import { dot, dotMagnitude } from './math.ts';
 import { defineOp, type WeightReader } from './op.ts';
 import { expectShape, floats, integers, output, weight } from './shapes.ts';
 
@@ -21,10 +24,17 @@ export const experts = defineOp({
     { name: 'gate', kind: 'weight' },
     { name: 'up', kind: 'weight' },
     { name: 'down', kind: 'weight' },
+    { name: 'gateBias', kind: 'weight', optional: true },
+    { name: 'upBias', kind: 'weight', optional: true },
+    { name: 'downBias', kind: 'weight', optional: true },
   ],
-  attributes: { activation: { type: 'string' } },
+  attributes: {
+    activation: { type: 'string' },
+    alpha: { type: 'number', default: 1.702 },
+    limit: { type: 'number', default: 7 },
+  },
   chosenBy: 1,
-  // The magnitude carries the error of h too: of both products through the slope of silu, and a whole step of the
+  // The magnitude carries the error of h too: of both products through the slopes of the activation, and a whole step of the
   // format of `middle` where one step of f32 can flip a code (roundedError).
   bound: ARITHMETIC,
   shape(context) {
@@ -40,7 +50,21 @@ export const experts = defineOp({
     expectShape(context, gate, 'gate', [count, ffn, x.columns]);
     expectShape(context, weight(context, 4, 'up', 3), 'up', [count, ffn, hidden]);
     expectShape(context, weight(context, 5, 'down', 3), 'down', [count, hidden, ffn]);
-    context.expect(context.text('activation') === 'silu', 'the activation of experts is silu');
+    // A bias is a matrix of one column: its rows may be some of a stored tensor's, as those of gate and up.
+    for (const [operand, name, rows] of [
+      [6, 'gateBias', ffn],
+      [7, 'upBias', ffn],
+      [8, 'downBias', hidden],
+    ] as const)
+      if (context.weights[operand]) {
+        const bias = weight(context, operand, name, 3);
+        expectShape(context, bias, name, [count, rows, 1]);
+        context.expect(['f32', 'f16', 'bf16'].includes(bias.format), `${name} of experts is f32, f16 or bf16`);
+      }
+    const activation = context.text('activation');
+    context.expect(GATED_NAMES.includes(activation), `the activation of experts is one of ${GATED_NAMES.join(', ')}`);
+    context.expect(context.number('limit') > 0, 'the limit of experts is above 0');
+    context.number('alpha');
     return [output(x, x.columns)];
   },
   reference(context) {
@@ -52,6 +76,10 @@ export const experts = defineOp({
     const gate = context.weight(3);
     const up = context.weight(4);
     const down = context.weight(5);
+    const [gateBias, upBias, downBias] = [6, 7, 8].map((operand) =>
+      context.has(operand) ? context.weight(operand) : undefined,
+    );
+    const gated = gatedOf(context.text('activation'), context.number('alpha'), context.number('limit'));
     const y = context.output(0);
     const magnitude = context.magnitude(0);
     const [, ffn, hidden] = gate.shape;
@@ -69,15 +97,19 @@ export const experts = defineOp({
       for (let f = 0; f < ffn; f++) {
         const gateRow = rowOf(gate, expert * ffn + f).slice();
         const upRow = rowOf(up, expert * ffn + f);
+        const gateOffset = biasAt(gateBias, expert * ffn + f);
+        const upOffset = biasAt(upBias, expert * ffn + f);
         visits.forEach((visit, v) => {
           const start = Math.floor(visit / ids.columns) * hidden;
-          const g = dot(x, start, gateRow, 0, hidden);
-          const u = dot(x, start, upRow, 0, hidden);
-          h[v * ffn + f] = silu(g) * u;
+          const g = dot(x, start, gateRow, 0, hidden) + gateOffset;
+          const u = dot(x, start, upRow, 0, hidden) + upOffset;
+          const value = gated.value(g, u);
+          h[v * ffn + f] = value;
           if (!hError) return;
-          const gError = dotMagnitude(x, start, gateRow, 0, hidden) * siluSlope(g) * Math.abs(u);
-          const uError = dotMagnitude(x, start, upRow, 0, hidden) * Math.abs(silu(g));
-          hError[v * ffn + f] = epsilonAccumulate * (gError + uError + Math.abs(silu(g) * u));
+          const slopes = gated.slopes(g, u);
+          const gError = (dotMagnitude(x, start, gateRow, 0, hidden) + Math.abs(gateOffset)) * slopes.gate;
+          const uError = (dotMagnitude(x, start, upRow, 0, hidden) + Math.abs(upOffset)) * slopes.up;
+          hError[v * ffn + f] = epsilonAccumulate * (gError + uError + Math.abs(value));
         });
       }
       // Second half: the rounded h through down, weighted.
@@ -88,11 +120,12 @@ export const experts = defineOp({
       const errors = hError && roundedError(middle, h, hError, c);
       for (let n = 0; n < hidden; n++) {
         const row = rowOf(down, expert * hidden + n);
+        const offset = biasAt(downBias, expert * hidden + n);
         visits.forEach((visit, v) => {
           const at = Math.floor(visit / ids.columns) * hidden + n;
-          sums[at] += weights.data[visit] * dot(roundedH, v * ffn, row, 0, ffn);
+          sums[at] += weights.data[visit] * (dot(roundedH, v * ffn, row, 0, ffn) + offset);
           if (!sizes || !errors) return;
-          let error = epsilonAccumulate * dotMagnitude(roundedH, v * ffn, row, 0, ffn);
+          let error = epsilonAccumulate * (dotMagnitude(roundedH, v * ffn, row, 0, ffn) + Math.abs(offset));
           for (let f = 0; f < ffn; f++) error += errors[v * ffn + f] * Math.abs(row[f]);
           sizes[at] += (Math.abs(weights.data[visit]) * error) / epsilonAccumulate;
         });
@@ -102,6 +135,11 @@ export const experts = defineOp({
     if (sizes) magnitude.set(sizes);
   },
 });
+
+/** Element `row` of a bias; 0 where there is none. */
+function biasAt(bias: WeightReader | undefined, row: number): number {
+  return bias ? bias.row(row)[0] : 0;
+}
 
 /**
  * Expert → indices into ids of the places that name it. In f64 the order of the sum does not show, so experts go in

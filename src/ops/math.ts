@@ -38,11 +38,11 @@ export function siluSlope(x: number): number {
   return Math.abs(s * (1 + x * (1 - s)));
 }
 
-/** Softmax of scores[0 … count) in place, f64. All −∞ or any NaN gives NaN. */
-export function softmax(scores: Float64Array, count: number): void {
-  let max = -Infinity;
+/** Softmax of scores[0 … count) in place, f64; `sink` is one more score, left out of the result. All −∞ or any NaN gives NaN. */
+export function softmax(scores: Float64Array, count: number, sink = -Infinity): void {
+  let max = sink;
   for (let i = 0; i < count; i++) max = Math.max(max, scores[i]);
-  let sum = 0;
+  let sum = sink === -Infinity ? 0 : Math.exp(sink - max);
   for (let i = 0; i < count; i++) sum += scores[i] = Math.exp(scores[i] - max);
   for (let i = 0; i < count; i++) scores[i] /= sum;
 }

@@ -4,6 +4,7 @@ import { PUBLIC_CONFIGS, type PublicModel } from '../models/public-configs.ts';
 import type { QuantMix } from '../models/quant-mix.ts';
 import { headerCheckpoint } from '../models/synthesize.ts';
 import type { Program } from '../program/program.ts';
+import { activeWeights } from './active-weights.ts';
 import { planMemory, weightBytes } from './budget.ts';
 import { lower } from './lower.ts';
 import { tileRule } from './tiles.ts';
@@ -145,4 +146,10 @@ describe('memory', () => {
     const small = await program('qwen3-0.6b', 'q8_0');
     expect(() => planMemory(small, { ...request, context: 50_000 })).toThrow(/1 to 40960 tokens; 50000/);
   });
+});
+
+test('active weights are those the model is known for', async () => {
+  // 671 B and 37 B with the embedding; 15.7 B and 2.4 B.
+  expect(activeWeights(await program('deepseek-v3', 'q4_k_m')) / 1e9).toBeCloseTo(36.6, 0);
+  expect(activeWeights(await program('deepseek-v2-lite', 'q4_k_m')) / 1e9).toBeCloseTo(2.4, 0);
 });

@@ -73,6 +73,8 @@ function readProgram(bytes: Uint8Array) {
       shape: r.list(r.u32),
       parts: r.list(location),
       scales: r.list(location),
+      scaleType: r.u32(),
+      rows: { start: r.u32(), step: r.u32(), of: r.u32() },
     })),
     steps: r.list(() => ({
       op: r.string(),
@@ -115,6 +117,8 @@ describe('a program', () => {
           ...weight,
           parts: parts.map(locate),
           scales: scales.map(locate),
+          scaleType: 0,
+          rows: { start: 0, step: 1, of: weight.shape.at(-2) ?? 1 },
         })),
       );
       expect(steps).toEqual(

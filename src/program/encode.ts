@@ -3,12 +3,9 @@
  * 4 so that words stay aligned. `native/core/program.cc` and `native/core/batch.cc` read exactly this.
  */
 import { TandemError } from '../errors.ts';
-import { rowBytes } from '../formats/dtype.ts';
-import { quantFormat } from '../formats/quants/index.ts';
 import type { Batch } from './batch.ts';
 import type { BufferPlan } from './buffers.ts';
 import type { Attribute, Program } from './program.ts';
-import type { Weight } from './tensor.ts';
 import { WordWriter } from './words.ts';
 
 export const PROGRAM_MAGIC = 0x4d444e54; // 'TNDM'
@@ -28,7 +25,8 @@ export interface TensorLocation {
  *            pageTokens kvType(0 f32, 1 bf16) layers:{streams:{heads width}*}*
  *            slots:{rows(0 T, 1 O) columns}*
  *            values:{name type(0 f32, 1 i32) rows columns slot}*
- *            weights:{name format dims:u32* parts:location* scales:location*}*
+ *            weights:{name format dims:u32* parts:location* scales:location* scaleType(0 the format's, 1 bf16)
+ *                     start step of}*      row n of a matrix is its stored row start + n·step of `of`
  *            steps:{op name layer(i32) inputs:operand* outputs:u32* attributes:{key value}* device activation middle
  *                   tiles(0 never)}*
  * operand := 0 | 1 value start columns | 2 weight          location := file offset(u64) bytes(u64)
@@ -56,8 +54,13 @@ export function encodeProgram(
   w.list(program.weights, (weight) => {
     w.string(weight.name).string(weight.format);
     w.list(weight.shape, (dimension) => w.u32(dimension));
-    w.list(partLocations(weight, locate), place);
+    w.list(weight.parts.map(locate), place);
     w.list((weight.scales ?? []).map(locate), place);
+    const { start, step = 1, of } = weight.rows ?? { start: 0, of: weight.shape[weight.shape.length - 2] ?? 1 };
+    w.u32(weight.scaleType === 'bf16' ? 1 : 0)
+      .u32(start)
+      .u32(step)
+      .u32(of);
   });
   w.list(program.steps, (step) => {
     if (step.placement === undefined)
@@ -79,20 +82,6 @@ export function encodeProgram(
     w.string(step.placement.middle ?? step.placement.activation).u32(step.placement.tiles ?? 0);
   });
   return w.finish();
-}
-
-/** One location a part; of a tensor with other rows between, one a matrix. */
-function partLocations(weight: Weight, locate: (tensor: string) => TensorLocation): TensorLocation[] {
-  if (weight.rows === undefined) return weight.parts.map(locate);
-  const [matrices, rows, columns] = weight.shape;
-  const { file, offset } = locate(weight.parts[0]);
-  const { start, of } = weight.rows;
-  const each = rowBytes(quantFormat(weight.format), columns);
-  return Array.from({ length: matrices }, (_, matrix) => ({
-    file,
-    offset: offset + (matrix * of + start) * each,
-    bytes: rows * each,
-  }));
 }
 
 function encodeAttribute(w: WordWriter, attribute: Attribute): void {

@@ -2,7 +2,7 @@
  * What a Program talks about: values (rows computed in a pass) and weights (bytes of a checkpoint).
  * Only descriptions live here, never data.
  */
-import type { FormatName } from '../formats/dtype.ts';
+import type { FormatName, ScaleType } from '../formats/dtype.ts';
 
 /** Rows of a value: T = tokens of the pass, O = output rows of the pass. */
 export type Rows = 'T' | 'O';
@@ -29,12 +29,14 @@ export interface Weight {
   readonly format: FormatName;
   readonly parts: readonly string[];
   /**
-   * 3-D weights in one tensor that stores more rows a matrix than theirs (gate and up in one): theirs are
-   * [start, start + N) of every `of` rows.
+   * 3-D weights in one tensor that stores more rows a matrix than theirs (gate and up in one): row n is row
+   * start + n·step of the `of` rows of its matrix. step is 1 where absent; gpt-oss alternates gate and up rows: 2.
    */
-  readonly rows?: { readonly start: number; readonly of: number };
-  /** f32 scale tensors, parallel to `parts`, for formats with a `scaleBlock`. */
+  readonly rows?: { readonly start: number; readonly of: number; readonly step?: number };
+  /** Scale tensors, parallel to `parts`, for formats with a `scaleBlock`. */
   readonly scales?: readonly string[];
+  /** How the scale tensors are stored where that is not the format's own type: FP8 with bf16 scales. */
+  readonly scaleType?: ScaleType;
 }
 
 /** Columns [start, start + columns) of every row of a value. */

@@ -90,6 +90,11 @@ const BROKEN: [rule: string, broken: Program, message: string][] = [
   ['parts that are not matrices', withWeight('layers.1.experts.up', { parts: ['a', 'b'] }), 'has 2 parts'],
   ['scales that are not wanted', withWeight('head.weight', { scales: ['s'] }), 'f32 has no scale tensors'],
   ['scales that are missing', withWeight('head.weight', { format: 'f8_e4m3' }), 'has a scale tensor for each part'],
+  [
+    'rows outside their matrix',
+    withWeight('layers.1.experts.up', { rows: { start: 1, of: 8, step: 2 } }),
+    'may be some rows of stored ones',
+  ],
   ['ids that are out of order', { ...program, values: [...program.values].reverse() }, 'values are listed by id'],
   ['a head that does not divide', withAttribute('layers.0.attention', { kvHeads: 3 }), 'multiple of its kvHeads'],
   ['rope outside its head', withAttribute('layers.1.q_rope', { offset: 20 }), 'inside a head'],
@@ -97,7 +102,11 @@ const BROKEN: [rule: string, broken: Program, message: string][] = [
   ['frequencies that are too few', withAttribute('layers.1.q_rope', { frequencies: [1] }), 'width / 2 frequencies'],
   ['groups that do not divide', withAttribute('layers.1.router', { groups: 3 }), 'divide evenly into its groups'],
   ['more experts than are kept', withAttribute('layers.1.router', { topk: 3 }), 'at most the experts of the groups'],
-  ['another activation', withAttribute('layers.1.experts', { activation: 'gelu' }), 'of experts is silu'],
+  [
+    'another activation',
+    withAttribute('layers.1.experts', { activation: 'gelu' }),
+    'activation of experts is one of silu, swiglu-clamped',
+  ],
   [
     'kvB and kB at once',
     withStep('layers.2.mla', ({ inputs }) => ({ inputs: [inputs[0], inputs[2], inputs[2], inputs[3]] })),

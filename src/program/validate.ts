@@ -69,7 +69,7 @@ function isSize(value: number): boolean {
   return Number.isInteger(value) && value > 0 && value <= 0xffffffff;
 }
 
-function checkWeight({ name, shape, format, parts, scales, rows }: Weight): void {
+function checkWeight({ name, shape, format, parts, scales, scaleType, rows }: Weight): void {
   const { blockSize, scaleBlock } = quantFormat(format);
   if (shape.length < 1 || shape.length > 3 || !shape.every(isSize))
     throw invalid('a weight has 1 to 3 dimensions, each above 0', `${name} is [${shape.join(', ')}]`);
@@ -83,20 +83,23 @@ function checkWeight({ name, shape, format, parts, scales, rows }: Weight): void
       'a weight is one tensor, or (3-D) one for each of its matrices',
       `${name} [${shape.join(', ')}] has ${parts.length} parts`,
     );
-  if (
-    rows &&
-    (shape.length !== 3 || parts.length !== 1 || scaleBlock || !(rows.start >= 0) || rows.start + shape[1] > rows.of)
-  )
+  if (rows && (shape.length !== 3 || parts.length !== 1 || (scaleBlock && scaleBlock.rows !== 1) || !fits(rows, shape)))
     throw invalid(
-      'only matrices in one tensor, without scales of their own, may be some rows of stored ones',
-      `${name} [${shape.join(', ')}] is rows from ${rows.start} of ${rows.of}`,
+      'only matrices in one tensor, without scales that rows share, may be some rows of stored ones',
+      `${name} [${shape.join(', ')}] is rows from ${rows.start} in steps of ${rows.step ?? 1} of ${rows.of}`,
     );
+  if (scaleType && !(scaleBlock?.type === 'f32' && scaleType === 'bf16'))
+    throw invalid("scales are of their format's type, or bf16 for f32", `${name} ${format} has ${scaleType} scales`);
   const wanted = scaleBlock ? parts.length : 0;
   if ((scales?.length ?? 0) !== wanted)
     throw invalid(
       scaleBlock ? `${format} has a scale tensor for each part` : `${format} has no scale tensors`,
       `${name} has ${scales?.length ?? 0} of them and ${parts.length} parts`,
     );
+}
+
+function fits({ start, of, step = 1 }: NonNullable<Weight['rows']>, shape: readonly number[]): boolean {
+  return [of, step].every(isSize) && Number.isInteger(start) && start >= 0 && start + (shape[1] - 1) * step < of;
 }
 
 function checkAttributes(step: Step, rules: OpRules): void {

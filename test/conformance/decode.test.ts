@@ -33,7 +33,7 @@ function expectSameBits(actual: Float32Array, expected: Float32Array): void {
 }
 
 async function expectSame(isa: string, format: FormatName, bytes: Uint8Array, rows: number, columns: number) {
-  const scales = quantFormat(format).scaleBlock ? randomScales(rows, columns, 5) : null;
+  const scales = quantFormat(format).scaleBlock ? randomScales(format, rows, columns, 5) : null;
   const native = (await binding()).decodeRows(format, bytes, rows, columns, scales, isa as 'scalar');
   expectSameBits(native, decodeHere(format, bytes, rows, columns, scales));
 }

@@ -23,6 +23,7 @@ import type { Isa } from '../../src/backend/native/binding.ts';
 import { type ReferenceStepper, referenceBackend } from '../../src/backend/reference.ts';
 import type { FormatName } from '../../src/formats/dtype.ts';
 import { quantFormat } from '../../src/formats/quants/index.ts';
+import { encodeScales } from '../../src/formats/quants/scales.ts';
 import { type Worst, worstError } from '../../src/ops/bound.ts';
 import { opNamed } from '../../src/ops/index.ts';
 import type { Batch, SamplingRecord } from '../../src/program/batch.ts';
@@ -48,7 +49,7 @@ export interface GivenWeight {
   readonly format: FormatName;
   readonly shape: readonly number[];
   readonly bytes: Uint8Array;
-  /** f8_e4m3: for each matrix [⌈N/128⌉, ⌈K/128⌉], one after the other. */
+  /** Of a format with scales apart: for each matrix [⌈N/rows⌉, ⌈K/columns⌉], one after the other, as stored. */
   readonly scales?: Float32Array;
   /** 3-D only: a tensor per matrix, as older files have it. */
   readonly split?: boolean;
@@ -110,7 +111,7 @@ export function weight(format: FormatName, shape: readonly number[], seed: numbe
   if (!quantFormat(format).scaleBlock) return { format, shape, bytes };
   const matrices = shape.length === 3 ? shape[0] : 1;
   const parts = Array.from({ length: matrices }, (_, m) =>
-    randomScales(rows / matrices, columns, seed + 1 + m, deviation),
+    randomScales(format, rows / matrices, columns, seed + 1 + m, deviation),
   );
   return { format, shape, bytes, scales: Float32Array.from(parts.flatMap((part) => [...part])) };
 }
@@ -337,11 +338,13 @@ function padded(given: GivenValue, before: number, after: number): Float32Array 
 
 function describeWeight(id: number, name: string, given: GivenWeight, tensors: MemoryTensor[]): Weight {
   const { format, shape, bytes, scales, split } = given;
+  const { scaleBlock } = quantFormat(format);
   const add = (tensor: string, size: readonly number[], type: string, data: Uint8Array) => {
     tensors.push({ name: tensor, shape: size, format: type, bytes: data });
     return tensor;
   };
-  const scaleBytes = scales && new Uint8Array(scales.buffer, scales.byteOffset, scales.byteLength);
+  const scaleType = scaleBlock?.type ?? 'f32';
+  const scaleBytes = scales && encodeScales(scaleType, scales);
   const matrices = shape.length === 3 ? shape[0] : 1;
   const cut = (data: Uint8Array, m: number) =>
     data.subarray((data.length / matrices) * m, (data.length / matrices) * (m + 1));
@@ -349,13 +352,15 @@ function describeWeight(id: number, name: string, given: GivenWeight, tensors: M
     const each = Array.from({ length: matrices }, (_, m) => m);
     const parts = each.map((m) => add(`${name}.${m}`, shape.slice(1), format, cut(bytes, m)));
     if (!scaleBytes) return { id, name, shape, format, parts };
-    const scaled = each.map((m) => add(`${name}.${m}.scales`, [scales.length / matrices], 'f32', cut(scaleBytes, m)));
+    const scaled = each.map((m) =>
+      add(`${name}.${m}.scales`, [scales!.length / matrices], scaleType, cut(scaleBytes, m)),
+    );
     return { id, name, shape, format, parts, scales: scaled };
   }
   const parts = [add(name, shape, format, bytes)];
   if (!scaleBytes) return { id, name, shape, format, parts };
-  const size = matrices > 1 ? [matrices, scales.length / matrices] : [scales.length];
-  return { id, name, shape, format, parts, scales: [add(`${name}.scales`, size, 'f32', scaleBytes)] };
+  const size = matrices > 1 ? [matrices, scales!.length / matrices] : [scales!.length];
+  return { id, name, shape, format, parts, scales: [add(`${name}.scales`, size, scaleType, scaleBytes)] };
 }
 
 function buildBatch(

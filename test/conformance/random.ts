@@ -2,6 +2,7 @@
 import { type FormatName, rowBytes } from '../../src/formats/dtype.ts';
 import { f32ToF16 } from '../../src/formats/quants/half.ts';
 import { quantFormat } from '../../src/formats/quants/index.ts';
+import { decodeScales, encodeScales } from '../../src/formats/quants/scales.ts';
 
 /** Uniform in [0, 1) (mulberry32). */
 export function random(seed: number): () => number {
@@ -104,9 +105,20 @@ export function randomBlocks(
   return bytes;
 }
 
-/** Scales of f8_e4m3, one per 128 × 128, such that weights are about as large as `deviation`. */
-export function randomScales(rows: number, columns: number, seed: number, deviation = 0.5): Float32Array {
+/** What the largest code of a format with scales apart is worth beside its usual one. */
+const LARGEST: Partial<Record<FormatName, number>> = { f8_e4m3: 100, int4_g32: 8, mxfp4_g32: 3 };
+
+/** Scales of a matrix whose format has them apart, such that weights are about as large as `deviation`; as stored. */
+export function randomScales(
+  format: FormatName,
+  rows: number,
+  columns: number,
+  seed: number,
+  deviation = 0.5,
+): Float32Array {
   const next = random(seed);
-  const count = Math.ceil(rows / 128) * Math.ceil(columns / 128);
-  return Float32Array.from({ length: count }, () => (deviation * (0.5 + next())) / 100);
+  const block = quantFormat(format).scaleBlock!;
+  const count = Math.ceil(rows / block.rows) * Math.ceil(columns / block.columns);
+  const scales = Float32Array.from({ length: count }, () => (deviation * (0.5 + next())) / LARGEST[format]!);
+  return decodeScales(block.type, encodeScales(block.type, scales));
 }

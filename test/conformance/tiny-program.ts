@@ -4,6 +4,7 @@
  */
 import type { FormatName } from '../../src/formats/dtype.ts';
 import { quantFormat } from '../../src/formats/quants/index.ts';
+import { encodeScales, SCALE_BYTES } from '../../src/formats/quants/scales.ts';
 import { activationOf } from '../../src/ops/activation.ts';
 import { OPS } from '../../src/ops/index.ts';
 import type { Attribute, KvLayer, KvType, Program, Step } from '../../src/program/program.ts';
@@ -74,9 +75,13 @@ export function tinyProgram(options: TinyOptions) {
     const raw = seeds.map((at) => randomBlocks(of, rows, columns, at, deviation));
     const parts = store(name, of, shape, raw);
     const scaled = of === format && scaleBlock !== undefined;
-    const blocks = seeds.map((at) => new Uint8Array(randomScales(rows, columns, at, 0.3).buffer));
-    const scaleShape = [...(matrices > 1 ? [matrices] : []), blocks[0].length / 4];
-    const scales = scaled ? store(`${name}_scale_inv`, 'f32', scaleShape, blocks) : [];
+    const storeScales = () => {
+      const { type } = scaleBlock!;
+      const blocks = seeds.map((at) => encodeScales(type, randomScales(format, rows, columns, at, 0.3)));
+      const scaleShape = [...(matrices > 1 ? [matrices] : []), blocks[0].length / SCALE_BYTES[type]];
+      return store(`${name}_scale_inv`, type, scaleShape, blocks);
+    };
+    const scales = scaled ? storeScales() : [];
     weights.push({ id: number, name, shape, format: of, parts, ...(scaled ? { scales } : {}) });
     return { kind: 'weight', weight: number };
   };

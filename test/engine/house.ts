@@ -31,7 +31,7 @@ export function engineOn(
     executable,
     tokenizer: byteTokenizer,
     template: ChatTemplate.create({ source: TEMPLATE }),
-    limits: { maxRows, maxOutputs, maxSequences, targetMs: 400 },
+    limits: { maxRows, maxOutputs, maxSequences, targetMs: 400, soloTargetMs: 1500, firstRows: 64 },
     close,
     info: {
       model: 'fake.gguf',

@@ -197,6 +197,25 @@ describe('order', () => {
     expect(plan.prefillRows).toBe(63);
   });
 
+  test('while nobody decodes the chunks are larger, and a prompt is cut into equal ones', () => {
+    const fixed = (rows: number) => new ChunkSize({ minRows: rows, maxRows: rows, firstRows: rows, targetMs: 400 });
+    const limits = { maxRows: 128, maxOutputs: 16, maxSequences: 16 };
+    const scheduler = new Scheduler({ ...limits, pool: new PagePool(64), chunk: fixed(16), soloChunk: fixed(64) });
+    const executable = new FakeExecutable({ pages: 64 });
+    const rows = () => {
+      const plan = scheduler.next()!;
+      scheduler.commit(plan, executable.compute(plan.batch));
+      return plan.work.map((work) => work.rows);
+    };
+    scheduler.add(sequenceOf(150, 30, 2));
+    expect([rows(), rows(), rows(), rows()]).toEqual([[50], [50], [50], [1]]);
+    scheduler.add(sequenceOf(90, 30, 4));
+    expect([rows(), rows()]).toEqual([
+      [1, 16],
+      [1, 16],
+    ]);
+  });
+
   test('a short prompt is not stuck behind a long one', () => {
     const { scheduler, pass } = house({ chunkRows: 32, pages: 100 });
     scheduler.add(sequenceOf(3000, 5, 2));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/kernels/attention_core.inl.h"
+#include "cpu/kernels/decode.inl.h"
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
 
@@ -23,6 +24,14 @@ static Status attention(StepContext& context) {
   plan.values = streams[1];
   plan.values_in_keys = false;
   plan.scale = static_cast<float>(step.number("scale"));
+  plan.window = step.integer("window", 0);
+  if (context.weights.size() > 1 && context.weights[1] != nullptr) {
+    const BoundWeight& sinks = *context.weights[1];
+    float* decoded = context.scratch->take_array<float>(static_cast<size_t>(plan.heads));
+    if (decoded == nullptr) return Status(Code::out_of_memory, "[native] scratch memory for attention; the machine refused; use smaller batches");
+    decode_row(*sinks.format, sinks.matrix(0), decoded, plan.heads, sinks.row_scales(0, 0));
+    plan.sinks = decoded;
+  }
   return attend(context, plan);
 }
 

@@ -4,6 +4,8 @@
 //
 //     [0, 512)  [512, 1024)  …  [.., limit)        limit = position + 1
 //
+// With a window w a row sees the last w of these positions; pages before them are left out.
+//
 // Inside a split, pages run through an online softmax in order; splits are folded from left to right. So a row's bits
 // depend on its own tokens only, and splits may be computed by different threads.
 //
@@ -143,13 +145,16 @@ static void fold_row(const SoftmaxState& into, int64_t i, const float* sums, flo
 }
 
 // One page against query rows whose context reaches into it. scores: [rows, score_width], the page's tokens and padding.
-//   keys [64, key_width], values rows of value_stride; valid[i] = tokens of this page that row i may see, ascending, > 0.
+//   keys [64, key_width], values rows of value_stride; row i may see tokens [hidden[i], valid[i]) of this page, both
+//   ascending, valid > 0. A row whose window begins after the page keeps its state.
 static void attend_page(const SoftmaxState& state, int64_t first_row, int64_t rows, const float* queries, int64_t key_width,
                         const float* keys, const float* values, int64_t value_width, int64_t value_stride,
-                        const int64_t* valid, int64_t score_width, float scale, float* scores) {
+                        const int64_t* hidden, const int64_t* valid, int64_t score_width, float scale, float* scores) {
   dot_products(queries + first_row * key_width, key_width, rows, keys, key_width, valid[rows - 1], key_width, scores, score_width);
   for (int64_t i = 0; i < rows; i++) {
     float* row = scores + i * score_width;
+    if (hidden[i] >= valid[i]) continue;
+    for (int64_t t = 0; t < hidden[i]; t++) row[t] = -INFINITY;
     for (int64_t t = valid[i]; t < score_width; t++) row[t] = -INFINITY;
     Vec top = vec_set(-INFINITY);
     for (int64_t t = 0; t < score_width; t += kLanes) {
@@ -172,12 +177,15 @@ static void attend_page(const SoftmaxState& state, int64_t first_row, int64_t ro
     state.maxima[r] = maximum;
     if (factor != 1.0f) scale_row(state.sums + r * value_width, value_width, factor);
   }
-  // Rows that see the same tokens go together; a row never touches values after its own position.
+  // Rows that see the same tokens go together; a row never touches values that it does not see.
   for (int64_t i = 0; i < rows;) {
     int64_t end = i + 1;
-    while (end < rows && valid[end] == valid[i]) end++;
-    add_weighted_rows(state.sums + (first_row + i) * value_width, value_width, end - i, value_width, scores + i * score_width,
-                      score_width, values, value_stride, valid[i]);
+    while (end < rows && valid[end] == valid[i] && hidden[end] == hidden[i]) end++;
+    if (hidden[i] < valid[i]) {
+      add_weighted_rows(state.sums + (first_row + i) * value_width, value_width, end - i, value_width,
+                        scores + i * score_width + hidden[i], score_width, values + hidden[i] * value_stride, value_stride,
+                        valid[i] - hidden[i]);
+    }
     i = end;
   }
 }
@@ -194,6 +202,8 @@ struct AttentionPlan {
   KvCache::Stream keys, values;
   bool values_in_keys;      // the values are the first value_width columns of the keys (mla)
   float scale;
+  int64_t window = 0;            // how many positions a row sees, its own the last; 0: all
+  const float* sinks = nullptr;  // [heads]: a score of each head that has no value; null: none
 };
 
 struct AttentionTile {
@@ -228,6 +238,11 @@ static void convert_page(const KvCache& kv, const uint8_t* block, int64_t width,
   }
 }
 
+// The first position that a row with this limit sees.
+static inline int64_t first_seen(const AttentionPlan& plan, int64_t limit) {
+  return plan.window > 0 && limit > plan.window ? limit - plan.window : 0;
+}
+
 // Split `split` of a tile into scratch.split. Rows whose context ends before the split keep an empty state.
 static void attend_split(const StepContext& context, const AttentionPlan& plan, const AttentionTile& tile, int64_t split,
                          AttentionScratch& scratch) {
@@ -238,13 +253,16 @@ static void attend_split(const StepContext& context, const AttentionPlan& plan, 
   const Sequence& sequence = context.batch->sequences[tile.sequence];
   clear_state(scratch.split, rows, value_width);
   int64_t first = 0;
-  for (int64_t p = split * kSplitPages; p < (split + 1) * kSplitPages && p * page_tokens < longest; p++) {
+  const int64_t seen_from = first_seen(plan, scratch.limits[0]) / page_tokens;  // page of the first position any row sees
+  const int64_t begin = split * kSplitPages > seen_from ? split * kSplitPages : seen_from;
+  for (int64_t p = begin; p < (split + 1) * kSplitPages && p * page_tokens < longest; p++) {
     const int64_t start = p * page_tokens;
     while (scratch.limits[first] <= start) first++;
-    int64_t valid[kTileRows];
+    int64_t hidden[kTileRows], valid[kTileRows];
     for (int64_t i = first; i < rows; i++) {
-      const int64_t seen = scratch.limits[i] - start;
+      const int64_t seen = scratch.limits[i] - start, before = first_seen(plan, scratch.limits[i]) - start;
       valid[i - first] = seen < page_tokens ? seen : page_tokens;
+      hidden[i - first] = before > 0 ? before : 0;
     }
     const int64_t count = valid[rows - 1 - first];
     convert_page(kv, kv.block(sequence.pages[p], plan.keys, tile.kv_head), plan.key_width, count, scratch.keys);
@@ -256,7 +274,7 @@ static void attend_split(const StepContext& context, const AttentionPlan& plan, 
       value_stride = value_width;
     }
     attend_page(scratch.split, first, rows - first, scratch.queries, key_width, scratch.keys, values, value_width,
-                value_stride, valid, pad_columns(page_tokens), plan.scale, scratch.scores);
+                value_stride, hidden, valid, pad_columns(page_tokens), plan.scale, scratch.scores);
   }
 }
 
@@ -277,8 +295,14 @@ static void load_queries(const StepContext& context, const AttentionPlan& plan, 
 static void store_result(const AttentionPlan& plan, const AttentionTile& tile, int64_t i, const SoftmaxState& whole, int64_t at) {
   const float* sums = whole.sums + at * pad_columns(plan.value_width);
   float* out = plan.out + (tile.first_row + i / tile.heads) * plan.out_stride + (tile.first_head + i % tile.heads) * plan.out_head_stride;
-  const float total = whole.totals[at];
-  for (int64_t c = 0; c < plan.value_width; c++) out[c] = sums[c] / total;
+  float total = whole.totals[at], factor = 1.0f;
+  if (plan.sinks != nullptr) {
+    const float sink = plan.sinks[tile.first_head + i % tile.heads];
+    const float larger = sink > whole.maxima[at] ? sink : whole.maxima[at];
+    factor = exp_f32(whole.maxima[at] - larger);
+    total = total * factor + exp_f32(sink - larger);
+  }
+  for (int64_t c = 0; c < plan.value_width; c++) out[c] = sums[c] * factor / total;
 }
 
 // Splits of the context that row i of a tile reaches into.

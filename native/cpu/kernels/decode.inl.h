@@ -19,18 +19,24 @@ namespace tandem::TANDEM_ISA_NAMESPACE {
 // A format by its place in quant::kFormats, so that hot code compares integers.
 enum class WeightFormat : int {
   f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_xs, f8_e4m3,
-  iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s, iq1_s, iq1_m, mxfp4
+  iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s, iq1_s, iq1_m, mxfp4, mxfp4_g32, int4_g32
 };
 constexpr const quant::FormatInfo& format_info(WeightFormat format) { return quant::kFormats[static_cast<int>(format)]; }
 static_assert(std::string_view(format_info(WeightFormat::q8_0).name) == "q8_0" &&
               std::string_view(format_info(WeightFormat::q2_k).name) == "q2_k" &&
               std::string_view(format_info(WeightFormat::f8_e4m3).name) == "f8_e4m3" &&
-              std::string_view(format_info(WeightFormat::mxfp4).name) == "mxfp4");
+              std::string_view(format_info(WeightFormat::mxfp4).name) == "mxfp4" &&
+              std::string_view(format_info(WeightFormat::int4_g32).name) == "int4_g32");
 
 static inline WeightFormat weight_format(const quant::FormatInfo& format) {
   int i = 0;
   while (std::string_view(quant::kFormats[i].name) != format.name) i++;  // every FormatInfo is a copy of one of these
   return static_cast<WeightFormat>(i);
+}
+
+// The scale of column i of a row of f8_e4m3.
+static inline float f8_scale(const uint8_t* scales, int64_t i) {
+  return quant::bits_float(quant::load_u32(scales + 4 * (i / quant::kF8ScaleColumns)));
 }
 
 #if TANDEM_ISA_LEVEL >= 2
@@ -61,13 +67,13 @@ static inline __m512 load_floats(const uint8_t* row, int64_t i, __mmask16 lanes)
 }
 
 template <WeightFormat format>
-static inline void decode_floats(const uint8_t* row, float* out, int64_t k, const float* scales) {
+static inline void decode_floats(const uint8_t* row, float* out, int64_t k, const uint8_t* scales) {
   for (int64_t i = 0; i < k; i += 16) {
     const __mmask16 lanes = first_lanes(k - i);
     __m512 w = load_floats<format>(row, i, lanes);
     // First the value itself (exact), then the one rounding of the product with its scale.
     if constexpr (format == WeightFormat::f8_e4m3) {
-      w = _mm512_mul_ps(_mm512_mul_ps(w, _mm512_set1_ps(256.0f)), _mm512_set1_ps(scales[i / quant::kF8ScaleColumns]));
+      w = _mm512_mul_ps(_mm512_mul_ps(w, _mm512_set1_ps(256.0f)), _mm512_set1_ps(f8_scale(scales, i)));
     }
     _mm512_mask_storeu_ps(out + i, lanes, w);
   }
@@ -106,7 +112,7 @@ static inline __m256 load_floats(const uint8_t* row, int64_t i) {
 }
 
 template <WeightFormat format>
-static inline void decode_floats(const uint8_t* row, float* out, int64_t k, const float* scales) {
+static inline void decode_floats(const uint8_t* row, float* out, int64_t k, const uint8_t* scales) {
   constexpr int bytes = format == WeightFormat::f32 ? 4 : format == WeightFormat::f8_e4m3 ? 1 : 2;
   for (int64_t i = 0; i < k; i += 8) {
     alignas(32) uint8_t padded[32] = {};
@@ -115,7 +121,7 @@ static inline void decode_floats(const uint8_t* row, float* out, int64_t k, cons
     __m256 w = whole ? load_floats<format>(row, i) : load_floats<format>(padded, 0);
     // First the value itself (exact), then the one rounding of the product with its scale.
     if constexpr (format == WeightFormat::f8_e4m3) {
-      w = _mm256_mul_ps(_mm256_mul_ps(w, _mm256_set1_ps(256.0f)), _mm256_set1_ps(scales[i / quant::kF8ScaleColumns]));
+      w = _mm256_mul_ps(_mm256_mul_ps(w, _mm256_set1_ps(256.0f)), _mm256_set1_ps(f8_scale(scales, i)));
     }
     if (whole) {
       _mm256_storeu_ps(out + i, w);
@@ -218,8 +224,8 @@ static inline void decode_q6_k(const uint8_t* row, float* out, int64_t k) {
 
 #endif
 
-// Decodes k weights (a multiple of the format's block). `scales`: the ⌈k/128⌉ scales of this part of the row (f8_e4m3 only).
-static inline void decode_row(WeightFormat format, const uint8_t* row, float* out, int64_t k, const float* scales) {
+// Decodes k weights (a multiple of the format's block). `scales`: those of this part of the row, where the format has some.
+static inline void decode_row(WeightFormat format, const uint8_t* row, float* out, int64_t k, const uint8_t* scales) {
   switch (format) {
 #if TANDEM_ISA_LEVEL > 0
     case WeightFormat::f32: return decode_floats<WeightFormat::f32>(row, out, k, scales);
@@ -239,7 +245,7 @@ static inline void decode_row(WeightFormat format, const uint8_t* row, float* ou
 
 // The same by the format's description.
 static inline void decode_row(const quant::FormatInfo& format, const uint8_t* row, float* out, int64_t k,
-                              const float* scales) {
+                              const uint8_t* scales) {
   decode_row(weight_format(format), row, out, k, scales);
 }
 

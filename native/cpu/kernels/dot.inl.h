@@ -15,7 +15,7 @@ namespace tandem::TANDEM_ISA_NAMESPACE {
 
 struct WeightRow {
   const uint8_t* data;
-  const float* scales;  // f8_e4m3: of this row, one per 128 columns
+  const uint8_t* scales;  // of this row as stored, aligned to nothing; where the format has scales apart
   int64_t ahead;        // bytes from here to what is needed soon: tiles fetch it into the cache as they go
 };
 
@@ -77,7 +77,7 @@ static inline void dot_generic(WeightFormat format, const WeightRow& w, Activati
   const quant::FormatInfo& info = format_info(format);
   for (int64_t i = 0; i < k; i += kChunk) {
     const int64_t n = k - i < kChunk ? k - i : kChunk;
-    const float* scales = w.scales ? w.scales + i / quant::kF8ScaleColumns : nullptr;
+    const uint8_t* scales = info.scales_at(w.scales, i);
     decode_row(format, w.data + i / info.block_size * info.block_bytes, weights, n, scales);
     for (int m = 0; m < tokens; m++) {
       const float* values = x[m].values ? x[m].values + i : rounded;
@@ -120,7 +120,7 @@ struct Dot {
 
   WeightRow row(int64_t matrix, int64_t n) const {
     const int64_t tile = kTileRows * weight->row_bytes;
-    return {weight->matrix(matrix) + n * weight->row_bytes, weight->scales ? weight->row_scales(matrix, n) : nullptr,
+    return {weight->row(matrix, n), weight->scales ? weight->row_scales(matrix, n) : nullptr,
             (kAhead + tile - 1) / tile * tile};
   }
 

@@ -100,7 +100,7 @@ struct DotFloats {
         span(rows, x, i, end, even, odd);
         for (int r = 0; r < R; r++) {
           // load_floats leaves e4m3 2^-8 too small.
-          const Lanes scale = set_lanes(rows[r].scales[i / quant::kF8ScaleColumns] * 256.0f);
+          const Lanes scale = set_lanes(f8_scale(rows[r].scales, i) * 256.0f);
           for (int m = 0; m < M; m++) {
             totals[r][m] = multiply_add(add_lanes(even[r][m], odd[r][m]), scale, totals[r][m]);
             even[r][m] = odd[r][m] = zero_lanes();

@@ -1,4 +1,5 @@
-// experts: y[t] = Σⱼ w[t,j] · down_e(silu(gate_e x[t]) · (up_e x[t])), e = ids[t,j], summed in the order of j.
+// experts: y[t] = Σⱼ w[t,j] · down_e(gated(gate_e x[t], up_e x[t])), e = ids[t,j], summed in the order of j; each product
+// plus its bias where there is one.
 //
 // Rows are grouped by expert, so that a pass reads each active expert once. Two phases with one barrier between:
 //   1. units of (expert, kUnit rows of gate and up): h of all the expert's rows; whoever finishes the last unit of a
@@ -85,16 +86,54 @@ static Status group_by_expert(StepContext& context, int64_t experts, ExpertGroup
   return {};
 }
 
-// h = silu(gate) · up over [count] numbers; silu(x) = x / (1 + e^-x), the arithmetic of `glu`.
-static inline void fuse_silu(const float* gate, const float* up, float* h, int64_t count) {
+// The biases [E, N, 1] of a product, or none.
+struct ExpertBias {
+  const BoundWeight* weight;  // f32, f16 or bf16
+  WeightFormat format;
+
+  explicit ExpertBias(const BoundWeight* bound) : weight(bound), format(bound ? weight_format(*bound->format) : WeightFormat::f32) {}
+
+  // Adds those of rows [begin, end) to each of `count` rows of `products`.
+  void add(int64_t expert, int64_t begin, int64_t end, float* products, int64_t count, int64_t stride) const {
+    if (weight == nullptr) return;
+    const uint8_t* from = weight->matrix(expert) + begin * weight->row_bytes;
+    for (int64_t n = 0; n < end - begin; n++, from += weight->row_bytes) {
+      const float bias = format == WeightFormat::f32    ? quant::bits_float(quant::load_u32(from))
+                         : format == WeightFormat::bf16 ? quant::bf16_to_f32(quant::load_u16(from))
+                                                        : quant::f16_to_f32(quant::load_u16(from));
+      for (int64_t i = 0; i < count; i++) products[i * stride + n] += bias;
+    }
+  }
+};
+
+// How gate and up become h. silu: silu(gate) · up, silu(x) = x / (1 + e^-x), the arithmetic of `glu`. `swiglu-clamped`: of
+// g = min(gate, limit) and u = clamp(up, ±limit), g / (1 + e^(-alpha g)) · (u + 1). NaN passes: vec_min and vec_max give
+// their second operand then.
+struct Gated {
+  bool clamped;
+  float alpha, limit;
+
+  explicit Gated(const Step& step)
+      : clamped(step.text("activation") == "swiglu-clamped"), alpha(static_cast<float>(step.number("alpha", 1.702))), limit(static_cast<float>(step.number("limit", 7))) {}
+
+  Vec operator()(Vec gate, Vec up) const {
+    if (clamped) {
+      gate = vec_min(vec_set(limit), gate);
+      up = vec_add(vec_max(vec_set(-limit), vec_min(vec_set(limit), up)), vec_set(1.0f));
+    }
+    const Vec steep = clamped ? vec_mul(vec_set(alpha), gate) : gate;
+    return vec_mul(vec_div(gate, vec_add(vec_set(1.0f), vec_exp(vec_sub(vec_set(0.0f), steep)))), up);
+  }
+};
+
+// h = gated(gate, up) over [count] numbers.
+static inline void fuse_gated(const Gated& gated, const float* gate, const float* up, float* h, int64_t count) {
   for (int64_t i = 0; i < count; i += kLanes) {
     float g[kLanes] = {}, u[kLanes] = {};
     const size_t bytes = static_cast<size_t>(count - i < kLanes ? count - i : kLanes) * sizeof(float);
     memcpy(g, gate + i, bytes);
     memcpy(u, up + i, bytes);
-    const Vec v = vec_load(g);
-    const Vec silu = vec_div(v, vec_add(vec_set(1.0f), vec_exp(vec_sub(vec_set(0.0f), v))));
-    vec_store(g, vec_mul(silu, vec_load(u)));
+    vec_store(g, gated(vec_load(g), vec_load(u)));
     memcpy(h + i, g, bytes);
   }
 }
@@ -140,6 +179,10 @@ static Status experts(StepContext& context) {
 
   const Dot gate_dot(&gate, context.step->activation), up_dot(&up, context.step->activation), down_dot(&down, middle);
 
+  const auto bias_of = [&](size_t operand) { return ExpertBias(operand < context.weights.size() ? context.weights[operand] : nullptr); };
+  const ExpertBias gate_bias = bias_of(6), up_bias = bias_of(7), down_bias = bias_of(8);
+  const Gated gated(*context.step);
+
   // Rows [begin, end) of gate and up for all the pairs of group g.
   const auto gate_up = [&](int64_t g, int64_t begin, int thread) {
     const ExpertGroups::Group group = plan.groups[g];
@@ -147,8 +190,10 @@ static Status experts(StepContext& context) {
     float *gates = lanes + 2 * thread * lane, *ups = gates + lane;
     gate_dot.rows(group.expert, begin, end, rows + group.begin, count, gates, kUnit);
     up_dot.rows(group.expert, begin, end, rows + group.begin, count, ups, kUnit);
+    gate_bias.add(group.expert, begin, end, gates, count, kUnit);
+    up_bias.add(group.expert, begin, end, ups, count, kUnit);
     for (int64_t i = 0; i < count; i++) {
-      fuse_silu(gates + i * kUnit, ups + i * kUnit, h + (group.begin + i) * h_stride + begin, end - begin);
+      fuse_gated(gated, gates + i * kUnit, ups + i * kUnit, h + (group.begin + i) * h_stride + begin, end - begin);
     }
     if (middle == Activation::f32) return;
     const int64_t b = begin / block, first = b * block, last = first + block < ffn ? first + block : ffn;
@@ -166,6 +211,7 @@ static Status experts(StepContext& context) {
     for (int64_t g = 0; g < plan.count; g++) {
       const int64_t first = plan.groups[g].begin, count = plan.groups[g + 1].begin - first;
       down_dot.rows(plan.groups[g].expert, begin, end, middle_rows + first, count, products + first * kUnit, kUnit);
+      down_bias.add(plan.groups[g].expert, begin, end, products + first * kUnit, count, kUnit);
     }
     for (int64_t t = 0; t < tokens; t++) {
       float* y = out.row(t);

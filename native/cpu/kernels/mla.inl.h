@@ -45,8 +45,8 @@ static void decode_panel(const BoundWeight& weight, int64_t e, int64_t first, in
     if (n + ahead < last) {
       for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + ahead * weight.row_bytes + i, 0, 2);
     }
-    const float* scales = weight.row_scales(e, n);
-    decode_row(format, row, panel, columns.size(), scales ? scales + columns.begin / quant::kF8ScaleColumns : nullptr);
+    const uint8_t* scales = weight.row_scales(e, n);
+    decode_row(format, row, panel, columns.size(), format_info(format).scales_at(scales, columns.begin));
     for (int64_t c = columns.size(); c < padded; c++) panel[c] = 0.0f;
   }
 }

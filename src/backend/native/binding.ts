@@ -26,6 +26,9 @@ export interface MachineInfo {
   readonly physicalCores: number;
   /** Processors this process may use (affinity, cgroup quota). */
   readonly usableCores: number;
+  /** Threads of a model when nobody says: all usable cores, one less where there are 8 or more. */
+  readonly defaultThreads: number;
+  /** Nodes with processors this process may use. */
   readonly numaNodes: number;
   readonly memoryBytes: number;
   readonly availableBytes: number;

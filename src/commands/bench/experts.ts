@@ -7,8 +7,7 @@ import type { Executable } from '../../backend/backend.ts';
 import { type NativeExecutable, nativeBackend } from '../../backend/native/backend.ts';
 import { loadNative } from '../../backend/native/load.ts';
 import { TandemError } from '../../errors.ts';
-import type { FormatName } from '../../formats/dtype.ts';
-import { SYNTHETIC_FORMATS } from '../../models/synthesize.ts';
+import { FORMAT_NAMES, type FormatName } from '../../formats/dtype.ts';
 import { nativeMachine } from '../../placement/machine.ts';
 import type { Batch } from '../../program/batch.ts';
 import { PAGE_TOKENS } from '../../program/program.ts';
@@ -60,7 +59,7 @@ export function addBenchExperts(bench: Command): void {
     .option('--intermediate <n>', 'width of one expert', positive, 768)
     .option('--experts <n>', 'experts of a layer', positive, 128)
     .option('--topk <n>', 'experts of a token', positive, 8)
-    .addOption(new Option('--format <name>', 'weight format').choices(SYNTHETIC_FORMATS).default('q4_k'))
+    .addOption(new Option('--format <name>', 'weight format').choices(FORMAT_NAMES).default('q4_k'))
     .option('--tokens <list>', 'batch sizes', batchSizes, [1, 16, 64, 256, 1024])
     .option('--layers <n>', 'layers to rotate over (default: so many that caches do not hold them)', positive)
     .option('--rounds <n>', 'passes over all layers that are timed, each with other tokens', positive, 5)

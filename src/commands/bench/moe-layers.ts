@@ -11,13 +11,17 @@ import type { Checkpoint, TensorInfo } from '../../formats/checkpoint.ts';
 import { type FormatName, rowBytes } from '../../formats/dtype.ts';
 import { fileError, openFile } from '../../formats/file-source.ts';
 import { quantFormat } from '../../formats/quants/index.ts';
+import { SCALE_BYTES } from '../../formats/quants/scales.ts';
+import type { Projection } from '../../models/gguf-names.ts';
 import { Graph } from '../../models/graph.ts';
 import { routedExperts, softmaxRouter } from '../../models/layers/moe.ts';
-import { randomTensor } from '../../models/synthesize.ts';
-import { WeightSource } from '../../models/weights.ts';
+import { randomScales, randomTensor } from '../../models/random-tensor.ts';
+import type { SyntheticTensor } from '../../models/synthetic.ts';
+import type { WeightFinder } from '../../models/weights.ts';
 import { OPS } from '../../ops/index.ts';
 import { lower, type Machine } from '../../placement/lower.ts';
 import type { Program } from '../../program/program.ts';
+import type { Weight } from '../../program/tensor.ts';
 import { validateProgram } from '../../program/validate.ts';
 
 export interface MoeShape {
@@ -30,10 +34,28 @@ export interface MoeShape {
   readonly layers: number;
 }
 
-/** Bytes of gate, up and down of one expert. */
+/** Bytes of gate, up and down of one expert, with their scales. */
 export function expertBytes({ hidden, intermediate, format }: Omit<MoeShape, 'layers'>): number {
-  const quant = quantFormat(format);
-  return 2 * intermediate * rowBytes(quant, hidden) + hidden * rowBytes(quant, intermediate);
+  const of = (shape: readonly [number, number]) => matrixBytes(shape, format) + scaleBytes(shape, format);
+  return 2 * of([intermediate, hidden]) + of([hidden, intermediate]);
+}
+
+function matrixBytes(shape: readonly number[], format: FormatName): number {
+  const rows = shape.slice(0, -1).reduce((product, length) => product * length, 1);
+  return rows * rowBytes(quantFormat(format), shape[shape.length - 1]);
+}
+
+/** Of the scales that lie in a tensor of their own. */
+function scaleBytes(shape: readonly number[], format: FormatName): number {
+  const { scaleBlock } = quantFormat(format);
+  return scaleBlock === undefined
+    ? 0
+    : scaleShape(shape, scaleBlock).reduce((product, length) => product * length, SCALE_BYTES[scaleBlock.type]);
+}
+
+function scaleShape(shape: readonly number[], { rows, columns }: { rows: number; columns: number }): number[] {
+  const [n, k] = shape.slice(-2);
+  return [...shape.slice(0, -2), Math.ceil(n / rows), Math.ceil(k / columns)];
 }
 
 /**
@@ -47,7 +69,7 @@ export async function moeLayers(
 ): Promise<{ program: Program; checkpoint: Checkpoint }> {
   const tensors = layout(shape, vocabulary);
   const { experts, intermediate: ffn, topk, layers } = shape;
-  const graph = new Graph(new WeightSource(headers(tensors)));
+  const graph = new Graph(new LayerWeights(tensors));
   let x = graph.embed('model.embed_tokens', vocabulary, shape.hidden);
   for (let index = 0; index < layers; index++) {
     const layer = graph.layer(index);
@@ -67,14 +89,21 @@ export async function moeLayers(
 function layout({ hidden, intermediate, experts, format, layers }: MoeShape, vocabulary: number): TensorInfo[] {
   const tensors: TensorInfo[] = [];
   let end = 0;
-  const add = (name: string, shape: readonly number[], type: FormatName, file: number, offset = end) => {
-    const rows = shape.slice(0, -1).reduce((product, length) => product * length, 1);
-    const bytes = rows * rowBytes(quantFormat(type), shape[shape.length - 1]);
+  const add = (name: string, shape: readonly number[], type: FormatName, file: number, offset = end): number => {
+    const bytes = matrixBytes(shape, type);
     tensors.push({ name, shape, format: type, file, offset, bytes });
-    end = Math.max(end, Math.ceil((offset + bytes) / 64) * 64);
+    let next = aligned(offset + bytes);
+    const { scaleBlock } = quantFormat(type);
+    if (scaleBlock) {
+      const scales = { name: name + SCALES, shape: scaleShape(shape, scaleBlock), format: type };
+      tensors.push({ ...scales, file, offset: next, bytes: scaleBytes(shape, type) });
+      next = aligned(next + scaleBytes(shape, type));
+    }
+    end = Math.max(end, next);
+    return next;
   };
-  add('token_embd.weight', [vocabulary, hidden], 'bf16', 0);
-  for (let l = 0; l < layers; l++) add(`blk.${l}.ffn_gate_inp.weight`, [experts, hidden], 'f32', 0);
+  add('model.embed_tokens.weight', [vocabulary, hidden], 'bf16', 0);
+  for (let l = 0; l < layers; l++) add(`model.layers.${l}.mlp.gate.weight`, [experts, hidden], 'f32', 0);
   const start = end;
   for (let l = 0; l < layers; l++) {
     let at = start;
@@ -83,11 +112,55 @@ function layout({ hidden, intermediate, experts, format, layers }: MoeShape, voc
       ['up', [experts, intermediate, hidden]],
       ['down', [experts, hidden, intermediate]],
     ] as const) {
-      add(`blk.${l}.ffn_${projection}_exps.weight`, shape, format, l + 1, at);
-      at = Math.ceil((at + tensors[tensors.length - 1].bytes) / 64) * 64;
+      at = add(`model.layers.${l}.mlp.experts.${projection}_proj`, shape, format, l + 1, at);
     }
   }
   return tensors;
+}
+
+function aligned(offset: number): number {
+  return Math.ceil(offset / 64) * 64;
+}
+
+/** Ends the name of a tensor of scales; its format is said to be that of the weights it belongs to. */
+const SCALES = '.scales';
+
+/** The weights of `layout`, by path. */
+class LayerWeights implements WeightFinder {
+  readonly kind = 'huggingface';
+  readonly weights: Weight[] = [];
+  readonly #tensors: ReadonlyMap<string, TensorInfo>;
+
+  constructor(tensors: readonly TensorInfo[]) {
+    this.#tensors = new Map(tensors.map((tensor) => [tensor.name, tensor]));
+  }
+
+  has(path: string): boolean {
+    return this.#tensors.has(path);
+  }
+
+  find(path: string): Weight {
+    const known = this.weights.find((weight) => weight.name === path);
+    if (known) return known;
+    const { shape, format } = this.#tensors.get(path)!;
+    const scales = this.has(path + SCALES) ? { scales: [path + SCALES] } : {};
+    const found = { name: path, shape, format: format as FormatName, parts: [path], ...scales };
+    const weight = { id: this.weights.length, ...found };
+    this.weights.push(weight);
+    return weight;
+  }
+
+  findOptional(path: string): Weight | undefined {
+    return this.has(path) ? this.find(path) : undefined;
+  }
+
+  findExperts(path: string, projection: Projection): Weight {
+    return this.find(`${path}.${projection}_proj`);
+  }
+
+  findExpertBias(path: string, projection: Projection): Weight {
+    return this.find(`${path}.${projection}_proj_bias`);
+  }
 }
 
 function headers(tensors: readonly TensorInfo[]): Checkpoint {
@@ -136,15 +209,20 @@ async function written(tensors: readonly TensorInfo[], layers: number): Promise<
   }
 }
 
+function synthetic({ name, shape, format }: TensorInfo): SyntheticTensor {
+  return { name, shape, format: format as FormatName };
+}
+
 async function writeTensors(path: string, tensors: readonly TensorInfo[]): Promise<void> {
   const failed = (cause: unknown): never => {
     throw fileError('write', path, cause);
   };
   const handle = await open(path, 'wx').catch(failed);
   try {
-    for (const { name, shape, format, offset } of tensors) {
-      let at = offset;
-      for (const chunk of randomTensor({ name, shape, format: format as FormatName }, 1)) {
+    for (const tensor of tensors) {
+      const weights = tensors.find(({ name }) => name + SCALES === tensor.name);
+      let at = tensor.offset;
+      for (const chunk of weights ? randomScales(synthetic(weights)) : randomTensor(synthetic(tensor), 1)) {
         await handle.write(chunk, 0, chunk.length, at).catch(failed);
         at += chunk.length;
       }

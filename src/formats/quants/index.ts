@@ -12,6 +12,7 @@ import { bf16 } from './bf16.ts';
 import { f8E4m3 } from './f8-e4m3.ts';
 import { f16 } from './f16.ts';
 import { f32 } from './f32.ts';
+import { int4G32 } from './int4-g32.ts';
 import { iq1M } from './iq1-m.ts';
 import { iq1S } from './iq1-s.ts';
 import { iq2S } from './iq2-s.ts';
@@ -22,6 +23,7 @@ import { iq3Xxs } from './iq3-xxs.ts';
 import { iq4Nl } from './iq4-nl.ts';
 import { iq4Xs } from './iq4-xs.ts';
 import { mxfp4 } from './mxfp4.ts';
+import { mxfp4G32 } from './mxfp4-g32.ts';
 import { q2K } from './q2-k.ts';
 import { q3K } from './q3-k.ts';
 import { q4_0 } from './q4-0.ts';
@@ -58,6 +60,8 @@ const FORMATS: Readonly<Record<FormatName, QuantFormat>> = {
   iq1_s: iq1S,
   iq1_m: iq1M,
   mxfp4,
+  mxfp4_g32: mxfp4G32,
+  int4_g32: int4G32,
 };
 
 export function isFormatName(name: string): name is FormatName {

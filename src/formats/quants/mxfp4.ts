@@ -7,7 +7,7 @@
 import { blockFormat } from './row.ts';
 
 /** The sixteen e2m1 levels in code order, but for code 8: as in ggml its zero is positive. */
-const LEVELS = new Float32Array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6]);
+export const MXFP4_LEVELS = new Float32Array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6]);
 
 export const mxfp4 = blockFormat({
   name: 'mxfp4',
@@ -19,8 +19,8 @@ export const mxfp4 = blockFormat({
     const scale = exponent === 255 ? Number.NaN : 2 ** (exponent - 127);
     for (let i = 0; i < 16; i++) {
       const pair = source[offset + 1 + i];
-      out[at + i] = scale * LEVELS[pair & 15];
-      out[at + 16 + i] = scale * LEVELS[pair >> 4];
+      out[at + i] = scale * MXFP4_LEVELS[pair & 15];
+      out[at + 16 + i] = scale * MXFP4_LEVELS[pair >> 4];
     }
   },
 });

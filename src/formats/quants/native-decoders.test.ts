@@ -11,6 +11,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { FORMAT_NAMES, rowBytes } from '../dtype.ts';
 import { EDGE_COLUMNS, edgeRows } from './edge-rows.ts';
 import { quantFormat } from './index.ts';
+import { decodeScales, encodeScales } from './scales.ts';
 
 const compiler = process.env.CXX ?? 'c++';
 const hasCompiler = spawnSync(compiler, ['--version']).status === 0;
@@ -50,7 +51,11 @@ describe.skipIf(!hasCompiler)(
       const count = rows.length / size;
       const perRow = format.scaleBlock === undefined ? 0 : EDGE_COLUMNS / format.scaleBlock.columns;
       const edges = [1, 0, -0, 1e-45, -1e-40, 1.17e-38, 3.4e38, -3.4e38, -0.3, Infinity, -Infinity, NaN, 0.1];
-      const scales = Float32Array.from({ length: count * perRow }, (_, i) => edges[i % edges.length]);
+      const type = format.scaleBlock?.type ?? 'f32';
+      const floats = Float32Array.from({ length: count * perRow }, (_, i) => edges[i % edges.length]);
+      // Of a byte every value, of wider scales the edges.
+      const stored = type === 'e8m0' ? Uint8Array.from(floats, (_, i) => i) : encodeScales(type, floats);
+      const scales = decodeScales(type, stored);
       const out = new Float32Array(count * EDGE_COLUMNS);
       for (let row = 0; row < count; row++) {
         const to = out.subarray(row * EDGE_COLUMNS, (row + 1) * EDGE_COLUMNS);
@@ -63,7 +68,7 @@ describe.skipIf(!hasCompiler)(
       const files = ['blocks', 'f32', 'scales'].map((kind) => join(folder, `${name}.${kind}`));
       writeFileSync(files[0], rows);
       writeFileSync(files[1], new Uint8Array(out.buffer));
-      writeFileSync(files[2], new Uint8Array(scales.buffer));
+      writeFileSync(files[2], stored);
       run(name, String(EDGE_COLUMNS), files[0], files[1], ...(perRow === 0 ? [] : [files[2]]));
     });
   },

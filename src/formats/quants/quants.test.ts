@@ -7,6 +7,7 @@ import { EDGE_COLUMNS, edgeRows } from './edge-rows.ts';
 import { type GridName, grid } from './grids.ts';
 import { E4M3_VALUES, F16_VALUES, f32BitsToBf16, f32ToF16 } from './half.ts';
 import { isFormatName, quantFormat } from './index.ts';
+import { decodeScales, encodeScales, SCALE_BYTES } from './scales.ts';
 
 const fixtures = new URL('fixtures/', import.meta.url);
 const index: Record<string, { rows: number; cols: number; bytes: number }> = JSON.parse(
@@ -280,6 +281,50 @@ describe('small floats', () => {
   });
 });
 
+describe('nibbles with scales apart', () => {
+  const codes = Uint8Array.from({ length: 32 }, (_, i) => i * 41);
+  const nibbleOf = (i: number) => (i % 2 === 0 ? codes[i / 2] % 16 : Math.floor(codes[(i - 1) / 2] / 16));
+
+  it('int4_g32: eight nibbles a word from the low end, 8 is zero, bf16 scales', () => {
+    // The word 0x76543210 holds weights 0 … 7 with codes 0 … 7, as compressed-tensors packs them.
+    const first = new Uint8Array(new Uint32Array([0x76543210, 0xfedcba98, 0, 0]).buffer);
+    const out = new Float32Array(32);
+    const scales = decodeScales('bf16', Uint8Array.of(0x80, 0x3f));
+    quantFormat('int4_g32').decodeRow(first, out, scales);
+    expect([...out.subarray(0, 16)]).toEqual([-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7]);
+    const edges = decodeScales('bf16', Uint8Array.of(0x01, 0xbf, 0x7f, 0x7f));
+    expect([...edges]).toEqual([-(0.5 + 2 ** -8), (2 - 2 ** -7) * 2 ** 127]);
+    const row = new Float32Array(64);
+    quantFormat('int4_g32').decodeRow(codes, row, edges);
+    for (let i = 0; i < 64; i++) expect(Object.is(row[i], mul(nibbleOf(i) - 8, edges[i < 32 ? 0 : 1]))).toBe(true);
+  });
+
+  it('mxfp4_g32: levels of e2m1 times powers of two, no negative zero', () => {
+    const levels = [0, 0.5, 1, 1.5, 2, 3, 4, 6];
+    const scales = decodeScales('e8m0', Uint8Array.of(0, 252));
+    expect([...scales]).toEqual([2 ** -127, 2 ** 125]);
+    expect(decodeScales('e8m0', Uint8Array.of(255))[0]).toBeNaN();
+    const row = new Float32Array(64);
+    quantFormat('mxfp4_g32').decodeRow(codes, row, scales);
+    for (let i = 0; i < 64; i++) {
+      const code = nibbleOf(i);
+      const level = code > 8 ? -levels[code - 8] : levels[code % 8];
+      expect(Object.is(row[i], mul(level, scales[i < 32 ? 0 : 1]))).toBe(true);
+    }
+  });
+
+  it('refuses a row without its scales', () => {
+    for (const name of ['int4_g32', 'mxfp4_g32'])
+      for (const scales of [undefined, new Float32Array(1), new Float32Array(3)])
+        expect(() => quantFormat(name).decodeRow(codes, new Float32Array(64), scales)).toThrow(TandemError);
+  });
+
+  it.each(['f32', 'bf16', 'e8m0'] as const)('%s scales: decode ∘ encode is the identity', (type) => {
+    const bytes = Uint8Array.from({ length: 256 * SCALE_BYTES[type] }, (_, i) => (i * 37) & 0x7f);
+    expect(encodeScales(type, decodeScales(type, bytes))).toEqual(bytes);
+  });
+});
+
 const anyFloat = fc.oneof(
   fc.float({ noNaN: true, noDefaultInfinity: true, min: -8e6, max: 8e6 }),
   fc.float({ noNaN: true, min: Math.fround(-1e-6), max: Math.fround(1e-6) }),
@@ -354,12 +399,12 @@ describe('encoding', () => {
 });
 
 describe('the table of formats', () => {
-  it('knows every name; all but FP8 are types of GGUF', () => {
+  it('knows every name; all but those with scales apart are types of GGUF', () => {
     for (const name of FORMAT_NAMES) {
       const format = quantFormat(name);
       expect(format.name).toBe(name);
       expect(isFormatName(name)).toBe(true);
-      if (format.ggml === undefined) expect(name).toBe('f8_e4m3');
+      expect(format.ggml === undefined).toBe(['f8_e4m3', 'mxfp4_g32', 'int4_g32'].includes(name));
     }
     for (const name of ['tq1_0', 'toString', '__proto__', '']) {
       expect(isFormatName(name)).toBe(false);

@@ -1,6 +1,6 @@
 /** Makes a `QuantFormat` from the code of one block. Checks lengths once a row, so that a mistake is not a silent zero. */
 import { TandemError } from '../../errors.ts';
-import type { FormatName, QuantFormat } from '../dtype.ts';
+import type { FormatName, QuantFormat, ScaleType } from '../dtype.ts';
 
 export interface BlockCodec {
   readonly name: FormatName;
@@ -46,6 +46,39 @@ export function checkRow(format: QuantFormat, bytes: number, count: number): voi
     rule: `a row of ${format.name} has ${format.blockBytes} bytes for every ${format.blockSize} weights`,
     given: `${bytes} bytes and ${count} weights`,
   });
+}
+
+/** Throws REQUEST_INVALID unless there is a scale for every `scaleBlock` of `count` weights. */
+export function checkScales(format: QuantFormat, count: number, scales?: Float32Array): asserts scales is Float32Array {
+  const { columns } = format.scaleBlock!;
+  const needed = Math.ceil(count / columns);
+  if (scales?.length === needed) return;
+  throw new TandemError('REQUEST_INVALID', {
+    room: 'formats',
+    rule: `a row of ${count} ${format.name} weights has ${needed} scales, one for every ${columns} columns`,
+    given: scales === undefined ? 'no scales' : `${scales.length} scales`,
+  });
+}
+
+/** A format of 32 four-bit codes in 16 bytes, weight 2i in the low nibble of byte i, whose scales lie apart. */
+export function nibblesWithScales(name: FormatName, type: ScaleType, levels: Float32Array): QuantFormat {
+  const format: QuantFormat = {
+    name,
+    blockSize: 32,
+    blockBytes: 16,
+    scaleBlock: { rows: 1, columns: 32, type },
+    decodeRow(source, out, scales) {
+      checkRow(format, source.length, out.length);
+      checkScales(format, out.length, scales);
+      for (let at = 0; at < out.length; at += 2) {
+        const scale = scales[at >> 5];
+        const pair = source[at >> 1];
+        out[at] = scale * levels[pair & 15];
+        out[at + 1] = scale * levels[pair >> 4];
+      }
+    },
+  };
+  return format;
 }
 
 /** Error for values a quantized block cannot hold. `at` is the index of the block's first value in its row. */
