@@ -330,6 +330,18 @@ export class Engine implements AsyncDisposable {
     return this.#submit(request, signal);
   }
 
+  /** Ids of the prompt that `chat` would make of a conversation. */
+  promptTokens(
+    messages: readonly ChatMessage[],
+    { tools, thinking, templateVariables }: Pick<ChatOptions, 'tools' | 'thinking' | 'templateVariables'> = {},
+  ): number[] {
+    const { template, tokenizer } = this.#parts;
+    if (template instanceof TandemError) throw template;
+    const conversation = checkedMessages(messages).map(separateReasoning);
+    const options = { tools, enableThinking: thinking, kwargs: templateVariables };
+    return chatPrompt(template, tokenizer, conversation, options).ids;
+  }
+
   /**
    * Logits of every position of `ids`: f32 [T, V], row-major. T·V·4 bytes are held in memory.
    */

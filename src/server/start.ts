@@ -2,16 +2,30 @@
 import { type LoadOptions, load } from '../engine/load.ts';
 import { type AppParts, buildApp } from './app.ts';
 import { DEFAULT_SERVER_OPTIONS, type Dialect, type ServerOptions } from './context.ts';
+import { anthropic } from './dialects/anthropic/messages.ts';
 import { llamacpp } from './dialects/llamacpp.ts';
+import { ollama } from './dialects/ollama/ollama.ts';
 import { openaiChat } from './dialects/openai/chat.ts';
+import { openaiCompletions } from './dialects/openai/completions.ts';
+import { openaiEmbeddings } from './dialects/openai/embeddings.ts';
 import { openaiModels } from './dialects/openai/models.ts';
+import { openaiResponses } from './dialects/openai/responses.ts';
 import { type ListeningServer, listen } from './listen.ts';
 import { createLogger, type ServerLogger } from './log.ts';
 import { readModelCard } from './model-card.ts';
 import { ModelHost, type ModelSource } from './models.ts';
 import { mountReference } from './reference-page.ts';
 
-export const DIALECTS: readonly Dialect[] = [llamacpp, openaiModels, openaiChat];
+export const DIALECTS: readonly Dialect[] = [
+  llamacpp,
+  ollama,
+  anthropic,
+  openaiModels,
+  openaiCompletions,
+  openaiResponses,
+  openaiEmbeddings,
+  openaiChat,
+];
 
 export interface ServedModel {
   readonly path: string;

@@ -3,8 +3,9 @@ import type { ChatOptions } from '../../../engine/engine.ts';
 import type { ChatMessage, ToolDefinition } from '../../../text/messages.ts';
 import { contentText } from '../../content.ts';
 import type { ServerOptions } from '../../context.ts';
+import { defined } from '../../defined.ts';
 import type { ChatBody } from './chat-schema.ts';
-import { defined, samplingOptions } from './sampling.ts';
+import { samplingOptions } from './sampling.ts';
 
 export interface ChatJob {
   readonly messages: readonly ChatMessage[];

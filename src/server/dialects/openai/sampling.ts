@@ -1,6 +1,7 @@
 /** OpenAI's sampling fields as the engine's options. */
 import type { GenerateOptions } from '../../../engine/engine.ts';
 import { TandemError } from '../../../errors.ts';
+import { defined } from '../../defined.ts';
 import type { SamplingBody } from './chat-schema.ts';
 
 export function samplingOptions(body: SamplingBody): GenerateOptions {
@@ -26,11 +27,4 @@ export function samplingOptions(body: SamplingBody): GenerateOptions {
     stop: body.stop,
     ignoreEos: body.ignore_eos,
   });
-}
-
-/** Without fields that are null or absent: the engine's defaults count there. */
-export function defined<T extends object>(options: T): { [K in keyof T]?: NonNullable<T[K]> } {
-  return Object.fromEntries(
-    Object.entries(options).filter(([, value]) => value !== undefined && value !== null),
-  ) as never;
 }
