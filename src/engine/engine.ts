@@ -249,7 +249,8 @@ export class Engine implements AsyncDisposable {
         architecture: info.architecture,
         startInside: prompt.opensThinking,
         reasoning: parse,
-        tools: parse,
+        calls: parse,
+        tools,
       });
       const start = (guide?: Guide) => this.#start(prompt.ids, rest, sink, { parser, guide });
       const gate = thinkingGate(template.source, prompt.opensThinking);

@@ -18,6 +18,16 @@ export interface OutputParser {
   finish(): OutputEvent[];
 }
 
+/** An event of this text; none for no text. */
+export function textEvents(text: string): OutputEvent[] {
+  return text === '' ? [] : [{ type: 'text', text }];
+}
+
+/** An id for a tool call, unique in any conversation. */
+export function newCallId(): string {
+  return `call_${crypto.randomUUID().replaceAll('-', '').slice(0, 24)}`;
+}
+
 /** Joins neighbouring events of one kind. */
 export function joinEvents(events: Iterable<OutputEvent>): OutputEvent[] {
   const joined: OutputEvent[] = [];

@@ -1,31 +1,92 @@
 /**
  * Chooses the parser of a model's output: by the markers its chat template writes, else by its architecture.
- * To add a syntax, write its parser in a file of this folder and a line in `TOOL_SYNTAXES`.
+ * To add a syntax, write its parser in a file of this folder and an entry in `TOOL_SYNTAXES`.
  */
 
 import { TandemError } from '../../errors.ts';
+import type { ToolDefinition } from '../messages.ts';
 import { type CallFormat, type CallRequest, type CallSpelling, callFormatOf } from './call-format.ts';
 import { CALLS_BEGIN, DeepSeekToolParser, deepSeekSpelling } from './deepseek.ts';
 import type { OutputEvent, OutputParser } from './events.ts';
+import { JsonCall } from './json-call.ts';
+import { KIMI_SECTION, KIMI_SPELLING, KIMI_SYNTAX } from './kimi.ts';
+import { LLAMA_SPELLING, LlamaToolParser, PYTHON_TAG } from './llama.ts';
+import { GLM_PAIRS, type PairSyntax, PairsCall, QWEN_CODER_PAIRS } from './pairs-call.ts';
 import { ReasoningParser } from './reasoning.ts';
+import { TaggedCallParser } from './tagged-calls.ts';
 
 interface ToolSyntax {
-  /** Text that templates of such models hold; it also ends reasoning that was left open. */
-  readonly marker: string;
-  readonly architecture: RegExp;
-  create(newId?: (index: number) => string): OutputParser;
+  /** Texts that templates of such models hold; the first also ends reasoning that was left open. */
+  readonly markers: readonly [string, ...string[]];
+  readonly architecture?: RegExp;
+  create(tools: readonly ToolDefinition[], newId?: (index: number) => string): OutputParser;
   /** How calls are written, for a model with this template. */
   spelling(template: string): CallSpelling;
 }
 
+const TOOL_CALL = '<tool_call>';
+const TOOL_CALL_END = '</tool_call>';
+
+/** Asked in this order: GLM and Qwen3-Coder write pairs between the markers of Hermes. */
 const TOOL_SYNTAXES: readonly ToolSyntax[] = [
   {
-    marker: CALLS_BEGIN,
+    markers: [CALLS_BEGIN],
     architecture: /^deepseek/i,
-    create: (newId) => new DeepSeekToolParser(newId),
+    create: (_, newId) => new DeepSeekToolParser(newId),
     spelling: deepSeekSpelling,
   },
+  {
+    markers: [KIMI_SECTION],
+    architecture: /^kimi/i,
+    create: () => new TaggedCallParser(KIMI_SYNTAX),
+    spelling: () => KIMI_SPELLING,
+  },
+  {
+    markers: [TOOL_CALL, '<arg_key>'],
+    architecture: /^glm4/i,
+    create: (tools, newId) => pairs(GLM_PAIRS, tools, newId),
+    spelling: () => HERMES_SPELLING,
+  },
+  {
+    markers: [TOOL_CALL, '<function='],
+    create: (tools, newId) => pairs(QWEN_CODER_PAIRS, tools, newId),
+    spelling: () => HERMES_SPELLING,
+  },
+  {
+    markers: [TOOL_CALL],
+    architecture: /^qwen3/i,
+    create: (_, newId) =>
+      new TaggedCallParser({
+        begin: [TOOL_CALL],
+        end: TOOL_CALL_END,
+        body: (index) => new JsonCall(index, newId),
+      }),
+    spelling: () => HERMES_SPELLING,
+  },
+  {
+    markers: [PYTHON_TAG],
+    architecture: /^llama$/i,
+    create: (_, newId) => new LlamaToolParser(newId),
+    spelling: () => LLAMA_SPELLING,
+  },
 ];
+
+const HERMES_SPELLING: CallSpelling = {
+  before: '',
+  begin: (name) => `${TOOL_CALL}\n{"name": ${JSON.stringify(name)}, "arguments": `,
+  end: `}\n${TOOL_CALL_END}`,
+  separator: '\n',
+  after: '',
+  markers: [TOOL_CALL, TOOL_CALL_END],
+};
+
+function pairs(syntax: PairSyntax, tools: readonly ToolDefinition[], newId?: (index: number) => string): OutputParser {
+  return new TaggedCallParser({
+    begin: [TOOL_CALL],
+    end: TOOL_CALL_END,
+    body: (index) => new PairsCall(syntax, index, tools, newId),
+  });
+}
 
 export interface ParserChoice {
   /** Source of the chat template, where there is one. */
@@ -37,7 +98,9 @@ export interface ParserChoice {
   /** `none` leaves `<think>` in the text. Default `separate`. */
   readonly reasoning?: 'separate' | 'none';
   /** `none` leaves tool calls in the text. Default `separate`. */
-  readonly tools?: 'separate' | 'none';
+  readonly calls?: 'separate' | 'none';
+  /** The tools that were offered: their schemas say which bare values are strings. */
+  readonly tools?: readonly ToolDefinition[];
   /** Makes ids of tool calls; random by default. */
   readonly newId?: (index: number) => string;
 }
@@ -65,21 +128,22 @@ export function parserFor({
   architecture = '',
   startInside = false,
   reasoning = 'separate',
-  tools = 'separate',
+  calls = 'separate',
+  tools = [],
   newId,
 }: ParserChoice): OutputParser {
   const syntax = syntaxOf(template, architecture);
   const stages: OutputParser[] = [];
   if (reasoning === 'separate') {
-    stages.push(new ReasoningParser({ startInside, interrupts: syntax === undefined ? [] : [syntax.marker] }));
+    stages.push(new ReasoningParser({ startInside, interrupts: syntax === undefined ? [] : [syntax.markers[0]] }));
   }
-  if (syntax !== undefined && tools === 'separate') stages.push(syntax.create(newId));
+  if (syntax !== undefined && calls === 'separate') stages.push(syntax.create(tools, newId));
   return new ParserChain(stages);
 }
 
 function syntaxOf(template: string | undefined, architecture: string): ToolSyntax | undefined {
-  return TOOL_SYNTAXES.find(({ marker, architecture: pattern }) =>
-    template === undefined ? pattern.test(architecture) : template.includes(marker),
+  return TOOL_SYNTAXES.find(({ markers, architecture: pattern }) =>
+    template === undefined ? pattern?.test(architecture) : markers.every((marker) => template.includes(marker)),
   );
 }
 
