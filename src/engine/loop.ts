@@ -28,7 +28,12 @@ export class EngineLoop {
     if (this.#disposed) throw disposed();
     this.#scheduler.add(request.sequence);
     this.#requests.set(request.sequence, { request, ended });
-    this.#running ??= this.#run().catch((error) => this.#broken(error));
+    this.wake();
+  }
+
+  /** Goes on, where there is something to do: called also when pages became free. */
+  wake(): void {
+    if (!this.#disposed) this.#running ??= this.#run().catch((error) => this.#broken(error));
   }
 
   /** Ends a request with `error` at once, queued or running; rows of it in flight are cancelled. */

@@ -34,6 +34,10 @@ export class PrefixCache {
   readonly #pool: PagePool;
   readonly #root: Children = new Map();
   readonly #nodes = new Set<PrefixNode>();
+  /** Called with every page that is taken in by `learn`. */
+  onLearned: ((node: PrefixNode) => void) | undefined;
+  /** Called when pages are short, for other owners to let go what they can. */
+  onShortage: (() => void) | undefined;
   #clock = 0;
   #asked = 0;
   #found = 0;
@@ -98,16 +102,10 @@ export class PrefixCache {
       const tokens = sequence.tokens(index * PAGE_TOKENS, end);
       const page = sequence.pages[index];
       const children = sequence.prefix?.children ?? this.#root;
-      let node = childOf(children, tokens);
-      if (node === undefined) {
-        node = { page, tokens: tokens.slice(), parent: sequence.prefix, children: new Map(), lastUsed: 0 };
-        const hash = hashOf(tokens);
-        const same = children.get(hash);
-        if (same) same.push(node);
-        else children.set(hash, [node]);
-        this.#nodes.add(node);
-        this.#pool.retain(page);
-      } else if (node.page !== page) {
+      const known = childOf(children, tokens);
+      const node = known ?? this.insert(sequence.prefix, tokens.slice(), page);
+      if (known === undefined) this.onLearned?.(node);
+      else if (node.page !== page) {
         this.#pool.retain(node.page);
         sequence.replacePage(index, node.page);
         this.#pool.release(page);
@@ -116,6 +114,27 @@ export class PrefixCache {
       sequence.prefix = node;
       sequence.prefixPages++;
     }
+  }
+
+  /** Takes in a page with one owner more; where the tokens are known, nothing changes and the known one is returned. */
+  insert(parent: PrefixNode | undefined, tokens: Int32Array, page: number): PrefixNode {
+    const children = parent?.children ?? this.#root;
+    const known = childOf(children, tokens);
+    if (known !== undefined) return known;
+    const node: PrefixNode = { page, tokens, parent, children: new Map(), lastUsed: 0 };
+    const hash = hashOf(tokens);
+    const same = children.get(hash);
+    if (same) same.push(node);
+    else children.set(hash, [node]);
+    this.#nodes.add(node);
+    this.#pool.retain(page);
+    this.#touch(node);
+    return node;
+  }
+
+  /** True while the node is in the cache. */
+  holds(node: PrefixNode): boolean {
+    return this.#nodes.has(node);
   }
 
   /** Frees one page that only the cache owns; false where there is none. */

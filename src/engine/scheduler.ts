@@ -229,8 +229,9 @@ export class Scheduler {
       const path = this.#prefixes?.find(known) ?? [];
       const held = path.filter(({ page }) => this.#pool.owners(page) === 1).length;
       const needed = pagesFor(sequence.length) - path.length;
-      const available = this.#pool.free + (this.#prefixes?.reclaimable ?? 0) - held;
-      if (available < needed + this.#running.length) return;
+      const available = () => this.#pool.free + (this.#prefixes?.reclaimable ?? 0) - held;
+      if (available() < needed + this.#running.length) this.#prefixes?.onShortage?.();
+      if (available() < needed + this.#running.length) return;
       this.#waiting.shift();
       this.#prefixes?.adopt(sequence, path);
       if (sequence.preemptions === 0) sequence.cachedLen = sequence.computedLen;
