@@ -43,9 +43,9 @@ static Status linear(StepContext& context) {
   const int64_t span = at_least_one(kSpanBytes / tile_bytes) * kTileRows;
   // Four pieces a thread, so that a late one can be helped; none of them too small.
   const int64_t grain = at_least_one(kGrainBytes / tile_bytes), share = tiles / (4 * context.pool->threads());
-  context.pool->parallel_for(tiles, share > grain ? share : grain, [&](int64_t first, int64_t last, int) {
-    const int64_t stop = last * kTileRows < weight.rows ? last * kTileRows : weight.rows;
-    for (int64_t begin = first * kTileRows; begin < stop; begin += span) {
+  const int64_t piece = (share > grain ? share : grain) * kTileRows;
+  const auto multiply = [&](int64_t first, int64_t stop, int) {
+    for (int64_t begin = first; begin < stop; begin += span) {
       const int64_t end = begin + span < stop ? begin + span : stop;
       dot.rows(0, begin, end, views, x.rows, out.data + begin, out.stride);
       if (!bias) continue;
@@ -54,7 +54,9 @@ static Status linear(StepContext& context) {
         for (int64_t n = begin; n < end; n++) y[n] += offsets[n];
       }
     }
-  });
+  };
+  if (weight.node_rows != nullptr) context.pool->parallel_for_nodes(weight.node_rows, piece, multiply);
+  else context.pool->parallel_for(weight.rows, piece, multiply);
   return {};
 }
 
