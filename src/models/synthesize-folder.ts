@@ -1,6 +1,7 @@
 /**
  * A Hugging Face folder with a true model's shapes and random weights, in the formats that GGUF does not have: FP8 with
- * block scales as DeepSeek publishes it, INT4 in groups of 32 as Kimi-K2-Thinking is (its experts), and plain bf16.
+ * block scales as DeepSeek publishes it, INT4 in groups of 32 as Kimi-K2-Thinking is (its experts), and plain bf16; gpt-oss
+ * with experts of MXFP4, as it is published, in any case.
  */
 import { type FormatName, rowBytes } from '../formats/dtype.ts';
 import { quantFormat } from '../formats/quants/index.ts';
@@ -26,6 +27,7 @@ export async function synthesizeFolder(
 ): Promise<SyntheticFolder> {
   const model = await syntheticModel(config);
   const tensors = huggingFaceTensors(model).flatMap(({ name, shape, format: plain }) => {
+    if (plain === 'u8' || plain === 'i32') return [mxfp4(name, shape, seed)];
     const quantized = format !== 'bf16' && shape.length === 2 && isQuantized(name, format);
     return stored(name, shape, quantized ? format : plain, seed);
   });
@@ -56,6 +58,19 @@ const QUANTIZATION: Readonly<Record<FolderFormat, object>> = {
     },
   },
 };
+
+/** Blocks or scales of MXFP4 experts. */
+function mxfp4(name: string, shape: readonly number[], seed: number): SafetensorsTensor {
+  const blocks = name.endsWith('_blocks');
+  const [experts, rows, groups] = shape;
+  const whole = {
+    name: name.replace(/_(blocks|scales)$/, ''),
+    shape: [experts, rows, groups * 32],
+    format: 'mxfp4_g32' as const,
+  };
+  const bytes = shape.reduce((product, length) => product * length, 1);
+  return { name, dtype: 'U8', shape, bytes, data: () => (blocks ? randomTensor(whole, seed) : randomScales(whole)) };
+}
 
 /** A weight as the file has it: one tensor, or codes and scales. */
 function stored(name: string, shape: readonly number[], format: FormatName, seed: number): SafetensorsTensor[] {
