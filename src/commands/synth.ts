@@ -154,7 +154,11 @@ function tensorBytes({ shape, format }: SyntheticTensor): number {
   return rows * rowBytes(quantFormat(format), shape[shape.length - 1]);
 }
 
-async function configOf(model: string): Promise<HuggingFaceConfig> {
+/** Names that mean one of the public models. */
+const ALIASES: Readonly<Record<string, string>> = { mixtral: 'mixtral-8x7b' };
+
+async function configOf(given: string): Promise<HuggingFaceConfig> {
+  const model = ALIASES[given] ?? given;
   if (Object.hasOwn(PUBLIC_CONFIGS, model)) return PUBLIC_CONFIGS[model as keyof typeof PUBLIC_CONFIGS];
   try {
     return JSON.parse(await readFile(model, 'utf8')) as HuggingFaceConfig;
