@@ -33,8 +33,8 @@ export interface WeightFinder {
   find(path: string, shape: readonly number[]): Weight;
   findOptional(path: string, shape: readonly number[]): Weight | undefined;
   /**
-   * Routed experts [E, N, K] under `path`: one fused tensor, or one per expert. `inTurn`: where one tensor holds gate and
-   * up, their rows alternate.
+   * Routed experts [E, N, K] under `path`: one fused tensor, or one per expert. `inTurn`: where one tensor of Hugging Face
+   * holds gate and up, their rows alternate.
    */
   findExperts(path: string, projection: Projection, shape: Experts, options?: { readonly inTurn?: boolean }): Weight;
   /** Biases of routed experts as [E, N, 1]: a tensor of their own, or gate and up in turn in one. */
@@ -94,7 +94,7 @@ export class WeightSource implements WeightFinder {
     if (found === undefined) {
       const both = gateUpNames(kind, path, projection).find((name) => storedWeight(this.checkpoint, name));
       if (both === undefined) throw this.#missing(`${path} ${projection}`, names, shape);
-      return this.#half(both, projection, shape, inTurn);
+      return this.#half(both, projection, shape, inTurn && kind === 'huggingface');
     }
     if (!found.includes('{e}')) {
       const stored = storedWeight(this.checkpoint, found)!;
@@ -125,7 +125,7 @@ export class WeightSource implements WeightFinder {
     return this.#add(names[1], shape, [both], { start, of: 2 * rows, step: 2 });
   }
 
-  /** The gate or the up rows of a tensor that holds both: gate above up, or `inTurn`. */
+  /** The gate or the up rows of a tensor that holds both: gate above up, or (Hugging Face) `inTurn`. */
   #half(name: string, projection: Projection, [experts, rows, columns]: Experts, inTurn: boolean): Weight {
     const stored = storedWeight(this.checkpoint, name)!;
     if (inTurn && sameShape(stored.shape, [experts, columns, 2 * rows])) {
