@@ -117,6 +117,53 @@ static int64_t plan_tiles(const StepContext& context, const AttentionPlan& plan,
   return count;
 }
 
+// Memory that is wanted next: products ask for some of it after each few rows, so that it arrives while they compute.
+// The processor does not foresee the pages of a sequence.
+class Ahead {
+ public:
+  void add(const void* data, int64_t bytes) {
+    if (count_ == kPieces) return;
+    pieces_[count_++] = {static_cast<const char*>(data), bytes};
+    total_ += bytes;
+  }
+  // Spreads what is left over the next `steps` calls of `step`.
+  void spread(int64_t steps) { bytes_ = steps > 0 ? (total_ / steps + 63) / 64 * 64 : 0; }
+  void step() {
+    for (int64_t wanted = bytes_; wanted > 0 && now_ < count_;) {
+      Piece& piece = pieces_[now_];
+      const int64_t size = piece.bytes < wanted ? piece.bytes : wanted;
+      for (int64_t i = 0; i < size; i += 64) __builtin_prefetch(piece.data + i, 0, 2);
+      piece.data += size;
+      piece.bytes -= size;
+      total_ -= size;
+      wanted -= size;
+      if (piece.bytes <= 0) now_++;
+    }
+  }
+
+ private:
+  static constexpr size_t kPieces = 8;
+  struct Piece {
+    const char* data;
+    int64_t bytes;
+  };
+  Piece pieces_[kPieces];
+  size_t count_ = 0, now_ = 0;
+  int64_t total_ = 0, bytes_ = 0;
+};
+
+// Adds rows [begin, begin + count) of a stream of a sequence.
+static void fetch_rows(const StepContext& context, const Sequence& sequence, const KvCache::Stream& stream, int64_t head, int64_t begin,
+                       int64_t count, Ahead& ahead) {
+  const KvCache& kv = *context.kv;
+  const int64_t row = stream.width * (kv.type == KvCache::Type::f32 ? 4 : 2);
+  for (int64_t end = begin + count; begin < end;) {
+    const int64_t place = begin % kv.page_tokens, left = kv.page_tokens - place, size = left < end - begin ? left : end - begin;
+    ahead.add(kv.block(sequence.pages[begin / kv.page_tokens], stream, head) + place * row, size * row);
+    begin += size;
+  }
+}
+
 // Attends every row of the plan's sequences. Core, made of (context, plan, the Carve of one thread):
 //   kTileRows, kLeastHeads        most rows of a tile; tiles are not cut below so many heads
 //   state_floats(plan, rows)      of one state

@@ -12,7 +12,7 @@
 #include <cstring>
 
 #include "cpu/isa.h"
-#include "cpu/kernels/vec.inl.h"
+#include "cpu/kernels/attention_core.inl.h"
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
 
@@ -96,6 +96,7 @@ struct FloatUnit {
   using Element = float;
   static constexpr int64_t kPair = 1;
   static constexpr int64_t kColumns = 2 * kLanes;
+  static constexpr int kRows = TANDEM_ISA_LEVEL >= 2 ? 8 : 4;  // of a product at a time; sums fill the registers
 
   template <int M, int V>
   static void block(const float* a, int64_t a_stride, const float* panel, int64_t k, float* c, bool add) {
@@ -116,9 +117,10 @@ struct FloatUnit {
     }
   }
   // `columns`: how many of the panel's are wanted; others may be left as they were.
-  static void multiply(const float* a, int64_t a_stride, int64_t m, const float* panel, int64_t k, int64_t columns, float* c, bool add) {
-    constexpr int kRows = TANDEM_ISA_LEVEL >= 2 ? 8 : 4;
+  static void multiply(const float* a, int64_t a_stride, int64_t m, const float* panel, int64_t k, int64_t columns, float* c, bool add,
+                       Ahead& ahead) {
     for (int64_t i = 0; i < m; i += kRows) {
+      ahead.step();
       if (columns > kLanes) block<kRows, 2>(a + i * a_stride, a_stride, panel, k, c + i * kColumns, add);
       else block<kRows, 1>(a + i * a_stride, a_stride, panel, k, c + i * kColumns, add);
     }
@@ -169,6 +171,7 @@ struct Bf16Unit {
   using Element = uint16_t;
   static constexpr int64_t kPair = 2;
   static constexpr int64_t kColumns = 32;
+  static constexpr int kRows = 8;
 
   template <int M, int V>
   TANDEM_BF16 static void block(const uint16_t* a, int64_t a_stride, const uint16_t* panel, int64_t k, float* c, bool add) {
@@ -191,10 +194,11 @@ struct Bf16Unit {
     }
   }
   TANDEM_BF16 static void multiply(const uint16_t* a, int64_t a_stride, int64_t m, const uint16_t* panel, int64_t k, int64_t columns,
-                                   float* c, bool add) {
-    for (int64_t i = 0; i < m; i += 8) {
-      if (columns > 16) block<8, 2>(a + i * a_stride, a_stride, panel, k, c + i * kColumns, add);
-      else block<8, 1>(a + i * a_stride, a_stride, panel, k, c + i * kColumns, add);
+                                   float* c, bool add, Ahead& ahead) {
+    for (int64_t i = 0; i < m; i += kRows) {
+      ahead.step();
+      if (columns > 16) block<kRows, 2>(a + i * a_stride, a_stride, panel, k, c + i * kColumns, add);
+      else block<kRows, 1>(a + i * a_stride, a_stride, panel, k, c + i * kColumns, add);
     }
   }
 

@@ -66,11 +66,12 @@ class ExpandedMla {
     for (int64_t start = 0; start < length; start += kBlockTokens) {
       const int64_t count = length - start < kBlockTokens ? length - start : kBlockTokens;
       expand_block(sequence, start, count);
+      Ahead ahead;
       const ContextBlock<Unit> block = {start, keys_, key_width, key_width, turned_};
       for (int64_t p = 0; p < panels; p++) {
         const int64_t columns = job.rows - p * kColumns < kColumns ? job.rows - p * kColumns : kColumns;
         for (int64_t i = 0; i < columns; i++) ends[i] = first + p * kColumns + i + 1;
-        attend_block<Unit>(block, queries_ + p * key_width * kColumns, columns, begins, ends, plan_.scale, scores_, weights_of_block_, state(p));
+        attend_block<Unit>(block, queries_ + p * key_width * kColumns, columns, begins, ends, plan_.scale, scores_, weights_of_block_, state(p), ahead);
       }
     }
     for (int64_t r = 0; r < job.rows; r++) {
@@ -145,10 +146,11 @@ class ExpandedMla {
     const int64_t key_width = pad_depth(shape_.nope + shape_.rope), value_width = whole(shape_.value);
     const int64_t depth = pad_depth(shape_.latent), stride = pad_depth(shape_.latent + shape_.rope), tokens = pad_depth(count);
     gather_rows<Unit>(context_, sequence, plan_.keys, 0, start, count, latents_, stride);
+    Ahead ahead;
     const auto multiply = [&](int64_t width, const Element* panels, Element* out, int64_t out_stride) {
       for (int64_t c = 0; c < width; c += kColumns) {
         const int64_t wanted = width - c < kColumns ? width - c : kColumns;
-        Unit::multiply(latents_, stride, tokens, panels + c * depth, depth, wanted, scores_, false);
+        Unit::multiply(latents_, stride, tokens, panels + c * depth, depth, wanted, scores_, false, ahead);
         for (int64_t t = 0; t < tokens; t++) Unit::store(out + t * out_stride + c, scores_ + t * kColumns, wanted);
       }
     };
