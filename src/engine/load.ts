@@ -224,7 +224,8 @@ async function backendOf(name: LoadOptions['backend'] = 'native', imitateF16Cach
  * by what was measured.
  */
 function firstRows(program: Program, threads: number): number {
-  const tiles = program.steps.some(({ placement }) => placement?.tiles !== undefined);
+  const multiplies = (op: string) => op === 'linear' || op === 'experts';
+  const tiles = program.steps.some(({ op, placement }) => multiplies(op) && placement?.tiles !== undefined);
   const operationsPerMs = Math.max(1, threads) * (tiles ? 5e8 : 1.5e8);
   return Math.floor((SOLO_TARGET_MS * operationsPerMs) / (2 * activeWeights(program)));
 }
