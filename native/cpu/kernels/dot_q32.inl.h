@@ -1,4 +1,4 @@
-// Weights in blocks of 32 (q8_0 q4_0 q4_1 q5_0 q5_1 iq4_nl mxfp4) with q8_32 activations, over the blocks as they lie in the file.
+// Weights in blocks of 32 (q8_0 q4_0 q4_1 q5_0 q5_1 iq4_nl mxfp4 mxfp4_g32 int4_g32) with q8_32 activations, over the blocks as they lie in the file.
 //
 // An element, here and in panel_q32: `sum` starts at zero; for each block b in order, with S the exact integer sum of its
 // 32 products of codes,
@@ -8,8 +8,6 @@
 // A tile is four weight rows. A vector holds consecutive blocks of one row, 16 bytes of each; the int32 sums of four rows
 // are added while they are transposed, so that a vector holds four rows of each block, and each block is one fma.
 #pragma once
-
-#include <type_traits>
 
 #include "cpu/kernels/q32_formats.inl.h"
 
@@ -54,15 +52,28 @@ static inline __m128 lane(Lanes v, int b) {
     default: return _mm512_extractf32x4_ps(v, 3);
   }
 }
-static inline __attribute__((always_inline)) Lanes gather_halves(const uint8_t* const (&w)[4], const int (&at)[kBlockLanes]) {
-  const __m128i first = eight_halves([&](int i) __attribute__((always_inline)) { return w[i & 3] + at[i >> 2]; });
-  const __m128i second = eight_halves([&](int i) __attribute__((always_inline)) { return w[i & 3] + at[2 + (i >> 2)]; });
-  return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(first), second, 1));
+static inline Lanes bf16_lanes(__m128i first, __m128i second) {
+  const __m256i words = _mm256_inserti128_si256(_mm256_castsi128_si256(first), second, 1);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16));
 }
-static inline __attribute__((always_inline)) Lanes gather_powers(const uint8_t* const (&w)[4], const int (&at)[kBlockLanes]) {
-  const __m128i first = eight_bytes([&](int i) __attribute__((always_inline)) { return w[i & 3] + at[i >> 2]; });
-  const __m128i second = eight_bytes([&](int i) __attribute__((always_inline)) { return w[i & 3] + at[2 + (i >> 2)]; });
-  return half_powers(_mm512_cvtepu8_epi32(_mm_unpacklo_epi64(first, second)));
+// Scales of four blocks of four rows, given where that of (row, block) is.
+template <Scale kind, typename At>
+static inline __attribute__((always_inline)) Lanes gather_scales(At&& at) {
+  const auto first = [&](int i) __attribute__((always_inline)) { return at(i & 3, i >> 2); };
+  const auto second = [&](int i) __attribute__((always_inline)) { return at(i & 3, 2 + (i >> 2)); };
+  if constexpr (kind == Scale::power || kind == Scale::power_apart) {
+    return half_powers(_mm512_cvtepu8_epi32(_mm_unpacklo_epi64(eight_bytes(first), eight_bytes(second))));
+  } else if constexpr (kind == Scale::bf16_apart) {
+    return bf16_lanes(eight_halves(first), eight_halves(second));
+  } else {
+    return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(eight_halves(first)), eight_halves(second), 1));
+  }
+}
+// Four bf16 of each of four rows.
+static inline Lanes load_bf16_scales(const uint8_t* const (&s)[4]) {
+  const auto four = [&](int r) { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(s[r])); };
+  const __m128i a = _mm_unpacklo_epi16(four(0), four(1)), b = _mm_unpacklo_epi16(four(2), four(3));
+  return bf16_lanes(_mm_unpacklo_epi32(a, b), _mm_unpackhi_epi32(a, b));
 }
 // The first dwords of four rows' headers, as words `half` (0: d, 1: m) of each block.
 template <int half>
@@ -116,11 +127,15 @@ static inline Lanes lowered(Codes sums, const int32_t* raise) {
   return _mm256_cvtepi32_ps(sums);
 }
 static inline __m128 lane(Lanes v, int b) { return b == 0 ? _mm256_castps256_ps128(v) : _mm256_extractf128_ps(v, 1); }
-static inline __attribute__((always_inline)) Lanes gather_halves(const uint8_t* const (&w)[4], const int (&at)[kBlockLanes]) {
-  return _mm256_cvtph_ps(eight_halves([&](int i) __attribute__((always_inline)) { return w[i & 3] + at[i >> 2]; }));
+template <Scale kind, typename At>
+static inline __attribute__((always_inline)) Lanes gather_scales(At&& at) {
+  return eight_scales<kind>([&](int i) __attribute__((always_inline)) { return at(i & 3, i >> 2); });
 }
-static inline __attribute__((always_inline)) Lanes gather_powers(const uint8_t* const (&w)[4], const int (&at)[kBlockLanes]) {
-  return half_powers(_mm256_cvtepu8_epi32(eight_bytes([&](int i) __attribute__((always_inline)) { return w[i & 3] + at[i >> 2]; })));
+// Two bf16 of each of four rows.
+static inline Lanes load_bf16_scales(const uint8_t* const (&s)[4]) {
+  const auto two = [&](int r) { return _mm_cvtsi32_si128(load_as<int32_t>(s[r])); };
+  const __m128i a = _mm_unpacklo_epi16(two(0), two(1)), b = _mm_unpacklo_epi16(two(2), two(3));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_unpacklo_epi32(a, b)), 16));
 }
 template <int half>
 static inline Lanes header_halves(const CodeHalves (&w)[4]) {
@@ -136,19 +151,22 @@ template <typename Format, int R, int M>
 struct DotQ32 {
   // kBlockLanes blocks, or the last `count` of a row: what is missing repeats the last one and is not added.
   template <bool whole>
-  static inline __attribute__((always_inline)) void group(const uint8_t* const (&w)[4], const ActivationRow* x, int64_t first, int count,
-                                                          __m128 (&sums)[M]) {
+  static inline __attribute__((always_inline)) void group(const uint8_t* const (&w)[4], const uint8_t* const (&s)[4], const ActivationRow* x, int64_t first,
+                                                          int count, __m128 (&sums)[M]) {
     int at[kBlockLanes];
     for (int b = 0; b < kBlockLanes; b++) at[b] = (whole || b < count ? b : count - 1) * Format::kBytes;
     CodeHalves codes[4];
     for (int r = 0; r < 4; r++) codes[r] = Format::codes([&](int b) __attribute__((always_inline)) { return w[r] + at[b]; });
     Lanes scales, mins;
-    if constexpr (std::is_same_v<Format, Mxfp4Codes>) {
-      scales = gather_powers(w, at);
-    } else if constexpr (Format::kHeader) {
+    if constexpr (Format::kScale == Scale::header) {
       scales = header_halves<0>(codes);
+    } else if constexpr (whole && Format::kScale == Scale::bf16_apart) {
+      scales = load_bf16_scales(s);
+    } else if constexpr (is_apart(Format::kScale)) {
+      constexpr int kStep = apart_bytes(Format::kScale);
+      scales = gather_scales<Format::kScale>([&](int r, int b) __attribute__((always_inline)) { return s[r] + (whole || b < count ? b : count - 1) * kStep; });
     } else {
-      scales = gather_halves(w, at);
+      scales = gather_scales<Format::kScale>([&](int r, int b) __attribute__((always_inline)) { return w[r] + at[b]; });
     }
     if constexpr (Format::kMin) mins = header_halves<1>(codes);
     for (int m = 0; m < M; m++) {
@@ -159,7 +177,7 @@ struct DotQ32 {
         memcpy(padded, values, static_cast<size_t>(count) * 32);
         values = padded;
       }
-      const Codes products = block_sums<Format::kWide>(codes, split_codes(values));
+      const Codes products = block_sums<is_wide<Format>>(codes, split_codes(values));
       const Lanes terms = lowered<Format::kLogRaise>(products, x[m].raise + first);
       const Lanes factors = multiply(scales, spread(x[m].scales + first));
 #pragma GCC unroll 4
@@ -171,30 +189,50 @@ struct DotQ32 {
     }
   }
 
+  // More than two tokens come here in panels; the table is filled all the same.
   static void tile(const WeightRow* rows, const ActivationRow* x, int64_t k, float* out) {
-    const uint8_t* w[4];
-    for (int r = 0; r < 4; r++) w[r] = rows[r < R ? r : 0].data;
+    if constexpr (M > 2) {
+      float first[R * 2], rest[R * (M - 2)];
+      DotQ32<Format, R, 2>::tile(rows, x, k, first);
+      DotQ32<Format, R, M - 2>::tile(rows, x + 2, k, rest);
+      for (int r = 0; r < R; r++) {
+        for (int m = 0; m < M; m++) out[r * M + m] = m < 2 ? first[r * 2 + m] : rest[r * (M - 2) + m - 2];
+      }
+    } else {
+      small(rows, x, k, out);
+    }
+  }
+
+  static inline __attribute__((always_inline)) void small(const WeightRow* rows, const ActivationRow* x, int64_t k, float* out) {
+    const uint8_t *w[4], *s[4];
+    for (int r = 0; r < 4; r++) {
+      w[r] = rows[r < R ? r : 0].data;
+      s[r] = rows[r < R ? r : 0].scales;
+    }
     __m128 sums[M];
     for (int m = 0; m < M; m++) sums[m] = _mm_setzero_ps();
     const int64_t blocks = k / 32;
     int64_t first = 0;
     const auto next = [&](int count) __attribute__((always_inline)) {
-      for (int r = 0; r < 4; r++) w[r] += count * Format::kBytes;
+      for (int r = 0; r < 4; r++) {
+        w[r] += count * Format::kBytes;
+        if constexpr (is_apart(Format::kScale)) s[r] += count * apart_bytes(Format::kScale);
+      }
       first += count;
     };
     while (first + 8 <= blocks) {
       for (int r = 0; r < R; r++) fetch<8 * Format::kBytes>(w[r] + rows[0].ahead);
 #pragma GCC unroll 4
       for (int i = 0; i < 8; i += kBlockLanes) {
-        group<true>(w, x, first, kBlockLanes, sums);
+        group<true>(w, s, x, first, kBlockLanes, sums);
         next(kBlockLanes);
       }
     }
     while (first + kBlockLanes <= blocks) {
-      group<true>(w, x, first, kBlockLanes, sums);
+      group<true>(w, s, x, first, kBlockLanes, sums);
       next(kBlockLanes);
     }
-    if (first < blocks) group<false>(w, x, first, static_cast<int>(blocks - first), sums);
+    if (first < blocks) group<false>(w, s, x, first, static_cast<int>(blocks - first), sums);
     for (int m = 0; m < M; m++) {
       alignas(16) float four[4];
       _mm_store_ps(four, sums[m]);
@@ -218,6 +256,8 @@ const DotKernel* dot_q32(WeightFormat format) {
     case WeightFormat::q5_1: return &kQ32<Q5_1Codes>;
     case WeightFormat::iq4_nl: return &kQ32<Iq4NlCodes>;
     case WeightFormat::mxfp4: return &kQ32<Mxfp4Codes>;
+    case WeightFormat::mxfp4_g32: return &kQ32<Mxfp4G32Codes>;
+    case WeightFormat::int4_g32: return &kQ32<Int4G32Codes>;
 #endif
     default: return nullptr;
   }

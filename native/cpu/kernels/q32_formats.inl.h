@@ -27,15 +27,18 @@ constexpr int kBlockLanes = 4;
 using Codes = __m512i;
 template <typename At>
 static inline __attribute__((always_inline)) Codes load_lanes(At&& at, int offset) {
-  __m512i v = _mm512_castsi128_si512(load128(at(0) + offset));
-  v = _mm512_mask_broadcast_i32x4(v, 0x00f0, load128(at(1) + offset));
-  v = _mm512_mask_broadcast_i32x4(v, 0x0f00, load128(at(2) + offset));
-  return _mm512_mask_broadcast_i32x4(v, 0xf000, load128(at(3) + offset));
+  // Not by masked broadcasts: each of those is a 512-bit load.
+  const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(load128(at(0) + offset)), load128(at(1) + offset), 1);
+  const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(load128(at(2) + offset)), load128(at(3) + offset), 1);
+  return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
 }
 static inline Codes set_bytes(int value) { return _mm512_set1_epi8(static_cast<char>(value)); }
 static inline Codes and_bytes(Codes a, Codes b) { return _mm512_and_si512(a, b); }
 static inline Codes xor_bytes(Codes a, Codes b) { return _mm512_xor_si512(a, b); }
 static inline Codes high_nibbles(Codes raw) { return _mm512_and_si512(_mm512_srli_epi16(raw, 4), _mm512_set1_epi8(15)); }
+// Bytes of a and b in turn: from the first and from the second eight of each lane.
+static inline Codes weave_low(Codes a, Codes b) { return _mm512_unpacklo_epi8(a, b); }
+static inline Codes weave_high(Codes a, Codes b) { return _mm512_unpackhi_epi8(a, b); }
 static inline Codes look_up(const void* table, Codes codes) {
   return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(load128(table)), codes);
 }
@@ -60,6 +63,8 @@ static inline Codes set_bytes(int value) { return _mm256_set1_epi8(static_cast<c
 static inline Codes and_bytes(Codes a, Codes b) { return _mm256_and_si256(a, b); }
 static inline Codes xor_bytes(Codes a, Codes b) { return _mm256_xor_si256(a, b); }
 static inline Codes high_nibbles(Codes raw) { return _mm256_and_si256(_mm256_srli_epi16(raw, 4), _mm256_set1_epi8(15)); }
+static inline Codes weave_low(Codes a, Codes b) { return _mm256_unpacklo_epi8(a, b); }
+static inline Codes weave_high(Codes a, Codes b) { return _mm256_unpackhi_epi8(a, b); }
 static inline Codes look_up(const void* table, Codes codes) {
   return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load128(table)), codes);
 }
@@ -82,14 +87,25 @@ struct CodeHalves {
   CodeHalves(Codes first, Codes second) : low(first), high(second), header(first) {}
   CodeHalves(Codes first, Codes second, Codes head) : low(first), high(second), header(head) {}
 };
+// Of bytes that hold weights i and i + 16, and of bytes that hold 2i and 2i + 1.
 static inline CodeHalves nibble_halves(Codes raw) { return {and_bytes(raw, set_bytes(15)), high_nibbles(raw)}; }
+static inline CodeHalves nibble_pairs(Codes raw) {
+  const CodeHalves four = nibble_halves(raw);
+  return {weave_low(four.low, four.high), weave_high(four.low, four.high)};
+}
 
-// A format: bytes of a block, has it minima, log2 of what its codes are too large by (0: nothing), are they
-// wider than five bits, does it read headers, and codes(at). The wide ones are signed on
-// AVX2. A header begins with d, then m if there is one.
+// How the scale of a block is kept: before its codes as a half, as an exponent, as the half (and the minimum behind it) of a
+// header that is read with the codes; in a tensor of its own as bf16 or as an exponent.
+enum class Scale { half, power, header, bf16_apart, power_apart };
+constexpr bool is_apart(Scale kind) { return kind == Scale::bf16_apart || kind == Scale::power_apart; }
+constexpr int apart_bytes(Scale kind) { return kind == Scale::bf16_apart ? 2 : 1; }
+
+// A format: bytes of a block, its largest code, log2 of what codes are too large by (0: nothing), has it minima, where its scale
+// is, and codes(at). AVX2 takes codes of eight bits signed.
 struct Q8_0Codes {
-  static constexpr int kBytes = 34, kLogRaise = 7;
-  static constexpr bool kWide = true, kMin = false, kHeader = false;
+  static constexpr int kBytes = 34, kMost = 255, kLogRaise = 7;
+  static constexpr bool kMin = false;
+  static constexpr Scale kScale = Scale::half;
   template <typename At>
   static inline __attribute__((always_inline)) CodeHalves codes(At&& at) {
     const CodeHalves raw = {load_lanes(at, 2), load_lanes(at, 18)};
@@ -101,16 +117,18 @@ struct Q8_0Codes {
   }
 };
 struct Q4_0Codes {
-  static constexpr int kBytes = 18, kLogRaise = 3;
-  static constexpr bool kWide = false, kMin = false, kHeader = false;
+  static constexpr int kBytes = 18, kMost = 15, kLogRaise = 3;
+  static constexpr bool kMin = false;
+  static constexpr Scale kScale = Scale::half;
   template <typename At>
   static inline __attribute__((always_inline)) CodeHalves codes(At&& at) {
     return nibble_halves(load_lanes(at, 2));
   }
 };
 struct Q4_1Codes {
-  static constexpr int kBytes = 20, kLogRaise = 0;
-  static constexpr bool kWide = false, kMin = true, kHeader = true;
+  static constexpr int kBytes = 20, kMost = 15, kLogRaise = 0;
+  static constexpr bool kMin = true;
+  static constexpr Scale kScale = Scale::header;
   template <typename At>
   static inline __attribute__((always_inline)) CodeHalves codes(At&& at) {
     const CodeHalves four = nibble_halves(load_lanes(at, 4));
@@ -118,8 +136,9 @@ struct Q4_1Codes {
   }
 };
 struct Q5_0Codes {
-  static constexpr int kBytes = 22, kLogRaise = 4;
-  static constexpr bool kWide = false, kMin = false, kHeader = true;
+  static constexpr int kBytes = 22, kMost = 31, kLogRaise = 4;
+  static constexpr bool kMin = false;
+  static constexpr Scale kScale = Scale::header;
   template <typename At>
   static inline __attribute__((always_inline)) CodeHalves codes(At&& at) {
     const CodeHalves four = nibble_halves(load_lanes(at, 6));
@@ -128,8 +147,9 @@ struct Q5_0Codes {
   }
 };
 struct Q5_1Codes {
-  static constexpr int kBytes = 24, kLogRaise = 0;
-  static constexpr bool kWide = false, kMin = true, kHeader = true;
+  static constexpr int kBytes = 24, kMost = 31, kLogRaise = 0;
+  static constexpr bool kMin = true;
+  static constexpr Scale kScale = Scale::header;
   template <typename At>
   static inline __attribute__((always_inline)) CodeHalves codes(At&& at) {
     const CodeHalves four = nibble_halves(load_lanes(at, 8));
@@ -138,8 +158,9 @@ struct Q5_1Codes {
   }
 };
 struct Iq4NlCodes {
-  static constexpr int kBytes = 18, kLogRaise = 7;
-  static constexpr bool kWide = true, kMin = false, kHeader = false;
+  static constexpr int kBytes = 18, kMost = 255, kLogRaise = 7;
+  static constexpr bool kMin = false;
+  static constexpr Scale kScale = Scale::half;
   template <typename At>
   static inline __attribute__((always_inline)) CodeHalves codes(At&& at) {
     const CodeHalves four = nibble_halves(load_lanes(at, 2));
@@ -151,14 +172,38 @@ struct Iq4NlCodes {
   }
 };
 struct Mxfp4Codes {
-  static constexpr int kBytes = 17, kLogRaise = 4;
-  static constexpr bool kWide = false, kMin = false, kHeader = false;
+  static constexpr int kBytes = 17, kMost = 28, kLogRaise = 4;
+  static constexpr bool kMin = false;
+  static constexpr Scale kScale = Scale::power;
   template <typename At>
   static inline __attribute__((always_inline)) CodeHalves codes(At&& at) {
     const CodeHalves four = nibble_halves(load_lanes(at, 1));
     return {look_up(kMxfp4Raised, four.low), look_up(kMxfp4Raised, four.high)};
   }
 };
+
+struct Int4G32Codes {
+  static constexpr int kBytes = 16, kMost = 15, kLogRaise = 3;
+  static constexpr bool kMin = false;
+  static constexpr Scale kScale = Scale::bf16_apart;
+  template <typename At>
+  static inline __attribute__((always_inline)) CodeHalves codes(At&& at) {
+    return nibble_pairs(load_lanes(at, 0));
+  }
+};
+struct Mxfp4G32Codes {
+  static constexpr int kBytes = 16, kMost = 28, kLogRaise = 4;
+  static constexpr bool kMin = false;
+  static constexpr Scale kScale = Scale::power_apart;
+  template <typename At>
+  static inline __attribute__((always_inline)) CodeHalves codes(At&& at) {
+    const CodeHalves four = nibble_pairs(load_lanes(at, 0));
+    return {look_up(kMxfp4Raised, four.low), look_up(kMxfp4Raised, four.high)};
+  }
+};
+
+template <typename Format>
+constexpr bool is_wide = Format::kMost == 255;
 
 // Half of 2^(e − 127), for the doubled levels of mxfp4; 255 is NaN.
 #if TANDEM_ISA_LEVEL >= 2
@@ -195,6 +240,14 @@ static inline __attribute__((always_inline)) __m128i eight_bytes(At&& at) {
 #pragma GCC unroll 8
   for (int i = 0; i < 8; i++) bytes |= static_cast<uint64_t>(*at(i)) << (8 * i);
   return _mm_cvtsi64_si128(static_cast<int64_t>(bytes));
+}
+
+// Eight scales, given where each of them is.
+template <Scale kind, typename At>
+static inline __attribute__((always_inline)) __m256 eight_scales(At&& at) {
+  if constexpr (kind == Scale::power || kind == Scale::power_apart) return half_powers(_mm256_cvtepu8_epi32(eight_bytes(at)));
+  if constexpr (kind == Scale::bf16_apart) return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(eight_halves(at)), 16));
+  return _mm256_cvtph_ps(eight_halves(at));
 }
 
 #endif
