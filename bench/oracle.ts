@@ -105,6 +105,11 @@ async function writeCases(folder: string): Promise<Case[]> {
         const scaling = { ...(config.rope_scaling as object), beta_fast: 32 };
         const wide = await write({ ...config, rope_scaling: scaling }, layout);
         cases.push({ ...one, name: `${one.name}; both with a ramp of 32 to 1`, own: { file: wide } });
+      } else if (model === 'gpt-oss, YaRN with a ramp') {
+        cases.push({
+          ...one,
+          departs: 'gpt-oss was made with a ramp that ends where it falls; the peer takes whole pairs',
+        });
       } else if (layout.groupKeys === false) {
         cases.push({
           ...one,

@@ -5,6 +5,7 @@
 
 #include "addon/environment.h"
 #include "addon/model_handle.h"
+#include "core/model_file.h"
 #include "cpu/conformance.h"
 #include "cpu/isa.h"
 #include "cpu/probe.h"
@@ -65,13 +66,13 @@ Napi::Value decode_rows(const Napi::CallbackInfo& info) {
       !(info[4].IsNull() || is_array(info[4], napi_float32_array)) || !info[5].IsString())
     return fail(env, wrong_arguments("(format, Uint8Array, rows, columns, Float32Array | null, isa)"));
   const Napi::Uint8Array bytes = info[1].As<Napi::Uint8Array>();
-  std::vector<float> scales;
-  if (!info[4].IsNull()) {
-    const Napi::Float32Array given = info[4].As<Napi::Float32Array>();
-    scales.assign(given.Data(), given.Data() + given.ElementLength());
-  }
   std::vector<float> out;
   const Status status = guarded([&] {
+    std::vector<float> scales;
+    if (!info[4].IsNull()) {
+      const Napi::Float32Array given = info[4].As<Napi::Float32Array>();
+      scales.assign(given.Data(), given.Data() + given.ElementLength());
+    }
     return conformance_decode(info[0].As<Napi::String>().Utf8Value(), bytes.Data(), bytes.ByteLength(), info[2].As<Napi::Number>().Int64Value(),
                               info[3].As<Napi::Number>().Int64Value(), scales, info[5].As<Napi::String>().Utf8Value(), out);
   });
@@ -86,9 +87,10 @@ Napi::Value quantize(const Napi::CallbackInfo& info) {
   if (info.Length() != 3 || !info[0].IsString() || !is_array(info[1], napi_float32_array) || !info[2].IsString())
     return fail(env, wrong_arguments("(format, Float32Array, isa)"));
   const Napi::Float32Array given = info[1].As<Napi::Float32Array>();
-  std::vector<float> x(given.Data(), given.Data() + given.ElementLength()), scales;
+  std::vector<float> scales;
   std::vector<int8_t> codes;
   const Status status = guarded([&] {
+    const std::vector<float> x(given.Data(), given.Data() + given.ElementLength());
     return conformance_quantize(info[0].As<Napi::String>().Utf8Value(), x, info[2].As<Napi::String>().Utf8Value(), codes, scales);
   });
   if (!status.ok()) return fail(env, status);
@@ -118,6 +120,18 @@ Napi::Value read_bandwidth(const Napi::CallbackInfo& info) {
   return result;
 }
 
+Napi::Value drop_cache(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (info.Length() != 1 || !info[0].IsString()) return fail(env, wrong_arguments("(path)"));
+  const Status status = guarded([&] {
+    ModelFile file;
+    TANDEM_TRY(file.open(info[0].As<Napi::String>().Utf8Value()));
+    file.drop(0, file.size());
+    return Status();
+  });
+  return status.ok() ? env.Undefined() : fail(env, status);
+}
+
 Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   Environment* environment = Environment::create(env);
   if (environment == nullptr) {
@@ -130,6 +144,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("createModel", Napi::Function::New<ModelHandle::create>(env, "createModel"));
   exports.Set("decodeRows", Napi::Function::New<decode_rows>(env, "decodeRows"));
   exports.Set("quantize", Napi::Function::New<quantize>(env, "quantize"));
+  exports.Set("dropCache", Napi::Function::New<drop_cache>(env, "dropCache"));
   exports.Set("readBandwidth", Napi::Function::New<read_bandwidth>(env, "readBandwidth"));
   return exports;
 }

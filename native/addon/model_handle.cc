@@ -39,11 +39,14 @@ Napi::Value value_data(Napi::Env env, Model::ValueData& data) {
 
 using Bytes = std::shared_ptr<std::vector<uint8_t>>;
 
-// A copy of the bytes of a Uint8Array; null when it is none.
-Bytes copy_bytes(const Napi::Value& value) {
-  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) return nullptr;
+// A copy of the bytes of a Uint8Array. `rule` says what the value is, where it is something else.
+Status copy_bytes(const Napi::Value& value, const char* rule, Bytes& out) {
+  if (!value.IsTypedArray() || value.As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) return wrong_argument(rule);
   const Napi::Uint8Array array = value.As<Napi::Uint8Array>();
-  return std::make_shared<std::vector<uint8_t>>(array.Data(), array.Data() + array.ByteLength());
+  return guarded([&] {
+    out = std::make_shared<std::vector<uint8_t>>(array.Data(), array.Data() + array.ByteLength());
+    return Status();
+  });
 }
 
 int64_t whole(const Napi::Value& value) { return value.IsNumber() ? value.As<Napi::Number>().Int64Value() : -1; }
@@ -62,8 +65,8 @@ struct LoadWatch {
 };
 
 Status read_options(const Napi::Object& given, ModelOptions& out) {
-  const Bytes program = copy_bytes(given.Get("program"));
-  if (program == nullptr) return wrong_argument("options.program is a Uint8Array");
+  Bytes program;
+  TANDEM_TRY(copy_bytes(given.Get("program"), "options.program is a Uint8Array", program));
   out.program = std::move(*program);
   if (!given.Get("files").IsArray()) return wrong_argument("options.files is an array");
   const Napi::Array files = given.Get("files").As<Napi::Array>();
@@ -73,8 +76,8 @@ Status read_options(const Napi::Object& given, ModelOptions& out) {
     if (file.IsString()) {
       input.path = file.As<Napi::String>().Utf8Value();
     } else {
-      const Bytes bytes = copy_bytes(file);
-      if (bytes == nullptr) return wrong_argument("a file is a path or a Uint8Array");
+      Bytes bytes;
+      TANDEM_TRY(copy_bytes(file, "a file is a path or a Uint8Array", bytes));
       input.bytes = std::move(*bytes);
       input.in_memory = true;
     }
@@ -93,6 +96,8 @@ Status read_options(const Napi::Object& given, ModelOptions& out) {
   else if (load == "mmap") out.load = LoadMode::mapped;
   else if (load == "pages") out.load = LoadMode::pages;
   else return wrong_argument("options.load is auto, mmap or pages");
+  out.memory = given.Get("memory").IsUndefined() ? 0 : whole(given.Get("memory"));
+  if (out.memory < 0) return wrong_argument("options.memory is a number of bytes, 0 for all there are");
   return {};
 }
 
@@ -204,16 +209,18 @@ Napi::Value ModelHandle::submit(Napi::Env env, std::function<Status(Model&, Resu
 }
 
 Napi::Value ModelHandle::run(const Napi::CallbackInfo& info) {
-  const Bytes batch = copy_bytes(info[0]);
-  if (batch == nullptr) return rejected(info.Env(), wrong_argument("a batch is a Uint8Array"));
+  Bytes batch;
+  const Status status = copy_bytes(info[0], "a batch is a Uint8Array", batch);
+  if (!status.ok()) return rejected(info.Env(), status);
   const uint32_t generation = disposed_ ? 0 : worker_->model->arm();
   return submit<PassOutput>(
       info.Env(), [batch, generation](Model& model, PassOutput& out) { return model.run(batch->data(), batch->size(), generation, out); }, pass_result);
 }
 
 Napi::Value ModelHandle::begin(const Napi::CallbackInfo& info) {
-  const Bytes batch = copy_bytes(info[0]);
-  if (batch == nullptr) return rejected(info.Env(), wrong_argument("a batch is a Uint8Array"));
+  Bytes batch;
+  const Status status = copy_bytes(info[0], "a batch is a Uint8Array", batch);
+  if (!status.ok()) return rejected(info.Env(), status);
   const uint32_t generation = disposed_ ? 0 : worker_->model->arm();
   return submit<std::monostate>(
       info.Env(), [batch, generation](Model& model, std::monostate&) { return model.begin(batch->data(), batch->size(), generation); }, nothing);
@@ -231,15 +238,20 @@ Napi::Value ModelHandle::read(const Napi::CallbackInfo& info) {
 
 Napi::Value ModelHandle::write(const Napi::CallbackInfo& info) {
   const int64_t value = whole(info[0]);
-  auto data = std::make_shared<Model::ValueData>();
   const napi_typedarray_type type = info[1].IsTypedArray() ? info[1].As<Napi::TypedArray>().TypedArrayType() : napi_uint8_array;
   if (type != napi_float32_array && type != napi_int32_array)
     return rejected(info.Env(), wrong_argument("a value is a Float32Array or an Int32Array"));
-  data->type = type == napi_int32_array ? ElementType::i32 : ElementType::f32;
-  const Napi::TypedArray array = info[1].As<Napi::TypedArray>();
-  data->words.resize(array.ElementLength());
-  if (!data->words.empty())
-    std::memcpy(data->words.data(), static_cast<const uint8_t*>(array.ArrayBuffer().Data()) + array.ByteOffset(), array.ByteLength());
+  std::shared_ptr<Model::ValueData> data;
+  const Status status = guarded([&] {
+    data = std::make_shared<Model::ValueData>();
+    data->type = type == napi_int32_array ? ElementType::i32 : ElementType::f32;
+    const Napi::TypedArray array = info[1].As<Napi::TypedArray>();
+    data->words.resize(array.ElementLength());
+    if (!data->words.empty())
+      std::memcpy(data->words.data(), static_cast<const uint8_t*>(array.ArrayBuffer().Data()) + array.ByteOffset(), array.ByteLength());
+    return Status();
+  });
+  if (!status.ok()) return rejected(info.Env(), status);
   return submit<std::monostate>(info.Env(), [value, data](Model& model, std::monostate&) { return model.write(value, *data); }, nothing);
 }
 

@@ -43,7 +43,8 @@ Status Model::load(ModelOptions options, std::thread::native_handle_type owner, 
   TANDEM_TRY(model->allocate(options));
   TANDEM_TRY(CpuTeam::create(options.threads, owner, model->team_));
   const int64_t other = static_cast<int64_t>(model->buffers_.size() + model->kv_memory_.size());
-  TANDEM_TRY(model->weights_.load(model->program_, std::move(options.files), options.load, other, model->team_->pool(), progress));
+  TANDEM_TRY(model->weights_.load(model->program_, std::move(options.files), options.load, other, options.memory,
+                                   model->team_->pool().threads(), progress));
   TANDEM_TRY(model->bind_steps());
   out = std::move(model);
   return {};
@@ -145,6 +146,7 @@ uint32_t* Model::memory_of(const Value& value) const { return reinterpret_cast<u
 
 Status Model::begin(const uint8_t* data, size_t size, uint32_t generation) {
   active_ = false;
+  TANDEM_TRY(weights_.unchanged());
   TANDEM_TRY(decode_batch(data, size, {max_rows_, max_outputs_, kv_.pages, kv_.page_tokens, program_.vocab_size}, batch_));
   pass_ = generation;
   started_ = std::chrono::steady_clock::now();
@@ -181,6 +183,7 @@ Status Model::run_step(size_t index) {
   const auto took = std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start);
   timings_[index].calls.fetch_add(1, std::memory_order_relaxed);
   timings_[index].nanoseconds.fetch_add(static_cast<uint64_t>(took.count()), std::memory_order_relaxed);
+  if (weights_.lost()) return weights_.unchanged();  // whatever the kernel said, it read zeros
   return status;
 }
 
@@ -271,6 +274,7 @@ Status Model::check_ids(int64_t id, const std::vector<uint32_t>& words) const {
 Status Model::finish(PassOutput& out) {
   if (!active_) return Status(Code::request_invalid, "[native] a pass is ended once; none was begun; call begin first");
   active_ = false;
+  TANDEM_TRY(weights_.unchanged());
   drop_cancelled();
   for (size_t o = 0; o < batch_.outputs.size(); o++) {
     const OutputRow& row = batch_.outputs[o];
@@ -288,15 +292,22 @@ Status Model::finish(PassOutput& out) {
 }
 
 std::vector<std::pair<std::string, std::variant<double, std::string>>> Model::describe() const {
+  const LoadReport& report = weights_.report();
   return {
       {"device", std::string("cpu")},
       {"isa", std::string(isa_name(isa_))},
       {"threads", static_cast<double>(team_->pool().threads())},
       {"nodes", static_cast<double>(team_->pool().nodes())},
-      {"load", std::string(weights_.mode() == LoadMode::pages ? "pages" : "mmap")},
+      {"load", report.ways()},
+      {"loaded", report.sentence()},
       {"weightBytes", static_cast<double>(weights_.bytes())},
       {"kvBytes", static_cast<double>(kv_memory_.size())},
       {"bufferBytes", static_cast<double>(buffers_.size())},
+      {"mappedBytes", static_cast<double>(report.mapped)},
+      {"hugeBytes", static_cast<double>(report.huge)},
+      {"cacheBytes", static_cast<double>(report.from_cache)},
+      {"diskBytes", static_cast<double>(report.from_disk)},
+      {"loadSeconds", report.seconds},
   };
 }
 

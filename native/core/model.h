@@ -32,6 +32,7 @@ struct ModelOptions {
   int threads = 0;               // 0 = automatic
   std::string isa;               // "" = automatic
   LoadMode load = LoadMode::automatic;
+  int64_t memory = 0;            // most bytes to take, 0 = what the machine has
   const std::atomic<bool>* stop = nullptr;  // when it becomes true a pass ends at its next step with Code::disposed
 };
 

@@ -1,19 +1,11 @@
 #include "core/weights.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <map>
-#include <mutex>
 #include <tuple>
 
-#include "core/finite.h"
-#include "cpu/pool.h"
 #include "cpu/topology.h"
 #include "quant/formats.h"
 
@@ -21,12 +13,12 @@ namespace tandem {
 
 namespace {
 
-// A chunk is read and checked by one thread while it is in its L2.
-constexpr int64_t kChunkBytes = int64_t{1} << 20;
 // Tensors up to this size are read in mapped mode too.
 constexpr uint64_t kSmallBytes = uint64_t{4} << 20;
-// Part of the available memory that `automatic` is ready to fill.
-constexpr double kComfortable = 0.85;
+
+// What `automatic` leaves to the rest of the machine: a part of what is available, and no more than so much.
+constexpr double kReservePart = 0.15;
+constexpr double kReserveBytes = 8e9;
 
 Status invalid(const std::string& rule, const std::string& given) {
   return Status(Code::model_invalid, "[native] " + rule + "; " + given + "; the checkpoint is damaged or was converted wrongly");
@@ -34,14 +26,18 @@ Status invalid(const std::string& rule, const std::string& given) {
 
 int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-}  // namespace
+// Per weight: is it a matrix of routed experts?
+std::vector<bool> routed_experts(const Program& program) {
+  std::vector<bool> routed(program.weights.size());
+  for (const Step& step : program.steps) {
+    if (step.op != "experts") continue;
+    for (const Operand& operand : step.inputs)
+      if (operand.kind == Operand::Kind::weight && program.weights[operand.index].shape.size() == 3) routed[operand.index] = true;
+  }
+  return routed;
+}
 
-struct WeightStore::File {
-  FileInput input;
-  int descriptor = -1;
-  uint64_t size = 0;
-  const uint8_t* mapping = nullptr;
-};
+}  // namespace
 
 // Bytes [offset, offset + bytes) of a file, whole rows of one tensor.
 struct WeightStore::Range {
@@ -49,10 +45,11 @@ struct WeightStore::Range {
   uint64_t offset, bytes;
   const quant::FormatInfo* format;
   int64_t row_bytes;
-  bool aligned;              // always read into the region
-  bool widened = false;      // bf16 in the file, f32 in the region: `aligned`
-  std::string name;          // of the first weight that uses it, for messages
-  uint8_t* target = nullptr; // in the region; null: `data` points into the file
+  bool aligned;               // read into the region whatever the mode
+  bool routed;                // of routed experts
+  bool widened = false;       // bf16 in the file, f32 in the region: `aligned`
+  std::string name;           // of the first weight that uses it, for messages
+  uint8_t* target = nullptr;  // in the region; null: `data` points into the file
   const uint8_t* data = nullptr;
 };
 
@@ -75,56 +72,31 @@ struct WeightStore::Binding {
 };
 
 WeightStore::WeightStore() = default;
+WeightStore::~WeightStore() = default;
 
-WeightStore::~WeightStore() {
-  for (File& file : files_) {
-    if (file.mapping != nullptr) munmap(const_cast<uint8_t*>(file.mapping), file.size);
-    if (file.descriptor >= 0) close(file.descriptor);
-  }
-}
-
-Status WeightStore::load(const Program& program, std::vector<FileInput> files, LoadMode mode, int64_t other_bytes, ThreadPool& pool,
+Status WeightStore::load(const Program& program, std::vector<FileInput> files, LoadMode mode, int64_t other_bytes, int64_t most, int threads,
                          LoadProgress& progress) {
+  const auto started = std::chrono::steady_clock::now();
   for (FileInput& input : files) {
-    File file;
-    file.input = std::move(input);
-    files_.push_back(std::move(file));
+    files_.push_back(std::make_unique<LoadFile>());
+    files_.back()->input = std::move(input);
   }
   TANDEM_TRY(open_files());
   TANDEM_TRY(collect(program));
-  TANDEM_TRY(choose_mode(mode, other_bytes));
+  TANDEM_TRY(choose_mode(mode, other_bytes, most));
   TANDEM_TRY(place());
-  TANDEM_TRY(read(pool, progress));
-  for (const Range& range : ranges_) {
+  TANDEM_TRY(read(threads, progress));
+  for (const Range& range : ranges_)
     if (range.widened) widen(range.target, range.bytes / 2);
-  }
   bind(program);
-  for (File& file : files_) {
-    if (file.descriptor >= 0) close(file.descriptor);
-    file.descriptor = -1;
-  }
+  report_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  conclude();
   return {};
 }
 
 Status WeightStore::open_files() {
-  for (File& file : files_) {
-    if (file.input.in_memory) {
-      file.size = file.input.bytes.size();
-      continue;
-    }
-    const std::string& path = file.input.path;
-    file.descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    const auto failed = [&](const char* what) {
-      const int error = errno;
-      return Status(error == ENOENT ? Code::file_not_found : Code::file_io,
-                    "[native] " + std::string(what) + "; " + path + ": " + std::strerror(error) + "; check the path and its permissions");
-    };
-    if (file.descriptor < 0) return failed("a model file can be opened");
-    struct stat info;
-    if (fstat(file.descriptor, &info) != 0) return failed("a model file can be examined");
-    if (!S_ISREG(info.st_mode)) return Status(Code::file_io, "[native] a model file is a regular file; " + path + " is not; give the file itself");
-    file.size = static_cast<uint64_t>(info.st_size);
-  }
+  for (const auto& file : files_)
+    if (!file->input.in_memory) TANDEM_TRY(file->file.open(file->input.path));
   return {};
 }
 
@@ -133,22 +105,25 @@ Status WeightStore::collect(const Program& program) {
   const quant::FormatInfo* bf16 = quant::find_format("bf16");
   std::map<std::tuple<uint32_t, uint64_t, uint64_t>, size_t> known;
   const auto range_of = [&](const std::string& name, const Location& at, const quant::FormatInfo* format, int64_t row_bytes, bool aligned,
-                            uint64_t expected, size_t& index) -> Status {
+                            bool routed, uint64_t expected, size_t& index) -> Status {
     if (at.bytes != expected)
       return invalid("a tensor has as many bytes as its shape needs", name + " has " + std::to_string(at.bytes) + ", its shape needs " + std::to_string(expected));
-    const File& file = files_[at.file];
-    if (at.offset > file.size || at.bytes > file.size - at.offset)
+    const LoadFile& file = *files_[at.file];
+    const uint64_t size = file.input.in_memory ? file.input.bytes.size() : file.file.size();
+    if (at.offset > size || at.bytes > size - at.offset)
       return Status(Code::file_io, "[native] a model file holds all its tensors; " + (file.input.in_memory ? std::string("a file given as bytes") : file.input.path) +
-                                       " ends at byte " + std::to_string(file.size) + ", " + name + " needs " + std::to_string(at.offset + at.bytes) +
+                                       " ends at byte " + std::to_string(size) + ", " + name + " needs " + std::to_string(at.offset + at.bytes) +
                                        "; the file is incomplete, copy or download it again");
     const auto [entry, fresh] = known.try_emplace({at.file, at.offset, at.bytes}, ranges_.size());
     index = entry->second;
-    if (fresh) ranges_.push_back({at.file, at.offset, at.bytes, format, row_bytes, aligned, false, name, nullptr, nullptr});
+    if (fresh) ranges_.push_back({at.file, at.offset, at.bytes, format, row_bytes, aligned, routed, false, name, nullptr, nullptr});
     else ranges_[index].aligned = ranges_[index].aligned || aligned;
     return {};
   };
 
-  for (const Weight& weight : program.weights) {
+  const std::vector<bool> routed = routed_experts(program);
+  for (size_t id = 0; id < program.weights.size(); id++) {
+    const Weight& weight = program.weights[id];
     const quant::FormatInfo* format = quant::find_format(weight.format);
     if (format == nullptr)
       return Status(Code::format_unsupported, "[native] a weight has a format that native knows; " + weight.name + " is " + weight.format + "; convert the file to another format");
@@ -167,13 +142,13 @@ Status WeightStore::collect(const Program& program) {
     const uint64_t part_bytes = static_cast<uint64_t>(each) * static_cast<uint64_t>(weight.of) * static_cast<uint64_t>(row_bytes);
     std::vector<size_t> parts(weight.parts.size()), scales(weight.scales.size());
     for (size_t i = 0; i < parts.size(); i++)
-      TANDEM_TRY(range_of(weight.name, weight.parts[i], format, row_bytes, part_bytes <= kSmallBytes && experts == 1, part_bytes, parts[i]));
+      TANDEM_TRY(range_of(weight.name, weight.parts[i], format, row_bytes, part_bytes <= kSmallBytes && experts == 1, routed[id], part_bytes, parts[i]));
     for (size_t i = 0; i < scales.size(); i++) {
       const quant::FormatInfo* stored = weight.scales_bf16 ? bf16 : quant::scale_format(*format);
       const int64_t stride = ceil_divide(columns, format->scale_columns) * stored->block_bytes;
       const int64_t bytes = each * ceil_divide(weight.of, format->scale_rows) * stride;
       const bool shared = format->scale_rows > 1;  // few: read in either mode
-      TANDEM_TRY(range_of(weight.name + " (scales)", weight.scales[i], stored, stride, shared, static_cast<uint64_t>(bytes), scales[i]));
+      TANDEM_TRY(range_of(weight.name + " (scales)", weight.scales[i], stored, stride, shared, routed[id], static_cast<uint64_t>(bytes), scales[i]));
       ranges_[scales[i]].widened = weight.scales_bf16;
     }
     part_of_.push_back(std::move(parts));
@@ -183,126 +158,104 @@ Status WeightStore::collect(const Program& program) {
   return {};
 }
 
-Status WeightStore::choose_mode(LoadMode mode, int64_t other_bytes) {
-  const Memory memory = read_memory();
-  const double available = static_cast<double>(memory.available);
-  const double whole = static_cast<double>(bytes_) + static_cast<double>(other_bytes);
-  mode_ = mode;
-  if (mode == LoadMode::automatic) mode_ = whole <= kComfortable * available ? LoadMode::pages : LoadMode::mapped;
-  const double needed = mode_ == LoadMode::pages ? whole : static_cast<double>(other_bytes);
-  if (available <= 0 || needed <= available) return {};
-  return Status(Code::out_of_memory, "[native] a model fits into the available memory; " + format_bytes(needed) + " needed, " + format_bytes(available) +
-                                         " available; use " + (mode_ == LoadMode::pages ? "load: 'mmap', " : "") + "fewer KV pages or a smaller model");
+Status WeightStore::choose_mode(LoadMode mode, int64_t other_bytes, int64_t most) {
+  // Reserved huge pages are no part of what the system calls available, and serve the weights alone.
+  const bool reserved = reserved_huge_bytes() >= bytes_ + (int64_t{2} << 20);
+  int64_t available = read_memory().available;
+  if (most > 0) available = available > 0 ? std::min(available, most) : most;
+  int64_t routed = 0;
+  for (const Range& range : ranges_)
+    if (range.routed && !range.aligned) routed += static_cast<int64_t>(range.bytes);
+  const int64_t whole = (reserved ? 0 : bytes_) + other_bytes;
+  const int64_t reserve = static_cast<int64_t>(std::min(kReservePart * static_cast<double>(available), kReserveBytes));
+  const bool known = available > 0;
+  const bool fits = !known || whole <= available - reserve;
+  const bool dense_fits = !known || whole - (reserved ? 0 : routed) <= available - reserve;
+  if (mode == LoadMode::automatic) {
+    experts_mapped_ = !fits;
+    dense_mapped_ = !fits && !dense_fits;
+  } else {
+    experts_mapped_ = dense_mapped_ = mode == LoadMode::mapped;
+  }
+  report_.needed = whole;
+  report_.available = available;
+  report_.experts_mapped = experts_mapped_ && !fits && routed > 0;
+  report_.dense_mapped = dense_mapped_;
+  // What is read stays in the page cache where it finds room beside the copy: the next start is then a matter of seconds.
+  // Of a mapped file everything stays, of course.
+  keep_cache_ = dense_mapped_ || (!experts_mapped_ && known && whole + bytes_ <= available);
+  const int64_t needed = !experts_mapped_ ? whole : dense_mapped_ ? other_bytes : whole - routed;
+  if (!known || needed <= available) return {};
+  return Status(Code::out_of_memory, "[native] a model fits into the available memory; " + format_bytes(static_cast<double>(needed)) + " needed, " +
+                                         format_bytes(static_cast<double>(available)) + " available; use " +
+                                         (!experts_mapped_ ? "load: 'mmap', " : "") + "fewer KV pages or a smaller model");
+}
+
+bool WeightStore::in_region(const Range& range) const {
+  if (range.aligned) return true;
+  return !files_[range.file]->input.in_memory && !(range.routed ? experts_mapped_ : dense_mapped_);
 }
 
 // Gives every range its place: in the region at a multiple of 64, or in the file.
 Status WeightStore::place() {
-  const auto in_region = [this](const Range& range) {
-    return range.aligned || (mode_ == LoadMode::pages && !files_[range.file].input.in_memory);
-  };
   const auto place_of = [](const Range& range) { return ((range.widened ? 2 : 1) * range.bytes + 63) & ~uint64_t{63}; };
   size_t size = 0;
   for (const Range& range : ranges_)
     if (in_region(range)) size += place_of(range);
-  TANDEM_TRY(region_.allocate(size, size >= (size_t{2} << 20), "the weights"));
+  const bool huge = size >= (size_t{2} << 20);
+  if (!huge || !region_.allocate_reserved(size)) TANDEM_TRY(region_.allocate(size, huge, "the weights"));
   size_t at = 0;
   for (Range& range : ranges_) {
-    File& file = files_[range.file];
+    LoadFile& from = *files_[range.file];
     if (in_region(range)) {
       range.data = range.target = region_.data() + at;
       at += place_of(range);
-    } else if (file.input.in_memory) {
-      range.data = file.input.bytes.data() + range.offset;
+      report_.in_pages += static_cast<int64_t>(range.bytes);
+    } else if (from.input.in_memory) {
+      range.data = from.input.bytes.data() + range.offset;
     } else {
-      if (file.mapping == nullptr) {
-        void* mapping = mmap(nullptr, file.size, PROT_READ, MAP_SHARED, file.descriptor, 0);
-        if (mapping == MAP_FAILED)
-          return Status(Code::file_io, "[native] a model file can be mapped; " + file.input.path + ": " + std::strerror(errno) + "; use load: 'pages'");
-        file.mapping = static_cast<const uint8_t*>(mapping);
-        madvise(mapping, file.size, MADV_HUGEPAGE);  // file systems that cannot refuse
-      }
-      range.data = file.mapping + range.offset;
+      if (from.file.mapping().data() == nullptr) mapped_.push_back(&from.file);
+      TANDEM_TRY(from.file.map());
+      range.data = from.file.mapping().data() + range.offset;
+      report_.mapped += static_cast<int64_t>(range.bytes);
     }
   }
   return {};
 }
 
-// Reads chunks of whole rows in parallel and checks each for non-finite numbers. Mapped ranges are not touched.
-Status WeightStore::read(ThreadPool& pool, LoadProgress& progress) {
-  struct Chunk {
-    size_t range;
-    uint64_t offset, bytes;
-  };
-  std::vector<Chunk> chunks;
-  uint64_t mapped = 0;
-  for (size_t i = 0; i < ranges_.size(); i++) {
-    const Range& range = ranges_[i];
-    if (range.target == nullptr && !files_[range.file].input.in_memory) {
-      mapped += range.bytes;
+// Where the rows of a range go: the one place that decides it. Pieces hold whole rows, in order, none twice.
+std::vector<WeightPiece> WeightStore::pieces_of(const Range& range) const {
+  WeightPiece whole;
+  whole.file = range.file;
+  whole.offset = range.offset;
+  whole.bytes = range.bytes;
+  whole.target = range.target;
+  whole.data = range.data;
+  whole.format = range.format;
+  whole.row_bytes = range.row_bytes;
+  whole.name = &range.name;
+  return {whole};
+}
+
+Status WeightStore::read(int threads, LoadProgress& progress) {
+  std::vector<WeightPiece> pieces;
+  uint64_t left = 0;
+  for (const Range& range : ranges_) {
+    // Experts that memory has no room for are read when they are used.
+    if (range.target == nullptr && range.routed && report_.experts_mapped && !files_[range.file]->input.in_memory) {
+      left += range.bytes;
       continue;
     }
-    const uint64_t rows = static_cast<uint64_t>(std::max<int64_t>(kChunkBytes / std::max<int64_t>(range.row_bytes, 1), 1));
-    const uint64_t step = rows * static_cast<uint64_t>(range.row_bytes);
-    for (uint64_t at = 0; at < range.bytes; at += step) chunks.push_back({i, at, std::min(step, range.bytes - at)});
+    for (WeightPiece& piece : pieces_of(range)) pieces.push_back(std::move(piece));
   }
-  // In the order of the files, whatever the order of the Program.
-  std::sort(chunks.begin(), chunks.end(), [this](const Chunk& a, const Chunk& b) {
-    const Range &x = ranges_[a.range], &y = ranges_[b.range];
-    return std::make_tuple(x.file, x.offset + a.offset) < std::make_tuple(y.file, y.offset + b.offset);
-  });
   progress.total.store(static_cast<uint64_t>(bytes_));
-  progress.loaded.store(mapped);
-
-  std::mutex mutex;
-  Status first;
-  std::atomic<bool> failed{false};
-  const auto fail = [&](Status status) {
-    std::lock_guard lock(mutex);
-    if (first.ok()) first = std::move(status);
-    failed.store(true);
-  };
-  const auto read_chunk = [&](const Chunk& chunk) {
-    Range& range = ranges_[chunk.range];
-    const File& file = files_[range.file];
-    if (range.target != nullptr && file.input.in_memory) {
-      std::memcpy(range.target + chunk.offset, file.input.bytes.data() + range.offset + chunk.offset, chunk.bytes);
-    } else if (range.target != nullptr) {
-      uint64_t done = 0;
-      while (done < chunk.bytes) {
-        const ssize_t got = pread(file.descriptor, range.target + chunk.offset + done, chunk.bytes - done,
-                                  static_cast<off_t>(range.offset + chunk.offset + done));
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) {
-          return fail(Status(Code::file_io, "[native] a model file can be read; " + file.input.path + " at byte " +
-                                                std::to_string(range.offset + chunk.offset + done) + ": " +
-                                                (got < 0 ? std::strerror(errno) : "the file ends") + "; check the disk, copy the file again"));
-        }
-        done += static_cast<uint64_t>(got);
-      }
-    }
-    const int64_t rows = static_cast<int64_t>(chunk.bytes) / range.row_bytes;
-    const int64_t bad = first_non_finite_row(*range.format, range.data + chunk.offset, rows, range.row_bytes);
-    if (bad >= 0) {
-      const int64_t row = static_cast<int64_t>(chunk.offset) / range.row_bytes + bad;
-      return fail(invalid("weights are finite numbers", "row " + std::to_string(row) + " of " + range.name + " has a NaN or an infinity"));
-    }
-    progress.loaded.fetch_add(chunk.bytes);
-    if (progress.on_advance) progress.on_advance();
-  };
-  pool.parallel_for(static_cast<int64_t>(chunks.size()), 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; i++) {
-      if (failed.load(std::memory_order_relaxed) || progress.cancel.load(std::memory_order_relaxed)) return;
-      try {
-        read_chunk(chunks[static_cast<size_t>(i)]);
-      } catch (const std::bad_alloc&) {  // only messages allocate
-        failed.store(true);
-      }
-    }
-  });
-  if (progress.cancel.load()) return Status(Code::aborted, "[native] loading was cancelled");
-  if (!first.ok()) return first;
-  if (failed.load()) return Status(Code::out_of_memory, "[native] memory was refused while loading; close other programs");
-  return {};
+  progress.loaded.store(left);
+  WeightReader reader(files_, region_, keep_cache_, progress);
+  const Status status = reader.read(std::move(pieces), threads);
+  report_.from_cache = reader.from_cache();
+  report_.from_disk = reader.from_disk();
+  for (const auto& file : files_) file->file.end_reading();
+  return status;
 }
 
 void WeightStore::bind(const Program& program) {
@@ -339,6 +292,25 @@ void WeightStore::bind(const Program& program) {
     bound_.push_back(&b);
     bindings_.push_back(std::move(binding));
   }
+}
+
+// Looks at the result: how much of it really lies in huge pages.
+void WeightStore::conclude() {
+  constexpr size_t kHuge = size_t{2} << 20;
+  if (region_.size() >= kHuge) report_.huge += static_cast<int64_t>(huge_bytes(region_.data(), region_.size()));
+  if (!report_.experts_mapped)
+    for (const ModelFile* file : mapped_) report_.huge += static_cast<int64_t>(huge_bytes(file->mapping().data(), file->mapping().size()));
+}
+
+bool WeightStore::lost() const {
+  for (const ModelFile* file : mapped_)
+    if (file->mapping().lost()) return true;
+  return false;
+}
+
+Status WeightStore::unchanged() const {
+  for (const ModelFile* file : mapped_) TANDEM_TRY(file->unchanged());
+  return {};
 }
 
 const uint8_t* BoundWeight::row_scales(int64_t e, int64_t n) const {

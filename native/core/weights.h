@@ -1,39 +1,24 @@
 // Weights in memory: reads or maps what the Program uses, checks it, and binds every weight to its bytes.
 //
 // `pages`: byte ranges are read in parallel into one anonymous region with huge pages; each tensor starts at a multiple of 64.
-// `mapped`: files are mapped read-only and paged in when touched; tensors lie as the file has them, aligned to nothing.
-// Small tensors (norms, biases, routers) and scale tensors are read in either mode, so they are always aligned to 64.
+// `mapped`: files are mapped read-only; tensors lie as the file has them, aligned to nothing. What fits into memory is paged in at
+// load, the rest when it is touched.
+// `automatic`: pages where all fits; else routed experts stay mapped and the rest goes into pages; else all is mapped.
+// Small tensors (norms, biases, routers) and scale tensors are read in every mode, so they are always aligned to 64.
 #pragma once
 
-#include <atomic>
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "core/kernel.h"
+#include "core/loading.h"
 #include "core/memory.h"
 #include "core/program.h"
 #include "core/status.h"
+#include "core/weight_reader.h"
 
 namespace tandem {
-
-enum class LoadMode { automatic, mapped, pages };
-
-// A file that locations refer to: a path, or its bytes.
-struct FileInput {
-  std::string path;
-  std::vector<uint8_t> bytes;
-  bool in_memory = false;
-};
-
-// Shared between the loader and whoever watches it.
-struct LoadProgress {
-  std::atomic<uint64_t> loaded{0};
-  std::atomic<uint64_t> total{0};
-  std::atomic<bool> cancel{false};       // set it to stop: the load ends with Code::aborted
-  std::function<void()> on_advance;      // called from any thread of the pool, after `loaded` grew; must not throw
-};
 
 class WeightStore {
  public:
@@ -43,32 +28,44 @@ class WeightStore {
   ~WeightStore();
 
   // `other_bytes`: what the model takes beside its weights, counted when choosing the mode and refusing what cannot fit.
-  Status load(const Program& program, std::vector<FileInput> files, LoadMode mode, int64_t other_bytes, ThreadPool& pool,
+  // `most`: bytes that all of it may take, 0 = what the machine has. `threads`: of the model; more than those read, since
+  // reading is waiting.
+  Status load(const Program& program, std::vector<FileInput> files, LoadMode mode, int64_t other_bytes, int64_t most, int threads,
               LoadProgress& progress);
 
   const BoundWeight& weight(size_t id) const { return *bound_[id]; }
-  LoadMode mode() const { return mode_; }
   int64_t bytes() const { return bytes_; }
+  const LoadReport& report() const { return report_; }
+
+  // True once a mapped page could not be read: what was computed since is worth nothing. Cheap.
+  bool lost() const;
+  // FILE_IO where a mapped file was lost or changed since it was loaded. One look at each mapped file.
+  Status unchanged() const;
 
  private:
   struct Range;
-  struct File;
   struct Binding;
   Status open_files();
   Status collect(const Program& program);
-  Status choose_mode(LoadMode mode, int64_t other_bytes);
+  Status choose_mode(LoadMode mode, int64_t other_bytes, int64_t most);
+  bool in_region(const Range& range) const;
   Status place();
-  Status read(ThreadPool& pool, LoadProgress& progress);
+  std::vector<WeightPiece> pieces_of(const Range& range) const;
+  Status read(int threads, LoadProgress& progress);
   void bind(const Program& program);
+  void conclude();
 
-  std::vector<File> files_;
-  std::vector<Range> ranges_;                  // sorted by file and offset, no two equal
+  std::vector<std::unique_ptr<LoadFile>> files_;
+  std::vector<Range> ranges_;                  // distinct byte ranges, in the order of the Program
   std::vector<std::vector<size_t>> part_of_;   // per weight: index of its ranges
   std::vector<std::vector<size_t>> scales_of_;
   std::vector<std::unique_ptr<Binding>> bindings_;
   std::vector<const BoundWeight*> bound_;
+  std::vector<const ModelFile*> mapped_;       // files that are used where they are mapped
   Region region_;
-  LoadMode mode_ = LoadMode::pages;
+  LoadReport report_;
+  bool dense_mapped_ = false, experts_mapped_ = false;
+  bool keep_cache_ = false;
   int64_t bytes_ = 0;
 };
 

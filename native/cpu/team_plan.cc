@@ -32,6 +32,7 @@ TeamPlan plan_team(const Topology& topology, const TeamWishes& wishes) {
     plan.system_node.push_back(node.id);
     plan.cpus.push_back(node.cpus);
   }
+  plan.memory_nodes = plan.system_node;
   if (wishes.nodes == 0 || wishes.nodes == plan.nodes()) return plan;
 
   // Virtual nodes: the threads in their order, cut evenly. A node's memory is where its first thread is.

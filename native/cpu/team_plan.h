@@ -15,6 +15,7 @@ struct TeamPlan {
   std::vector<int> cores;              // per thread: a processor of its own; empty where there are fewer cores than threads
   std::vector<std::vector<int>> cpus;  // per node: all processors its threads may use
   std::vector<int> allowed;            // all processors of the process
+  std::vector<int> memory_nodes;       // the system's nodes that have threads, each once
   int threads() const { return static_cast<int>(node_of.size()); }
   int nodes() const { return static_cast<int>(system_node.size()); }
 };

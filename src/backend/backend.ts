@@ -21,6 +21,8 @@ export interface PrepareOptions {
   readonly isa?: string;
   /** Native only: how weights get into memory. */
   readonly load?: 'auto' | 'mmap' | 'pages';
+  /** Native only: most bytes to take; default: what the machine or its control group has. */
+  readonly memory?: number;
 }
 
 /** Runs steps one by one over one batch, so that two backends can be compared in lock-step. */

@@ -1,11 +1,15 @@
-/** Loads a model with a progress bar, the same for every command. */
+/** Loads a model with a progress bar, the same for every command, and says how its weights came into memory. */
 import { type Engine, type LoadOptions, load } from '../index.ts';
-import { ProgressBar } from './terminal.ts';
+import { ProgressBar, paint } from './terminal.ts';
+
+/** Smaller models are there at once: nothing to tell unless a person looks. */
+const WORTH_A_LINE = 1e9;
 
 export async function loadModel(path: string, options: LoadOptions, signal?: AbortSignal): Promise<Engine> {
   const bar = new ProgressBar('loading');
+  let engine: Engine;
   try {
-    return await load(path, {
+    engine = await load(path, {
       ...options,
       signal,
       onProgress: (loaded, total) => bar.update(loaded, total),
@@ -13,4 +17,8 @@ export async function loadModel(path: string, options: LoadOptions, signal?: Abo
   } finally {
     bar.end();
   }
+  const { loaded } = engine.info.execution;
+  if (loaded !== undefined && engine.info.weights >= WORTH_A_LINE)
+    process.stderr.write(`${paint('dim', String(loaded), process.stderr)}\n`);
+  return engine;
 }

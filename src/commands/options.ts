@@ -98,7 +98,8 @@ export function withModel(command: Command): Command {
       new Option('--load <how>', 'weights mapped from the file or read into huge pages')
         .choices(['auto', 'mmap', 'pages'])
         .default('auto'),
-    );
+    )
+    .option('--memory <size>', 'most memory to take, e.g. 16GB (default: what is free)', memorySize);
 }
 
 export interface ModelFlags {
@@ -112,6 +113,7 @@ export interface ModelFlags {
   kvType?: 'bf16' | 'f32';
   activations?: 'rounded' | 'f32';
   load: 'auto' | 'mmap' | 'pages';
+  memory?: number;
 }
 
 /** The model of `tandem COMMAND FILE` or `tandem COMMAND --model FILE`, the one that ships where neither is given. */
@@ -157,6 +159,7 @@ export function loadOptions(flags: ModelFlags): LoadOptions {
     kvType: flags.kvType,
     activations: flags.activations,
     load: flags.load,
+    memory: flags.memory,
   };
 }
 

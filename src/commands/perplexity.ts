@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { fileError } from '../formats/file-source.ts';
-import type { Divergence, Perplexity } from '../index.ts';
+import type { Divergence, Engine, LoadOptions, Perplexity } from '../index.ts';
 import { loadModel } from './load-model.ts';
 import { count, loadOptions, MODEL, type ModelFlags, modelPath, positive, withModel } from './options.ts';
 import { ProgressBar, table } from './terminal.ts';
@@ -28,7 +28,10 @@ export function addPerplexity(cli: Command): void {
       positive,
     )
     .option('--skip <n>', 'tokens of a window that only give context (default: half of it)', count)
-    .option('--kl-against <model>', 'divergence from `reference` (this file, unrounded, in plain TypeScript) or a file')
+    .option(
+      '--kl-against <model>',
+      'divergence from `reference` (this file, unrounded, in plain TypeScript), `exact` (this file in exact mode) or a file',
+    )
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
@@ -36,7 +39,8 @@ export function addPerplexity(cli: Command): void {
 Examples:
   tandem perplexity model.gguf --text wiki.txt
   tandem perplexity model-Q4_K_M.gguf --text wiki.txt --kl-against model-BF16.gguf     what did quantizing cost?
-  tandem perplexity --text short.txt --kl-against reference                            what does rounding cost?`,
+  tandem perplexity --text short.txt --kl-against reference                            what does rounding cost?
+  tandem perplexity model.gguf --text wiki.txt --kl-against exact                      what do tiles cost?`,
     )
     .action(perplexity);
 }
@@ -63,15 +67,22 @@ async function perplexity(model: string | undefined, flags: Flags): Promise<void
       process.stdout.write(flags.json ? `${JSON.stringify(result)}\n` : renderPerplexity(result));
       return;
     }
-    await using reference = await (flags.klAgainst === 'reference'
-      ? loadModel(path, { backend: 'reference', contextLength: options.contextLength }, signal)
-      : loadModel(flags.klAgainst, options, signal));
+    await using reference = await loadReference(path, flags.klAgainst, options, signal);
     const result = await engine.divergence(reference, text, measuring);
     bar.end();
     process.stdout.write(flags.json ? `${JSON.stringify(result)}\n` : renderDivergence(result));
   } finally {
     bar.end();
   }
+}
+
+/** What is compared with: words for this very file, or another one. A file of such a name is ./reference, ./exact. */
+function loadReference(path: string, against: string, options: LoadOptions, signal: AbortSignal): Promise<Engine> {
+  if (against === 'reference')
+    return loadModel(path, { backend: 'reference', contextLength: options.contextLength }, signal);
+  return against === 'exact'
+    ? loadModel(path, { ...options, exact: true }, signal)
+    : loadModel(against, options, signal);
 }
 
 async function readText(path: string): Promise<string> {

@@ -26,6 +26,8 @@ export interface LoadOptions {
   isa?: string;
   /** Native: weights mapped from the file, or read into (huge) pages. Default `auto`. */
   load?: 'auto' | 'mmap' | 'pages';
+  /** Most bytes of memory to take, weights and all. Default: what the machine or its control group has to give. */
+  memory?: number;
   /** Most tokens of a sequence, prompt and answer. Default: the model's, as far as memory goes (`engine.info`). */
   contextLength?: number;
   /** How the cache is stored. Default: `bf16`; `f32` on `reference`. */
@@ -59,6 +61,7 @@ const LOAD_OPTIONS = [
   'threads',
   'isa',
   'load',
+  'memory',
   'contextLength',
   'kvType',
   'activations',
@@ -116,6 +119,7 @@ async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<
   if (kvType !== 'bf16' && kvType !== 'f32') throw invalid('kvType', 'bf16 or f32', kvType);
   if (typeof exact !== 'boolean') throw invalid('exact', 'true or false', exact);
   const maxSequences = numberIn('maxSequences', options.maxSequences, { low: 1, high: 4096, integer: true }, 32);
+  const memoryLimit = options.memory && numberIn('memory', options.memory, { low: 1, high: 2 ** 53, integer: true }, 0);
   const backend = await backendOf(options.backend, options.imitateF16Cache);
   const { program, config } = await buildProgram(checkpoint, { kvType, contextLength: options.contextLength });
   const mostRows = Math.min(MOST_ROWS, Math.max(512, program.contextLength));
@@ -128,7 +132,7 @@ async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<
       options.kvBytes === undefined ? undefined : numberIn('kvBytes', options.kvBytes, { low: 0, high: 2 ** 53 }, 0),
     maxRows,
     maxOutputs,
-    available: availableMemory(),
+    available: Math.min(availableMemory(), memoryLimit ?? Number.POSITIVE_INFINITY),
   });
   const tokenizer = await createTokenizer(checkpoint);
   const template = await createChatTemplate(checkpoint, tokenizer).catch((error) => {
@@ -140,7 +144,7 @@ async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<
   const placed = lower(program, machine, { exact, activations });
   const limits = { pages: memory.pages, maxRows, maxOutputs };
   const executable = await watched(options, (watch) =>
-    backend.prepare(placed, checkpoint, { ...limits, ...watch, threads, isa, load }),
+    backend.prepare(placed, checkpoint, { ...limits, ...watch, threads, isa, load, memory: memoryLimit }),
   );
   return new Engine({
     executable,
@@ -220,7 +224,8 @@ async function backendOf(name: LoadOptions['backend'] = 'native', imitateF16Cach
  * by what was measured.
  */
 function firstRows(program: Program, threads: number): number {
-  const tiles = program.steps.some(({ placement }) => placement?.tiles !== undefined);
+  const multiplies = (op: string) => op === 'linear' || op === 'experts';
+  const tiles = program.steps.some(({ op, placement }) => multiplies(op) && placement?.tiles !== undefined);
   const operationsPerMs = Math.max(1, threads) * (tiles ? 5e8 : 1.5e8);
   return Math.floor((SOLO_TARGET_MS * operationsPerMs) / (2 * activeWeights(program)));
 }

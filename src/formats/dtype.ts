@@ -54,8 +54,10 @@ export interface QuantFormat {
    * `scales` are the ⌈K/columns⌉ scales of this row, as f32, where `scaleBlock` is set.
    */
   decodeRow(source: Uint8Array, out: Float32Array, scales?: Float32Array): void;
-  /** Encodes one row where supported (f32, f16, bf16, q8_0, q4_0): `out` has the row's bytes. */
+  /** Encodes one row where supported (f32, f16, bf16, q8_0, q4_0, mxfp4): `out` has the row's bytes. */
   encodeRow?(values: Float32Array, out: Uint8Array): void;
+  /** The same where scales are apart: `scales` has the row's bytes of them (mxfp4_g32, int4_g32). */
+  encodeScaledRow?(values: Float32Array, out: Uint8Array, scales: Uint8Array): void;
 }
 
 /** Bytes of a row of `columns` weights. */

@@ -90,6 +90,16 @@ export class ConfigReader {
     return items as number[];
   }
 
+  /** A list of words; undefined where absent. */
+  words(field: Field): string[] | undefined {
+    const value = this.#raw(field);
+    if (value === undefined) return undefined;
+    if (!Array.isArray(value) || !value.every((item) => typeof item === 'string')) {
+      throw this.#invalid(field, 'a list of words', show(value));
+    }
+    return value;
+  }
+
   /** MODEL_INVALID unless `condition`; `rule` names the keys. */
   expect(condition: boolean, rule: string, given: string): void {
     if (condition) return;

@@ -44,6 +44,8 @@ export type OwnNames = Readonly<Record<string, string>>;
 
 /** `model.layers.3.self_attn.q_proj.weight` → `blk.3.attn_q.weight`. */
 function ggufName(path: string, own: OwnNames): string {
+  const sinks = /^model\.layers\.(\d+)\.self_attn\.sinks$/.exec(path);
+  if (sinks) return `blk.${sinks[1]}.attn_sinks.weight`;
   const bias = /^model\.layers\.(\d+)\.mlp\.gate\.e_score_correction_bias$/.exec(path);
   if (bias) return `blk.${bias[1]}.exp_probs_b.bias`;
   const parts = /^(?:model\.layers\.(\d+)\.)?(.+)\.(weight|bias)$/.exec(path);
@@ -96,4 +98,11 @@ export function gateUpNames(kind: 'gguf' | 'huggingface', path: string, projecti
   if (projection === 'down') return [];
   if (kind === 'huggingface') return [`${path}.gate_up_proj`, `${path}.gate_up_proj.weight`];
   return [`blk.${/^model\.layers\.(\d+)\./.exec(path)?.[1]}.ffn_gate_up_exps.weight`];
+}
+
+/** Names of a tensor [E, N] of biases; the second, of gate and up, holds both in turn. */
+export function expertBiasNames(kind: 'gguf' | 'huggingface', path: string, projection: Projection): string[] {
+  if (kind === 'gguf') return [`blk.${/^model\.layers\.(\d+)\./.exec(path)?.[1]}.ffn_${projection}_exps.bias`];
+  const own = `${path}.${projection}_proj_bias`;
+  return projection === 'down' ? [own] : [own, `${path}.gate_up_proj_bias`];
 }

@@ -40,6 +40,20 @@ export interface AttentionSpec {
   readonly headSize: number;
   readonly valueSize: number;
   readonly scale: number;
+  /** How many positions a row sees, its own the last; absent: all. */
+  readonly window?: number;
+}
+
+/** What routed experts may have beside their three matrices. */
+export interface ExpertsSpec {
+  readonly activation?: 'silu' | 'swiglu-clamped';
+  /** Of `swiglu-clamped`. */
+  readonly alpha?: number;
+  readonly limit?: number;
+  /** Each product has a bias. */
+  readonly bias?: boolean;
+  /** Where one tensor holds gate and up, their rows alternate. */
+  readonly inTurn?: boolean;
 }
 
 export interface MlaSpec {
@@ -133,9 +147,10 @@ export class Graph {
     return cache;
   }
 
-  attention(path: string, q: Tensor, spec: AttentionSpec): Tensor {
+  /** `sinks`: one score of each head that has no value. */
+  attention(path: string, q: Tensor, spec: AttentionSpec, sinks?: Weight): Tensor {
     const output = { rows: q.rows, columns: spec.heads * spec.valueSize };
-    return this.#step('attention', path, [q], { ...spec }, [output])[0];
+    return this.#step('attention', path, sinks ? [q, sinks] : [q], { ...spec }, [output])[0];
   }
 
   /** `up` is the whole kv_b, or its halves [k_b, v_b]. */
@@ -153,14 +168,25 @@ export class Graph {
   }
 
   /** Routed experts; their weights lie under `path`. */
-  experts(path: string, x: Tensor, route: { ids: Tensor; weights: Tensor }, experts: number, ffn: number): Tensor {
+  experts(
+    path: string,
+    x: Tensor,
+    route: { ids: Tensor; weights: Tensor },
+    experts: number,
+    ffn: number,
+    { bias = false, inTurn, activation = 'silu', ...constants }: ExpertsSpec = {},
+  ): Tensor {
     const find = (projection: 'gate' | 'up' | 'down', rows: number, columns: number) =>
-      this.weights.findExperts(this.path(path), projection, [experts, rows, columns]);
+      this.weights.findExperts(this.path(path), projection, [experts, rows, columns], { inTurn });
+    const findBias = (projection: 'gate' | 'up' | 'down', rows: number) =>
+      this.weights.findExpertBias(this.path(path), projection, [experts, rows]);
     const gate = find('gate', ffn, x.columns);
     const up = find('up', ffn, x.columns);
     const down = find('down', x.columns, ffn);
-    const operands = [x, route.ids, route.weights, gate, up, down];
-    return this.#step('experts', path, operands, { activation: 'silu' }, [{ rows: x.rows, columns: x.columns }])[0];
+    const biases = bias ? [findBias('gate', ffn), findBias('up', ffn), findBias('down', x.columns)] : [];
+    const operands = [x, route.ids, route.weights, gate, up, down, ...biases];
+    const output = { rows: x.rows, columns: x.columns };
+    return this.#step('experts', path, operands, { activation, ...constants }, [output])[0];
   }
 
   glu(path: string, gate: Tensor, up: Tensor): Tensor {

@@ -6,6 +6,7 @@ import { ConfigReader } from './config-reader.ts';
 import { deepseekV3 } from './deepseek-v3.ts';
 import type { BaseConfig, BuildOptions, ModelDefinition } from './define-model.ts';
 import { glm4Moe } from './glm4-moe.ts';
+import { gptOss } from './gpt-oss.ts';
 import { Graph } from './graph.ts';
 import { llama } from './llama.ts';
 import { qwen3 } from './qwen3.ts';
@@ -14,7 +15,7 @@ import { WeightSource } from './weights.ts';
 
 /** Their configurations differ; `build` only ever meets the one its own `config` made. */
 // biome-ignore lint/suspicious/noExplicitAny: see above
-export const MODELS: readonly ModelDefinition<any>[] = [deepseekV3, glm4Moe, qwen3Moe, qwen3, llama];
+export const MODELS: readonly ModelDefinition<any>[] = [deepseekV3, glm4Moe, gptOss, qwen3Moe, qwen3, llama];
 
 /** What a checkpoint calls itself: `model_type` or `general.architecture`. */
 function architectureOf(checkpoint: Checkpoint): string {

@@ -17,7 +17,7 @@ function shortened<Name extends PublicModel>(name: Name) {
 
 async function folder(name: PublicModel, change: Record<string, unknown> = {}, fp8 = false): Promise<Checkpoint> {
   const config = shortened(name);
-  const tensors = huggingFaceTensors(await syntheticModel(config), { fp8 });
+  const tensors = huggingFaceTensors(await syntheticModel(config), { fp8: fp8 ? 'f32' : undefined });
   return headerOnly('huggingface', name, tensors, { config: { ...config, ...change } });
 }
 
@@ -43,7 +43,7 @@ const deepseek = async (checkpoint: Checkpoint) => (await buildProgram(checkpoin
 describe('which model', () => {
   test('an unknown architecture lists the known ones', async () => {
     await expect(buildProgram(await folder('llama-3.1-8b', { model_type: 'mamba' }))).rejects.toThrow(
-      /known architectures are deepseek_v2, deepseek_v3, kimi_k2, glm4_moe, qwen3_moe, qwen3, llama, mixtral; llama-3.1-8b is mamba/,
+      /known architectures are deepseek_v2, deepseek_v3, kimi_k2, glm4_moe, gpt_oss, qwen3_moe, qwen3, llama, mixtral; llama-3.1-8b is mamba/,
     );
     await expect(buildProgram(await gguf('qwen3-0.6b', { 'general.architecture': 'rwkv' }))).rejects.toMatchObject({
       code: 'MODEL_UNSUPPORTED',
@@ -176,13 +176,13 @@ describe('weights', () => {
     await expect(buildProgram(withTensors(checkpoint, (all) => all.delete(name)))).rejects.toThrow(name);
   });
 
-  test('packed integers are refused by name', async () => {
-    const stem = 'model.layers.1.mlp.experts.0.gate_proj.weight';
+  test('packed integers of another kind are refused by name', async () => {
+    const stem = 'model.layers.1.mlp.experts.0.gate_proj';
     const checkpoint = withTensors(await folder('kimi-k2'), (all) => {
-      all.set(`${stem}_packed`, all.get(stem)!);
-      all.delete(stem);
+      all.set(`${stem}.qweight`, all.get(`${stem}.weight`)!);
+      all.delete(`${stem}.weight`);
     });
-    await expect(buildProgram(checkpoint)).rejects.toThrow(/experts.0.gate_proj.weight_packed, an integer packing/);
+    await expect(buildProgram(checkpoint)).rejects.toThrow(/experts.0.gate_proj.qweight, an integer packing/);
   });
 
   test('a bias that the description speaks of is demanded', async () => {

@@ -77,6 +77,50 @@ const deepseekV2Lite = {
   rope_scaling: deepseekYarn(40, 0.707, 32),
 };
 
+/** compressed-tensors: symmetric INT4, a scale per 32 columns, of the experts alone. */
+export const INT4_GROUP_32 = {
+  quant_method: 'compressed-tensors',
+  format: 'pack-quantized',
+  config_groups: {
+    group_0: {
+      targets: ['Linear'],
+      weights: { num_bits: 4, type: 'int', symmetric: true, group_size: 32, strategy: 'group', dynamic: false },
+    },
+  },
+};
+
+function gptOss(layers: number, experts: number) {
+  return {
+    ...silu,
+    model_type: 'gpt_oss',
+    rms_norm_eps: 1e-5,
+    vocab_size: 201088,
+    hidden_size: 2880,
+    intermediate_size: 2880,
+    num_hidden_layers: layers,
+    layer_types: Array.from({ length: layers }, (_, i) => (i % 2 === 0 ? 'sliding_attention' : 'full_attention')),
+    sliding_window: 128,
+    max_position_embeddings: 131072,
+    num_attention_heads: 64,
+    num_key_value_heads: 8,
+    head_dim: 64,
+    attention_bias: true,
+    num_local_experts: experts,
+    num_experts_per_tok: 4,
+    swiglu_limit: 7,
+    rope_theta: 150000,
+    rope_scaling: {
+      rope_type: 'yarn',
+      factor: 32,
+      beta_fast: 32,
+      beta_slow: 1,
+      original_max_position_embeddings: 4096,
+      truncate: false,
+    },
+    tie_word_embeddings: false,
+  };
+}
+
 export const PUBLIC_CONFIGS = {
   'deepseek-v3': deepseekV3,
   'deepseek-v2-lite': deepseekV2Lite,
@@ -110,6 +154,25 @@ export const PUBLIC_CONFIGS = {
     rope_theta: 50000,
     rope_scaling: deepseekYarn(32, 1, 1),
   },
+  // Of Kimi-K2-Thinking, published as packed INT4.
+  'kimi-k2-thinking': {
+    ...deepseekV3,
+    model_type: 'kimi_k2',
+    vocab_size: 163840,
+    max_position_embeddings: 262144,
+    num_attention_heads: 64,
+    num_key_value_heads: 64,
+    first_k_dense_replace: 1,
+    n_routed_experts: 384,
+    n_group: 1,
+    topk_group: 1,
+    routed_scaling_factor: 2.827,
+    rope_theta: 50000,
+    rope_scaling: deepseekYarn(64, 1, 32),
+    quantization_config: INT4_GROUP_32,
+  },
+  'gpt-oss-20b': gptOss(24, 32),
+  'gpt-oss-120b': gptOss(36, 128),
   'glm-4.5-air': {
     ...silu,
     model_type: 'glm4_moe',
@@ -150,6 +213,26 @@ export const PUBLIC_CONFIGS = {
     head_dim: 128,
     intermediate_size: 6144,
     moe_intermediate_size: 768,
+    num_experts: 128,
+    num_experts_per_tok: 8,
+    norm_topk_prob: true,
+    decoder_sparse_step: 1,
+    mlp_only_layers: [],
+    rope_theta: 1000000,
+    rope_scaling: null,
+  },
+  'qwen3-235b-a22b': {
+    ...silu,
+    model_type: 'qwen3_moe',
+    vocab_size: 151936,
+    hidden_size: 4096,
+    num_hidden_layers: 94,
+    max_position_embeddings: 40960,
+    num_attention_heads: 64,
+    num_key_value_heads: 4,
+    head_dim: 128,
+    intermediate_size: 12288,
+    moe_intermediate_size: 1536,
     num_experts: 128,
     num_experts_per_tok: 8,
     norm_topk_prob: true,

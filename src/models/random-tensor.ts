@@ -16,7 +16,7 @@ export function* randomTensor({ name, shape, format }: SyntheticTensor, seed: nu
   const elements = shape.reduce((product, length) => product * length, 1);
   // Norms are about 1, biases small; a table of embeddings has rows of size 1.
   if (shape.length === 1) {
-    yield vector(elements, name.endsWith('norm.weight') ? 1 : 0, seedOf(name, seed));
+    yield vector(elements, /norm\d?\.weight$/.test(name) ? 1 : 0, seedOf(name, seed), format);
     return;
   }
   const { blockSize, blockBytes } = quantFormat(format);
@@ -70,10 +70,16 @@ function gain(name: string): number {
   return /\.(attn_output|ffn_down|o_proj|down_proj|w2)/.test(name) ? 0.25 : 1;
 }
 
-function vector(length: number, center: number, seed: number): Uint8Array {
+function vector(length: number, center: number, seed: number, format: FormatName): Uint8Array {
   const words = new Uint32Array(length);
   new Random(seed).fill(words);
-  return new Uint8Array(Float32Array.from(words, (word) => center + (word / 2 ** 32 - 0.5) / 8).buffer);
+  const quant = quantFormat(format);
+  const bytes = new Uint8Array(length * quant.blockBytes);
+  quant.encodeRow!(
+    Float32Array.from(words, (word) => center + (word / 2 ** 32 - 0.5) / 8),
+    bytes,
+  );
+  return bytes;
 }
 
 /** xorshift128: fast, and good enough for weights that mean nothing. */

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { buildProgram } from './index.ts';
 import { PUBLIC_CONFIGS } from './public-configs.ts';
 import { mixFormat, QUANT_MIXES } from './quant-mix.ts';
 import { headerCheckpoint, synthesize } from './synthesize.ts';
@@ -35,6 +36,16 @@ describe('the public DeepSeek-V2-Lite as Q4_K_M', () => {
     for (const tensor of checkpoint.tensors.values()) bytes += tensor.bytes;
     expect(bytes / 1e9).toBeCloseTo(10.36, 1);
   });
+});
+
+test('Qwen3-235B-A22B has the parameters it is named for', async () => {
+  const checkpoint = await headerCheckpoint(PUBLIC_CONFIGS['qwen3-235b-a22b'], { name: 'x', mix: 'q4_k_m' });
+  const { program } = await buildProgram(checkpoint);
+  const sizes = [...checkpoint.tensors.values()].map(({ shape }) =>
+    shape.reduce((product, length) => product * length, 1),
+  );
+  expect(sizes.reduce((sum, size) => sum + size, 0) / 1e9).toBeCloseTo(235, -0.5);
+  expect(program.steps.filter(({ op }) => op === 'experts')).toHaveLength(94);
 });
 
 test.each([

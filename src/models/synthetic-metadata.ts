@@ -3,6 +3,7 @@ import type { GgufValue } from '../formats/gguf-encode.ts';
 import type { DeepseekV3Config } from './deepseek-v3.ts';
 import type { BaseConfig } from './define-model.ts';
 import type { Glm4MoeConfig } from './glm4-moe.ts';
+import type { GptOssConfig } from './gpt-oss.ts';
 import type { GroupedAttention } from './layers/grouped-attention.ts';
 import type { Moe } from './layers/moe.ts';
 import type { Rope } from './layers/rope.ts';
@@ -52,6 +53,7 @@ function baseKeys(config: BaseConfig): Keys {
 function architectureKeys(name: string, config: BaseConfig): Keys {
   if (name === 'deepseek-v3') return deepseekKeys(config as DeepseekV3Config);
   if (name === 'glm4-moe') return glmKeys(config as Glm4MoeConfig);
+  if (name === 'gpt-oss') return gptOssKeys(config as GptOssConfig);
   const { attention, ffn, moe } = config as Qwen3Config & Partial<Qwen3MoeConfig> & LlamaConfig;
   const experts = moe && { ...moeKeys(moe), ...(name === 'qwen3-moe' && { expert_feed_forward_length: u32(moe.ffn) }) };
   return { feed_forward_length: u32(ffn), ...groupedKeys(attention), ...experts };
@@ -118,6 +120,15 @@ function glmKeys({ attention, ffn, firstMoeLayer, moe, sharedFfn }: Glm4MoeConfi
   };
 }
 
+function gptOssKeys({ attention, window, moe }: GptOssConfig): Keys {
+  return {
+    ...groupedKeys(attention),
+    ...moeKeys(moe),
+    expert_feed_forward_length: u32(moe.ffn),
+    'attention.sliding_window': u32(window),
+  };
+}
+
 /** Routed and shared experts. */
 function mixtureKeys(moe: Moe, sharedFfn: number): Keys {
   return {
@@ -135,6 +146,7 @@ function mixtureKeys(moe: Moe, sharedFfn: number): Keys {
 function pretokenizer(architecture: string): string {
   if (architecture === 'deepseek2') return 'deepseek-llm';
   if (architecture === 'glm4moe') return 'glm4';
+  if (architecture === 'gpt-oss') return 'gpt-4o';
   return architecture === 'llama' ? 'llama-bpe' : 'qwen2';
 }
 

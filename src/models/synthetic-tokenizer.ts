@@ -28,6 +28,44 @@ export function syntheticTokenizer(vocabSize: number, pre: string): Map<string, 
   ]);
 }
 
+/** The same as a Hugging Face folder has it, JSON by file name. */
+export function syntheticTokenizerFiles(vocabSize: number): Record<string, string> {
+  const { tokens, merges } = vocabulary(vocabSize);
+  const added = SPECIAL.map((content, id) => ({
+    id,
+    content,
+    single_word: false,
+    lstrip: false,
+    rstrip: false,
+    normalized: false,
+    special: true,
+  }));
+  const bytes = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true };
+  const vocab = Object.fromEntries(tokens.map((token, id) => [token, id]));
+  const tokenizer = {
+    version: '1.0',
+    truncation: null,
+    padding: null,
+    added_tokens: added,
+    normalizer: null,
+    pre_tokenizer: bytes,
+    post_processor: null,
+    decoder: bytes,
+    model: { type: 'BPE', unk_token: null, fuse_unk: false, byte_fallback: false, ignore_merges: false, vocab, merges },
+  };
+  const [bos_token, eos_token, pad_token] = SPECIAL;
+  const config = {
+    add_bos_token: false,
+    add_eos_token: false,
+    bos_token,
+    eos_token,
+    pad_token,
+    tokenizer_class: 'PreTrainedTokenizerFast',
+    chat_template: TEMPLATE,
+  };
+  return { 'tokenizer.json': JSON.stringify(tokenizer), 'tokenizer_config.json': JSON.stringify(config) };
+}
+
 function vocabulary(size: number): { tokens: string[]; merges: string[] } {
   const tokens = [...SPECIAL, ...byteLetters()];
   const merges: string[] = [];

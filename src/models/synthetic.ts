@@ -9,7 +9,7 @@ import { quantFormat } from '../formats/quants/index.ts';
 import type { Weight } from '../program/tensor.ts';
 import { ConfigReader } from './config-reader.ts';
 import type { BaseConfig, ModelDefinition } from './define-model.ts';
-import { expertNames, type Projection, tensorName } from './gguf-names.ts';
+import { expertBiasNames, expertNames, type Projection, tensorName } from './gguf-names.ts';
 import { Graph } from './graph.ts';
 import { identifyModel } from './index.ts';
 import { type MixContext, mixFormat, type QuantMix } from './quant-mix.ts';
@@ -23,8 +23,21 @@ export interface LogicalWeight {
   /** Hugging Face path; for experts the module's. */
   readonly path: string;
   readonly projection?: Projection;
+  /** The biases of the experts' projection, [E, N]. */
+  readonly bias?: boolean;
   readonly shape: readonly number[];
 }
+
+/** A tensor of a checkpoint: in a format of weights, or of another type. */
+interface ListedTensor {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly format: FormatName | RawType;
+}
+
+/** Bytes of an element of the types in which packed weights come. */
+const RAW_TYPES = { u8: 1, i32: 4 } as const;
+type RawType = keyof typeof RAW_TYPES;
 
 export interface SyntheticTensor {
   readonly name: string;
@@ -67,6 +80,11 @@ class WishedWeights implements WeightFinder {
     return this.#wish({ path, projection, shape });
   }
 
+  findExpertBias(path: string, projection: Projection, shape: readonly [number, number]): Weight {
+    const weight = this.#wish({ path, projection, bias: true, shape });
+    return { ...weight, shape: [...shape, 1] };
+  }
+
   #wish(wish: LogicalWeight): Weight {
     this.wishes.push(wish);
     const weight: Weight = {
@@ -94,11 +112,11 @@ export async function syntheticModel(config: HuggingFaceConfig): Promise<Synthet
 /** The tensors of a GGUF file of that model: fused experts, `kv_b` whole. */
 export function ggufTensors(synthetic: SyntheticModel, config: HuggingFaceConfig, mix: QuantMix): SyntheticTensor[] {
   const context = mixContext(synthetic, config);
-  return synthetic.weights.map(({ path, projection, shape }) => {
+  return synthetic.weights.map(({ path, projection, bias, shape }) => {
     const name =
       projection === undefined
         ? tensorName('gguf', path, synthetic.model.ggufNames)
-        : expertNames('gguf', path, projection)[0];
+        : (bias ? expertBiasNames : expertNames)('gguf', path, projection)[0];
     return { name, shape, format: mixFormat(mix, name, shape, context) };
   });
 }
@@ -113,12 +131,16 @@ function mixContext({ config: typed, weights }: SyntheticModel, config: HuggingF
   };
 }
 
-/**
- * The tensors of a Hugging Face folder of that model, one per expert. `fp8`: matrices inside the layers are e4m3 with
- * block scales, as DeepSeek-V3 is published; else all bf16.
- */
-export function huggingFaceTensors(synthetic: SyntheticModel, options: { fp8?: boolean } = {}): SyntheticTensor[] {
-  const tensors: SyntheticTensor[] = [];
+export interface FolderOptions {
+  /** Matrices inside the layers are e4m3 with block scales: as DeepSeek-V3 (f32) and Qwen3 (bf16) are published. */
+  readonly fp8?: 'f32' | 'bf16';
+  /** Experts are packed INT4, as Kimi-K2-Thinking is published. */
+  readonly int4?: boolean;
+}
+
+/** The tensors of a Hugging Face folder of that model, one per expert, all bf16 unless asked; gpt-oss has its own MXFP4. */
+export function huggingFaceTensors(synthetic: SyntheticModel, options: FolderOptions = {}): ListedTensor[] {
+  const tensors: ListedTensor[] = [];
   const add = (name: string, shape: readonly number[]) => {
     const quantized = options.fp8 && shape.length === 2 && name.includes('.layers.') && !name.includes('.gate.');
     if (!quantized) {
@@ -127,31 +149,70 @@ export function huggingFaceTensors(synthetic: SyntheticModel, options: { fp8?: b
     }
     const block = quantFormat('f8_e4m3').scaleBlock!;
     const blocks = [Math.ceil(shape[0] / block.rows), Math.ceil(shape[1] / block.columns)];
-    tensors.push({ name, shape, format: 'f8_e4m3' }, { name: `${name}_scale_inv`, shape: blocks, format: 'f32' });
+    tensors.push(
+      { name, shape, format: 'f8_e4m3' },
+      { name: `${name}_scale_inv`, shape: blocks, format: options.fp8! },
+    );
   };
-  for (const { path, projection, shape } of synthetic.weights) {
+  for (const { path, projection, bias, shape } of synthetic.weights) {
     if (projection === undefined) {
       add(path, shape);
       continue;
     }
+    if (synthetic.model.name === 'gpt-oss') {
+      tensors.push(...gptOssTensors(path, projection, shape, bias));
+      continue;
+    }
     const mixtral = path.includes('block_sparse_moe');
     const pattern = expertNames('huggingface', path, projection)[mixtral ? 1 : 0];
-    for (let e = 0; e < shape[0]; e++) add(pattern.replace('{e}', String(e)), shape.slice(1));
+    for (let e = 0; e < shape[0]; e++) {
+      const name = pattern.replace('{e}', String(e));
+      if (options.int4) tensors.push(...packedTensors(name, shape.slice(1)));
+      else add(name, shape.slice(1));
+    }
   }
   return tensors;
+}
+
+/** compressed-tensors: eight codes a word, a scale per 32 columns. */
+function packedTensors(name: string, [rows, columns]: readonly number[]): ListedTensor[] {
+  return [
+    { name: `${name}_packed`, shape: [rows, columns / 8], format: 'i32' },
+    { name: `${name}_scale`, shape: [rows, columns / 32], format: 'bf16' },
+    { name: `${name}_shape`, shape: [2], format: 'i32' },
+  ];
+}
+
+/** Experts of gpt-oss: gate and up in one tensor, its rows in turn; blocks and scales apart. */
+function gptOssTensors(path: string, projection: Projection, shape: readonly number[], bias?: boolean): ListedTensor[] {
+  if (projection === 'up') return [];
+  const [experts, own, columns] = shape;
+  const [name, rows] = projection === 'gate' ? [`${path}.gate_up_proj`, 2 * own] : [`${path}.down_proj`, own];
+  if (bias) return [{ name: `${name}_bias`, shape: [experts, rows], format: 'bf16' }];
+  return [
+    { name: `${name}_blocks`, shape: [experts, rows, columns / 32, 16], format: 'u8' },
+    { name: `${name}_scales`, shape: [experts, rows, columns / 32], format: 'u8' },
+  ];
+}
+
+/** Bytes of an element. */
+function bytesOf(format: FormatName | RawType): number {
+  if (format === 'u8' || format === 'i32') return RAW_TYPES[format];
+  const { blockSize, blockBytes } = quantFormat(format);
+  return blockBytes / blockSize;
 }
 
 /** A checkpoint of headers: enough to build, print and plan a Program. `read` gives the bytes where some are needed. */
 export function headerOnly(
   kind: Checkpoint['kind'],
   name: string,
-  tensors: readonly SyntheticTensor[],
+  tensors: readonly ListedTensor[],
   rest: Partial<Pick<Checkpoint, 'config' | 'metadata'>> & { read?: (tensor: string) => Promise<Uint8Array> },
 ): Checkpoint {
   let offset = 0;
   const entries = tensors.map((tensor) => {
-    const { blockSize, blockBytes } = quantFormat(tensor.format);
-    const bytes = (tensor.shape.reduce((product, length) => product * length, 1) / blockSize) * blockBytes;
+    const elements = tensor.shape.reduce((product, length) => product * length, 1);
+    const bytes = elements * bytesOf(tensor.format);
     const info = { ...tensor, file: 0, offset, bytes };
     offset += Math.ceil(bytes / 32) * 32;
     return [tensor.name, info] as const;

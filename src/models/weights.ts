@@ -3,11 +3,20 @@
  * It reads headers only, never weight data.
  */
 import { TandemError } from '../errors.ts';
-import type { Checkpoint, TensorInfo } from '../formats/checkpoint.ts';
+import type { Checkpoint } from '../formats/checkpoint.ts';
 import type { FormatName } from '../formats/dtype.ts';
 import { isFormatName, quantFormat } from '../formats/quants/index.ts';
 import type { Weight } from '../program/tensor.ts';
-import { expertNames, gateUpNames, type OwnNames, otherNames, type Projection, tensorName } from './gguf-names.ts';
+import {
+  expertBiasNames,
+  expertNames,
+  gateUpNames,
+  type OwnNames,
+  otherNames,
+  type Projection,
+  tensorName,
+} from './gguf-names.ts';
+import { type Stored, sameShape, storedWeight } from './stored.ts';
 
 /** Read into the configuration (Llama 3 in GGUF). */
 export const ROPE_FACTORS = 'rope_freqs.weight';
@@ -23,9 +32,16 @@ export interface WeightFinder {
   /** The weight at `path`; MODEL_INVALID where it is missing or has another shape. */
   find(path: string, shape: readonly number[]): Weight;
   findOptional(path: string, shape: readonly number[]): Weight | undefined;
-  /** Routed experts [E, N, K] under `path`: one fused tensor, or one per expert. */
-  findExperts(path: string, projection: Projection, shape: readonly [number, number, number]): Weight;
+  /**
+   * Routed experts [E, N, K] under `path`: one fused tensor, or one per expert. `inTurn`: where one tensor of Hugging Face
+   * holds gate and up, their rows alternate.
+   */
+  findExperts(path: string, projection: Projection, shape: Experts, options?: { readonly inTurn?: boolean }): Weight;
+  /** Biases of routed experts as [E, N, 1]: a tensor of their own, or gate and up in turn in one. */
+  findExpertBias(path: string, projection: Projection, shape: readonly [number, number]): Weight;
 }
+
+type Experts = readonly [experts: number, rows: number, columns: number];
 
 export class WeightSource implements WeightFinder {
   readonly checkpoint: Checkpoint;
@@ -54,74 +70,99 @@ export class WeightSource implements WeightFinder {
   }
 
   has(path: string): boolean {
-    return this.checkpoint.tensors.has(this.#nameOf(path));
+    return storedWeight(this.checkpoint, this.#nameOf(path)) !== undefined;
   }
 
   find(path: string, shape: readonly number[]): Weight {
     const name = this.#nameOf(path);
     const known = this.#byName.get(name);
-    const tensor = this.checkpoint.tensors.get(name);
-    if (tensor === undefined) throw this.#missing(path, [name], shape);
-    this.#checkShape(tensor, shape);
+    const stored = storedWeight(this.checkpoint, name);
+    if (stored === undefined) throw this.#missing(path, [name], shape);
+    this.#checkShape(stored, shape);
     if (known !== undefined) return known;
-    return this.#add(name, shape, [tensor]);
+    return this.#add(name, shape, [stored]);
   }
 
   findOptional(path: string, shape: readonly number[]): Weight | undefined {
     return this.has(path) ? this.find(path, shape) : undefined;
   }
 
-  findExperts(path: string, projection: Projection, shape: readonly [number, number, number]): Weight {
-    const { kind, tensors } = this.checkpoint;
+  findExperts(path: string, projection: Projection, shape: Experts, { inTurn = false } = {}): Weight {
+    const { kind } = this.checkpoint;
     const names = expertNames(kind, path, projection);
-    const found = names.find((name) => tensors.has(name.replace('{e}', '0')));
+    const found = names.find((name) => storedWeight(this.checkpoint, name.replace('{e}', '0')));
     if (found === undefined) {
-      const both = gateUpNames(kind, path, projection).find((name) => tensors.has(name));
+      const both = gateUpNames(kind, path, projection).find((name) => storedWeight(this.checkpoint, name));
       if (both === undefined) throw this.#missing(`${path} ${projection}`, names, shape);
-      return this.#half(both, projection, shape);
+      return this.#half(both, projection, shape, inTurn && kind === 'huggingface');
     }
     if (!found.includes('{e}')) {
-      const tensor = tensors.get(found)!;
-      this.#checkShape(tensor, shape);
-      return this.#add(found, shape, [tensor]);
+      const stored = storedWeight(this.checkpoint, found)!;
+      this.#checkShape(stored, shape);
+      return this.#add(found, shape, [stored]);
     }
-    const parts: TensorInfo[] = [];
+    const parts: Stored[] = [];
     for (let e = 0; e < shape[0]; e++) {
-      const tensor = tensors.get(found.replace('{e}', String(e)));
-      if (tensor === undefined) throw this.#missing(`${path} ${projection}`, [found.replace('{e}', String(e))], shape);
-      this.#checkShape(tensor, shape.slice(1));
-      parts.push(tensor);
+      const stored = storedWeight(this.checkpoint, found.replace('{e}', String(e)));
+      if (stored === undefined) throw this.#missing(`${path} ${projection}`, [found.replace('{e}', String(e))], shape);
+      this.#checkShape(stored, shape.slice(1));
+      parts.push(stored);
     }
     return this.#add(found, shape, parts);
   }
 
-  /** The gate or the up rows of a tensor that holds both. */
-  #half(name: string, projection: Projection, [experts, rows, columns]: readonly [number, number, number]): Weight {
-    const tensor = this.checkpoint.tensors.get(name)!;
-    this.#checkShape(tensor, [experts, 2 * rows, columns]);
-    if (isFormatName(tensor.format) && quantFormat(tensor.format).scaleBlock) {
+  findExpertBias(path: string, projection: Projection, [experts, rows]: readonly [number, number]): Weight {
+    const names = expertBiasNames(this.kind, path, projection);
+    const shape = [experts, rows, 1];
+    const [own, both] = names.map((name) => storedWeight(this.checkpoint, name));
+    if (own !== undefined) {
+      this.#checkShape(own, [experts, rows]);
+      return this.#add(names[0], shape, [own]);
+    }
+    if (both === undefined) throw this.#missing(`${path} ${projection} bias`, names, [experts, rows]);
+    this.#checkShape(both, [experts, 2 * rows]);
+    const start = projection === 'up' ? 1 : 0;
+    return this.#add(names[1], shape, [both], { start, of: 2 * rows, step: 2 });
+  }
+
+  /** The gate or the up rows of a tensor that holds both: gate above up, or (Hugging Face) `inTurn`. */
+  #half(name: string, projection: Projection, [experts, rows, columns]: Experts, inTurn: boolean): Weight {
+    const stored = storedWeight(this.checkpoint, name)!;
+    if (inTurn && sameShape(stored.shape, [experts, columns, 2 * rows])) {
       throw new TandemError('FORMAT_UNSUPPORTED', {
         room: 'models',
-        rule: `${tensor.format} experts have gate and up in tensors of their own`,
+        rule: 'matrices are stored row by row',
+        given: `${this.checkpoint.name}: ${name} is stored column by column`,
+        fix: 'use the original MXFP4 checkpoint or a GGUF file',
+      });
+    }
+    this.#checkShape(stored, [experts, 2 * rows, columns]);
+    const scaled = isFormatName(stored.format) ? quantFormat(stored.format).scaleBlock : undefined;
+    if (scaled && scaled.rows > 1) {
+      throw new TandemError('FORMAT_UNSUPPORTED', {
+        room: 'models',
+        rule: `${stored.format} experts have gate and up in tensors of their own`,
         given: `${this.checkpoint.name}: ${name} holds both`,
         fix: 'use a checkpoint with a tensor for each, or a GGUF file',
       });
     }
-    const start = projection === 'up' ? rows : 0;
-    return this.#add(name, [experts, rows, columns], [tensor], { start, of: 2 * rows });
+    const second = projection === 'up';
+    const view = inTurn ? { start: second ? 1 : 0, of: 2 * rows, step: 2 } : { start: second ? rows : 0, of: 2 * rows };
+    return this.#add(name, [experts, rows, columns], [stored], view);
   }
 
   /** The name under which the checkpoint has a path's tensor; the usual one where it has none. */
   #nameOf(path: string): string {
     const usual = tensorName(this.kind, path, this.#ownNames);
-    return [usual, ...otherNames(usual)].find((name) => this.checkpoint.tensors.has(name)) ?? usual;
+    return [usual, ...otherNames(usual)].find((name) => storedWeight(this.checkpoint, name)) ?? usual;
   }
 
-  #add(name: string, shape: readonly number[], tensors: readonly TensorInfo[], rows?: Weight['rows']): Weight {
-    const format = this.#formatOf(tensors);
-    const scales = quantFormat(format).scaleBlock && tensors.map((tensor) => this.#scaleOf(tensor));
-    const parts = tensors.map((tensor) => tensor.name);
-    for (const part of [...parts, ...(scales ?? [])]) this.#used.add(part);
+  #add(name: string, shape: readonly number[], stored: readonly Stored[], rows?: Weight['rows']): Weight {
+    const format = this.#formatOf(stored);
+    const scales = quantFormat(format).scaleBlock && stored.map((each) => each.scales!.name);
+    const scaleType = this.#scaleTypeOf(stored);
+    const parts = stored.map(({ tensor }) => tensor.name);
+    for (const part of [...parts, ...(scales ?? []), ...stored.flatMap(({ also }) => also)]) this.#used.add(part);
     const weight: Weight = {
       id: this.#weights.length,
       name,
@@ -130,6 +171,7 @@ export class WeightSource implements WeightFinder {
       parts,
       ...(rows && { rows }),
       ...(scales && { scales }),
+      ...(scaleType && { scaleType }),
     };
     this.#weights.push(weight);
     this.#byName.set(name, weight);
@@ -137,53 +179,48 @@ export class WeightSource implements WeightFinder {
   }
 
   /** The one format of all parts. */
-  #formatOf(tensors: readonly TensorInfo[]): FormatName {
-    const [first] = tensors;
+  #formatOf(parts: readonly Stored[]): FormatName {
+    const [first] = parts;
     if (!isFormatName(first.format)) {
       throw new TandemError('FORMAT_UNSUPPORTED', {
         room: 'models',
         rule: 'weights are in a format that Tandem decodes',
-        given: `${this.checkpoint.name}: ${first.name} is ${first.format}`,
+        given: `${this.checkpoint.name}: ${first.tensor.name} is ${first.format}`,
         fix: 'use a checkpoint in another format',
       });
     }
-    const other = tensors.find((tensor) => tensor.format !== first.format);
-    if (other !== undefined) {
-      throw new TandemError('FORMAT_UNSUPPORTED', {
-        room: 'models',
-        rule: 'all experts of a layer share one format',
-        given: `${this.checkpoint.name}: ${first.name} is ${first.format}, ${other.name} is ${other.format}`,
-        fix: 'use a checkpoint whose experts are quantized alike',
-      });
-    }
+    const other = parts.find((part) => part.format !== first.format);
+    if (other !== undefined)
+      throw this.#unalike(`${first.tensor.name} is ${first.format}, ${other.tensor.name} is ${other.format}`);
     return first.format;
   }
 
-  /** Name of the tensor that holds the block scales of an FP8 weight. */
-  #scaleOf(tensor: TensorInfo): string {
-    const block = quantFormat(tensor.format).scaleBlock!;
-    const name = `${tensor.name}_scale_inv`;
-    const scale = this.checkpoint.tensors.get(name);
-    const expected = [Math.ceil(tensor.shape[0] / block.rows), Math.ceil(tensor.shape[1] / block.columns)];
-    const rule = `an ${tensor.format} weight has f32 scales of ${block.rows} × ${block.columns} blocks`;
-    const fix = 'use a checkpoint with block-scaled FP8, as DeepSeek publishes';
-    if (scale === undefined) throw this.#invalid(rule, `${this.checkpoint.name} has no ${name}`, fix);
-    if (scale.format !== 'f32' || !sameShape(scale.shape, expected)) {
-      const given = `${name} is ${scale.shape.join(' × ')} ${scale.format}, expected ${expected.join(' × ')} f32`;
-      throw this.#invalid(rule, given, fix);
-    }
-    return name;
+  /** The one type of the scales of all parts; undefined where it is the format's. */
+  #scaleTypeOf(parts: readonly Stored[]): Weight['scaleType'] {
+    const [{ scaleType }] = parts;
+    const other = parts.find((part) => part.scaleType !== scaleType);
+    if (other !== undefined) throw this.#unalike(`${other.scales?.name} is not ${parts[0].scales?.format}`);
+    return scaleType;
+  }
+
+  #unalike(given: string): TandemError {
+    return new TandemError('FORMAT_UNSUPPORTED', {
+      room: 'models',
+      rule: 'all experts of a layer share one format',
+      given: `${this.checkpoint.name}: ${given}`,
+      fix: 'use a checkpoint whose experts are quantized alike',
+    });
   }
 
   /** The shape itself, or its outer dimensions in one (the same bytes). */
-  #checkShape(tensor: TensorInfo, shape: readonly number[]): void {
-    if (sameShape(tensor.shape, shape)) return;
+  #checkShape({ tensor, shape: stored }: Stored, shape: readonly number[]): void {
+    if (sameShape(stored, shape)) return;
     const columns = shape[shape.length - 1];
     const rows = shape.slice(0, -1).reduce((product, length) => product * length, 1);
-    if (shape.length === 3 && sameShape(tensor.shape, [rows, columns])) return;
+    if (shape.length === 3 && sameShape(stored, [rows, columns])) return;
     throw this.#invalid(
       `${tensor.name} is ${shape.join(' × ')} by the configuration`,
-      `in ${this.checkpoint.name} it is ${tensor.shape.join(' × ')}`,
+      `in ${this.checkpoint.name} it is ${stored.join(' × ')}`,
       'configuration and weights are of different models; fetch both again',
     );
   }
@@ -191,13 +228,11 @@ export class WeightSource implements WeightFinder {
   #missing(path: string, names: readonly string[], shape: readonly number[]): TandemError {
     const { tensors, name } = this.checkpoint;
     const stem = names[0].replace('{e}', '0').replace(/weight$/, '');
-    const packed = ['weight_packed', 'qweight']
-      .map((suffix) => stem + suffix)
-      .find((packedName) => tensors.has(packedName));
-    if (packed !== undefined) {
+    const packed = `${stem}qweight`;
+    if (tensors.has(packed)) {
       return new TandemError('FORMAT_UNSUPPORTED', {
         room: 'models',
-        rule: 'Hugging Face weights are f32, f16, bf16 or block-scaled FP8',
+        rule: 'Hugging Face weights are f32, f16, bf16, block-scaled FP8 or compressed-tensors INT4',
         given: `${name} has ${packed}, an integer packing`,
         fix: 'use the original checkpoint or a GGUF file',
       });
@@ -212,8 +247,4 @@ export class WeightSource implements WeightFinder {
   #invalid(rule: string, given: string, fix: string): TandemError {
     return new TandemError('MODEL_INVALID', { room: 'models', rule, given, fix });
   }
-}
-
-function sameShape(a: readonly number[], b: readonly number[]): boolean {
-  return a.length === b.length && a.every((length, i) => length === b[i]);
 }

@@ -2,6 +2,7 @@
  * attention: causal softmax(scale · q·kᵀ)·v over the cache; grouped queries (head h reads kv head ⌊h·kvHeads/heads⌋,
  * arXiv 2305.13245). The row at position p sees positions [0, p]; with a `window` w > 0 the last w of them, (p − w, p].
  * A `sink` is a score of its head that takes part in the softmax and has no value: the weights add up to less than 1.
+ * From `tiles` rows of a sequence on, q, k, v and the weights may be rounded to bf16.
  */
 import { attendRow } from './attend-row.ts';
 import { ARITHMETIC } from './bound.ts';
@@ -60,6 +61,7 @@ export const attention = defineOp({
     const sinks = context.has(1) ? context.weight(1).row(0) : undefined;
     for (const { firstRow, rows, firstPosition, pages } of context.batch.sequences) {
       const length = firstPosition + rows;
+      const steps = rows >= context.tiles ? 1 : 0;
       const scores = new Float64Array(length);
       const scoreMagnitudes = magnitude && new Float64Array(length);
       for (let kvHead = 0; kvHead < kvHeads; kvHead++) {
@@ -77,7 +79,7 @@ export const attention = defineOp({
                 scoreMagnitudes[t] = Math.abs(scale) * dotMagnitude(q.data, query, keys, t * headSize, headSize);
             }
             const row = { scores, scoreMagnitudes, first, visible, sink: sinks?.[head], values, width: valueSize };
-            attendRow(row, y.data, magnitude, (firstRow + r) * y.columns + head * valueSize);
+            attendRow({ ...row, steps }, y.data, magnitude, (firstRow + r) * y.columns + head * valueSize);
           }
         }
       }

@@ -5,7 +5,8 @@
  *     k = W_UK·latent ‖ ropeKey      v = W_UV·latent      y = softmax(scale · q·kᵀ)·v, causal
  *
  * W_UK and W_UV come as `kvB` (per head: nope rows, then value rows, of L) or as `kB` (W_UK transposed) and `vB`.
- * Fast kernels absorb W_UK into q and W_UV into y; the magnitudes hold for both ways.
+ * Fast kernels absorb W_UK into q and W_UV into y; the magnitudes hold for both ways. From `tiles` rows of a sequence on,
+ * all operands may be rounded to bf16: latents and weights, then what is expanded from them, two steps in all.
  */
 import { attendRow } from './attend-row.ts';
 import { ARITHMETIC } from './bound.ts';
@@ -74,6 +75,7 @@ export const mla = defineOp({
       const up = headWeights(context, head, nope, value, latent);
       context.batch.sequences.forEach(({ firstRow, rows, firstPosition }, s) => {
         const length = firstPosition + rows;
+        const steps = rows >= context.tiles ? 2 : 0;
         const keys = expand(context, cached[s].latents, length, up.keys, nope, latent);
         const values = expand(context, cached[s].latents, length, up.values, value, latent);
         const scores = new Float64Array(length);
@@ -90,7 +92,7 @@ export const mla = defineOp({
             for (let i = 0; i < nope; i++) size += Math.abs(q.data[query + i]) * keys.magnitudes![t * nope + i];
             scoreMagnitudes[t] = Math.abs(scale) * size;
           }
-          const row = { scores, scoreMagnitudes, visible, values: values.data, width: value };
+          const row = { scores, scoreMagnitudes, visible, values: values.data, width: value, steps };
           const at = (firstRow + r) * y.columns + head * value;
           attendRow({ ...row, valueMagnitudes: values.magnitudes }, y.data, magnitude, at);
         }

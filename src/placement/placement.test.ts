@@ -82,12 +82,21 @@ describe('lower', () => {
   });
 
   test('AVX512-BF16 serves the formats without int8 kernels', () => {
-    const rule = tileRule('avx512-bf16')!;
+    const rule = tileRule('avx512-bf16');
     expect(rule('experts', 'q4_k')).toBeUndefined();
     expect(rule('experts', 'f8_e4m3')).toBe(16);
     expect(rule('linear', 'bf16')).toBe(16);
     expect(rule('linear', 'f32')).toBeUndefined();
-    expect(tileRule('')).toBeUndefined();
+    expect(tileRule('')('linear', 'bf16')).toBeUndefined();
+  });
+
+  test('attention goes by panels on every machine; latent attention decodes on a unit too', () => {
+    for (const unit of ['', 'avx512-bf16', 'amx'] as const) {
+      const rule = tileRule(unit);
+      expect(rule('attention')).toBe(16);
+      expect(rule('mla', 'f32')).toBe(unit ? 1 : 16);
+      expect(rule('router')).toBeUndefined();
+    }
   });
 });
 

@@ -14,11 +14,18 @@ const TILE_ROWS = 16;
 /** AVX512-BF16 has half the peak of int8 dot products: it pays where the weights have no int8 kernel. */
 const HALF_PEAK: ReadonlySet<FormatName> = new Set(['bf16', 'f16', 'f8_e4m3']);
 
-/** The rule of a unit; '' or undefined: a machine without. */
-export function tileRule(unit: TileUnit | '' | undefined): TileRule | undefined {
-  if (!unit) return undefined;
+/**
+ * Query rows of a sequence from which attention goes by panels, latent attention expands where that is cheaper. On a unit
+ * latent attention gains with the heads of one row already; without one panels stay f32, and decoding stays exact.
+ */
+const ATTENTION_ROWS = TILE_ROWS;
+
+/** The rule of a unit; '': a machine without. */
+export function tileRule(unit: TileUnit | ''): TileRule {
   return (op, format) => {
-    if (op !== 'linear' && op !== 'experts') return undefined;
+    if (op === 'mla' && unit) return 1;
+    if (op === 'attention' || op === 'mla') return ATTENTION_ROWS;
+    if (!unit || (op !== 'linear' && op !== 'experts')) return undefined;
     // A file that keeps weights in f32 (routers, small heads) wants them so.
     if (format === undefined || format === 'f32') return undefined;
     return unit === 'avx512-bf16' && !HALF_PEAK.has(format) ? undefined : TILE_ROWS;

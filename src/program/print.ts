@@ -57,8 +57,9 @@ export function printStep(program: Program, step: Step): string {
 function printOperand(program: Program, operand: Operand): string {
   if (operand === null) return '-';
   if (operand.kind === 'weight') {
-    const { name, format, shape } = program.weights[operand.weight];
-    return `${name}[${format} ${shape.join('x')}]`;
+    const { name, format, shape, rows } = program.weights[operand.weight];
+    const which = rows ? ` rows ${rows.start}${rows.step ? `+${rows.step}n` : '..'} of ${rows.of}` : '';
+    return `${name}[${format} ${shape.join('x')}${which}]`;
   }
   const whole = operand.start === 0 && operand.columns === program.values[operand.value].columns;
   return `%${operand.value}${whole ? '' : `[${operand.start}:${operand.start + operand.columns}]`}`;

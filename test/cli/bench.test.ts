@@ -1,9 +1,10 @@
 /** `tandem bench` and `tandem perplexity` from outside: what they print, not how fast anything is. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { nativeProblem } from '../../src/backend/native/load.ts';
+import { defaultModelPath } from '../../src/index.ts';
 import { build, tandem } from './tandem.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'tandem-bench-cli-'));
@@ -77,10 +78,27 @@ describe.skipIf(nativeProblem())('bench', () => {
   test('load: each way', async () => {
     const results = JSON.parse((await tandem(['bench', 'load', '--json'])).stdout);
     expect(results.map(({ load }: { load: string }) => load)).toEqual(['auto', 'mmap', 'pages']);
-    for (const { seconds, firstTokenSeconds, weightBytes, gigabytesPerSecond } of results) {
-      expect(firstTokenSeconds).toBeGreaterThan(0);
-      expect(gigabytesPerSecond).toBeCloseTo(weightBytes / seconds / 1e9, 9);
+    for (const result of results) {
+      const { seconds, weightSeconds, firstTokenSeconds, weightBytes, bytesFromCache, bytesFromDisk } = result;
+      expect(firstTokenSeconds).toBeGreaterThan(seconds);
+      expect(seconds).toBeGreaterThan(weightSeconds);
+      expect(bytesFromCache + bytesFromDisk).toBe(weightBytes);
+      expect(result.gigabytesPerSecond).toBeCloseTo(weightBytes / weightSeconds / 1e9, 9);
+      expect(result.loaded).toMatch(/^\d+\.\d MB .* GB\/s$/);
     }
+    expect(results.map(({ way }: { way: string }) => way)).toEqual(['pages', 'mmap', 'pages']);
+  });
+
+  test('load: a cold file comes from the disk, a small budget leaves the experts mapped', async () => {
+    const model = join(folder, 'cold.gguf');
+    copyFileSync(defaultModelPath(), model);
+    const [cold] = JSON.parse((await tandem(['bench', 'load', model, '--load', 'auto', '--cold', '--json'])).stdout);
+    expect(cold).toMatchObject({ load: 'auto', way: 'pages', cold: true });
+    const args = ['bench', 'load', model, '--load', 'auto', '--memory', '40MB', '-c', '64', '--json'];
+    const [short] = JSON.parse((await tandem(args)).stdout);
+    expect(short.way).toBe('pages, experts mmap');
+    expect(short.loaded).toMatch(/; experts stay mapped \(needs .* MB, 40\.0 MB free\)$/);
+    expect(short.bytesFromCache + short.bytesFromDisk).toBeLessThan(short.weightBytes);
   });
 
   test.each([

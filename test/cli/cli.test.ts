@@ -110,6 +110,15 @@ test('synth writes a model that runs; a place that cannot be written is told bef
   const ran = await tandem(['run', ...BACKEND, '-m', out, '--raw', '-n', '3', '--json', 'x']);
   expect(JSON.parse(ran.stdout).usage.completionTokens).toBeLessThanOrEqual(3);
 
+  const folder = join(root, 'tiny-folder');
+  expect((await tandem(['synth', config, folder, '-q', 'f8_e4m3'])).code).toBe(0);
+  const inside = await tandem(['run', ...BACKEND, '-m', folder, '--raw', '-n', '3', '--json', 'x']);
+  expect(JSON.parse(inside.stdout).usage.promptTokens).toBe(1);
+  const wrong = await tandem(['synth', config, folder, '-q', 'q4_k_m']);
+  expect(wrong.stderr).toMatch(
+    /^\[cli\] a Hugging Face folder has weights in bf16, f8_e4m3, int4_g32; q4_k_m; tandem synth/,
+  );
+
   const refused = await tandem(['synth', config, join(out, 'inside.gguf')]);
   expect(refused.code).toBe(1);
   expect(refused.stderr).toMatch(/^\[formats\] cannot write .*; .*; check the path\n$/);

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import type { KvType } from '../../src/program/program.ts';
 import { expectSameBits, type Piece, positionsOf } from './context.ts';
-import { floats, judgeOp, nativeIsas, type OpCase, runOp } from './harness.ts';
+import { floats, judgeOp, nativeIsas, type OpCase, runOp, weight } from './harness.ts';
 
 const { isas, reason } = await nativeIsas();
 
@@ -67,6 +67,44 @@ describe.skipIf(reason).each(isas)(`attention, %s ${reason ?? ''}`, (isa) => {
       await judgeOp(attentionCase(SMALL, [...sequences, { rows: 6, firstPosition: 509 }], 'bf16'), isa, { threads });
   });
 
+  it.each([1, 2, 63, 64, 65, 128, 600])('sees the last %i positions, with sinks and without', async (window) => {
+    const sequences = [
+      { rows: 1, firstPosition: 0 },
+      { rows: 40, firstPosition: 100 },
+      { rows: 3, firstPosition: 510 },
+      { rows: 1, firstPosition: 1300 },
+      { rows: 70, firstPosition: 0 },
+    ];
+    for (const type of ['f32', 'bf16'] as const) {
+      const test = attentionCase(SMALL, sequences, type);
+      const windowed = { ...test, attributes: { ...test.attributes, window } };
+      await judgeOp(windowed, isa, { threads: 3 });
+      await judgeOp({ ...windowed, inputs: [...test.inputs, weight('bf16', [4], 9, 2)] }, isa, { threads: 1 });
+    }
+  });
+
+  it('takes sinks far above and far below the scores', async () => {
+    const test = attentionCase(SMALL, [{ rows: 9, firstPosition: 60 }], 'f32');
+    const sinks = weight('f32', [4], 1);
+    new Float32Array(sinks.bytes.buffer).set([200, -200, 0, 5]);
+    await judgeOp({ ...test, inputs: [...test.inputs, sinks] }, isa);
+    await judgeOp({ ...test, inputs: [{ ...floats(9, 64, 1, 300) }, sinks] }, isa);
+  });
+
+  it('never looks at positions before the window', async () => {
+    const test = attentionCase(SMALL, [{ rows: 9, firstPosition: 60 }], 'f32');
+    const windowed = { ...test, attributes: { ...test.attributes, window: 5 } };
+    const { nativeBackend } = await import('../../src/backend/native/backend.ts');
+    const [before] = await runOp(nativeBackend(), windowed, { isa });
+    const [keys, values] = test.context!.inputs;
+    keys.data.fill(Number.NaN, 0, 58 * 32);
+    values.data.fill(Infinity, 0, 58 * 32);
+    const [after] = await runOp(nativeBackend(), windowed, { isa });
+    // Row 0 is at position 60 and sees 56 … 60; from row 2 on, 58 and later.
+    expect(after.data.subarray(2 * 64)).toEqual(before.data.subarray(2 * 64));
+    expect(after.data.subarray(0, 2 * 64).every((value) => Number.isNaN(value))).toBe(true);
+  });
+
   it('keeps scores apart that would overflow e^x', async () => {
     const test = attentionCase(SMALL, [{ rows: 8, firstPosition: 70 }], 'f32');
     const queries = { ...floats(8, 64, 1, 300) };
@@ -96,13 +134,18 @@ describe.skipIf(reason).each(isas)(`attention, %s ${reason ?? ''}`, (isa) => {
     }
   });
 
-  it.each(['f32', 'bf16'] as const)('gives the same bits however batches are cut (%s)', async (type) => {
+  it.each([
+    ['f32', 0],
+    ['bf16', 0],
+    ['bf16', 100],
+  ] as const)('gives the same bits however batches are cut (%s, window %i)', async (type, window) => {
     const sequences = [
       { rows: 1, firstPosition: 600 },
       { rows: 70, firstPosition: 30 },
       { rows: 5, firstPosition: 510 },
       { rows: 1, firstPosition: 0 },
     ];
-    await expectSameBits(attentionCase(SMALL, sequences, type), isa, [1, 16]);
+    const test = attentionCase(SMALL, sequences, type);
+    await expectSameBits({ ...test, attributes: { ...test.attributes, window } }, isa, [1, 16]);
   });
 });

@@ -147,6 +147,52 @@ describe.skipIf(reason).each(isas)(`experts, %s ${reason ?? ''}`, (isa) => {
       expect(await bits(rowsOf(test, start, end), isa, 2)).toEqual(whole.subarray(start * 256, end * 256));
   });
 
+  it.each([
+    ['f32', 'silu', {}],
+    ['bf16', 'swiglu-clamped', {}],
+    ['f16', 'swiglu-clamped', { alpha: 1.2, limit: 0.75 }],
+  ] as const)('adds biases in %s, %s', async (format, activation, more) => {
+    const shape = { rows: 7, topk: 3, experts: 4, ffn: 96, hidden: 64 };
+    const test = expertsCase(shape, ['mxfp4', 'mxfp4', 'mxfp4']);
+    const biases = [96, 96, 64].map((rows, i) => weight(format, [4, rows, 1], 20 + i, 1));
+    for (const present of [[0, 1, 2], [2], [0]])
+      await judgeOp(
+        {
+          ...test,
+          inputs: [...test.inputs, ...biases.map((bias, i) => (present.includes(i) ? bias : null))],
+          attributes: { activation, ...more },
+        },
+        isa,
+        { threads: 2 },
+      );
+  });
+
+  it.each(['mxfp4_g32', 'int4_g32', 'bf16'] as const)('takes rows of gate and up in turn (%s)', async (format) => {
+    const [experts, ffn, hidden] = [3, 64, 96];
+    const test = expertsCase({ rows: 5, topk: 2, experts, ffn, hidden }, [format, format, format]);
+    const inTurn = (start: number, ffn: number) => ({ start, step: 2, of: 2 * ffn });
+    const inputs = [
+      ...test.inputs.slice(0, 3),
+      { ...weight(format, [experts, ffn, hidden], 3, 0.1), rows: inTurn(0, ffn) },
+      { ...weight(format, [experts, ffn, hidden], 4, 0.1), rows: inTurn(1, ffn) },
+      test.inputs[5],
+      { ...weight('bf16', [experts, ffn, 1], 7, 1), rows: inTurn(0, ffn) },
+      { ...weight('bf16', [experts, ffn, 1], 8, 1), rows: inTurn(1, ffn) },
+      weight('bf16', [experts, hidden, 1], 9, 1),
+    ];
+    await judgeOp({ ...test, inputs, attributes: { activation: 'swiglu-clamped' } }, isa, { threads: 2 });
+  });
+
+  it('clamps what is not finite, and lets NaN pass', async () => {
+    const shape = { rows: 4, topk: 1, experts: 2, ffn: 32, hidden: 32 };
+    const test = expertsCase(shape, ['f32', 'f32', 'f32'], () => 1);
+    const x = (test.inputs[0] as GivenValue).data;
+    x[5] = Number.NaN;
+    x[32] = Infinity;
+    x.fill(1e30, 64, 96);
+    await judgeOp({ ...test, attributes: { activation: 'swiglu-clamped' } }, isa);
+  });
+
   it('refuses an expert that does not exist', async () => {
     const test = expertsCase({ rows: 2, topk: 1, experts: 2, ffn: 32, hidden: 32 }, ['q8_0', 'q8_0', 'q8_0'], () => 2);
     await expect(bits(test, isa, 1)).rejects.toThrow('2 of 2');

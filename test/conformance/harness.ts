@@ -53,6 +53,8 @@ export interface GivenWeight {
   readonly scales?: Float32Array;
   /** 3-D only: a tensor per matrix, as older files have it. */
   readonly split?: boolean;
+  /** 3-D only: the matrices are these rows of stored ones, whose other rows are zeros. */
+  readonly rows?: Weight['rows'];
 }
 
 export interface OpCase {
@@ -248,7 +250,7 @@ function buildCase(test: OpCase) {
   };
 
   // The pass: rows of all sequences; or the tail of the context.
-  const rowsOf = (given: GivenValue | GivenWeight | null) => (given && 'rows' in given ? given.rows : 0);
+  const rowsOf = (given: GivenValue | GivenWeight | null) => (given && 'columns' in given ? given.rows : 0);
   const rows =
     test.tokens?.length ??
     test.sequences?.reduce((sum, sequence) => sum + sequence.rows, 0) ??
@@ -337,14 +339,15 @@ function padded(given: GivenValue, before: number, after: number): Float32Array 
 }
 
 function describeWeight(id: number, name: string, given: GivenWeight, tensors: MemoryTensor[]): Weight {
-  const { format, shape, bytes, scales, split } = given;
+  const { format, shape, scales, split, rows } = given;
+  const bytes = spread(given, given.bytes);
   const { scaleBlock } = quantFormat(format);
   const add = (tensor: string, size: readonly number[], type: string, data: Uint8Array) => {
     tensors.push({ name: tensor, shape: size, format: type, bytes: data });
     return tensor;
   };
   const scaleType = scaleBlock?.type ?? 'f32';
-  const scaleBytes = scales && encodeScales(scaleType, scales);
+  const scaleBytes = scales && spread(given, encodeScales(scaleType, scales));
   const matrices = shape.length === 3 ? shape[0] : 1;
   const cut = (data: Uint8Array, m: number) =>
     data.subarray((data.length / matrices) * m, (data.length / matrices) * (m + 1));
@@ -357,10 +360,22 @@ function describeWeight(id: number, name: string, given: GivenWeight, tensors: M
     );
     return { id, name, shape, format, parts, scales: scaled };
   }
-  const parts = [add(name, shape, format, bytes)];
-  if (!scaleBytes) return { id, name, shape, format, parts };
+  const parts = [add(name, rows ? [shape[0], rows.of, shape[2]] : shape, format, bytes)];
+  if (!scaleBytes) return { id, name, shape, format, parts, rows };
   const size = matrices > 1 ? [matrices, scales!.length / matrices] : [scales!.length];
-  return { id, name, shape, format, parts, scales: [add(`${name}.scales`, size, scaleType, scaleBytes)] };
+  return { id, name, shape, format, parts, rows, scales: [add(`${name}.scales`, size, scaleType, scaleBytes)] };
+}
+
+/** The bytes of the given matrices, or scales, among the other rows that are stored with them. */
+function spread({ shape, rows }: GivenWeight, bytes: Uint8Array): Uint8Array {
+  if (!rows) return bytes;
+  const size = bytes.length / (shape[0] * shape[1]);
+  const stored = new Uint8Array(shape[0] * rows.of * size);
+  for (let n = 0; n < shape[0] * shape[1]; n++) {
+    const at = Math.floor(n / shape[1]) * rows.of + rows.start + (n % shape[1]) * (rows.step ?? 1);
+    stored.set(bytes.subarray(n * size, (n + 1) * size), at * size);
+  }
+  return stored;
 }
 
 function buildBatch(

@@ -42,12 +42,31 @@ describe.skipIf(reason).each(isas)(`linear, %s ${reason ?? ''}`, (isa) => {
   describe.each(FORMAT_NAMES)('%s', (format) => {
     const { blockSize } = quantFormat(format);
 
-    it('takes 1 to 40 rows', async () => {
-      const columns = blockSize === 1 ? 75 : blockSize === 32 ? 96 : 256;
-      // All of them for one format of each kind of kernel; elsewhere around the tiles.
-      const all = ['f16', 'q8_0', 'q4_k'].includes(format);
-      for (const rows of all ? Array.from({ length: 40 }, (_, i) => i + 1) : [1, 2, 3, 4, 5, 6, 7, 9, 40])
-        await judgeOp(linearCase(format, rows, 1 + (rows % 9), columns), isa, { threads: 1 + (rows % 3) });
+    it('takes 1 to 40 rows, each with the bits it has among 40', async () => {
+      const columns = blockSize === 1 ? 75 : blockSize === 32 ? 96 : 512;
+      const test = linearCase(format, 40, 37, columns);
+      await judgeOp(test, isa);
+      const whole = await bits(test, isa, 2);
+      for (let rows = 1; rows <= 40; rows++) {
+        const start = (rows * 7) % (41 - rows);
+        const part = await bits(rowsOf(test, start, start + rows), isa, 1 + (rows % 3));
+        const first = part.findIndex((value, i) => value !== whole[start * 37 + i]);
+        expect(first, `${rows} rows from ${start}: first element that differs`).toBe(-1);
+      }
+    });
+
+    it('takes any number of outputs, each with the bits it has alone', async () => {
+      const columns = blockSize === 1 ? 1407 : blockSize === 32 ? 1408 : 2816;
+      for (const outputs of [1, 15, 16, 17, 31, 33, 65]) {
+        const test = linearCase(format, 9, outputs, columns);
+        await judgeOp(test, isa);
+        const whole = await bits(test, isa, 1);
+        for (const row of [0, 8]) {
+          const alone = await bits(rowsOf(test, row, row + 1), isa, 1);
+          const first = alone.findIndex((value, i) => value !== whole[row * outputs + i]);
+          expect(first, `row ${row} of ${outputs} outputs: first element that differs`).toBe(-1);
+        }
+      }
     });
 
     it('takes any number of columns', async () => {
@@ -119,6 +138,59 @@ describe.skipIf(reason).each(isas)(`linear, %s ${reason ?? ''}`, (isa) => {
     const { data } = test.inputs[0] as GivenValue;
     for (let t = 0; t < 5; t++) data[2 * blockSize * t + 7 * t] = 3e38;
     await judgeOp(test, isa);
+  });
+
+  // Integer sums at their largest: every code, scale and minimum at an end of its range, activations all of one sign.
+  it.each([
+    ['q2_k', [80, 82]],
+    ['q3_k', [108]],
+    ['q4_k', [0, 2]],
+    ['q5_k', [0, 2]],
+    ['q6_k', [208]],
+    ['iq4_xs', [0]],
+    ['iq2_xxs', [0]],
+    ['iq2_xs', [0]],
+    ['iq2_s', [0]],
+    ['iq3_xxs', [0]],
+    ['iq3_s', [0]],
+    ['iq1_s', [0]],
+    ['iq1_m', []],
+    ['q8_0', [0]],
+    ['q4_0', [0]],
+    ['q4_1', [0, 2]],
+    ['q5_0', [0]],
+    ['q5_1', [0, 2]],
+    ['iq4_nl', [0]],
+    ['mxfp4', []],
+    ['mxfp4_g32', []],
+    ['int4_g32', []],
+  ] as const)('%s: the largest sums of codes', async (format, halves) => {
+    const { blockBytes } = quantFormat(format);
+    const test = linearCase(format, 9, 33, 512);
+    const { bytes } = test.inputs[1] as GivenWeight;
+    const patterns = [0xff, 0x00, 0x80, 0x7f, 0x0f, 0xf0];
+    for (let block = 0; block < bytes.length / blockBytes; block++) {
+      const pattern = patterns[(block >> 1) % patterns.length];
+      bytes.fill(pattern, block * blockBytes, (block + 1) * blockBytes);
+      // q6_k: signed scales behind the codes, which are largest against 0x80.
+      if (format === 'q6_k') bytes.fill(block & 4 ? 0x80 : 0x7f, block * blockBytes + 192, block * blockBytes + 208);
+      for (const at of halves) bytes.set([0x00, 0x3c], block * blockBytes + at); // 1
+      // iq1_m keeps the nibbles of its scale on top of four words.
+      if (format === 'iq1_m')
+        for (const [at, nibble] of [0, 0, 0xc0, 0x30].entries())
+          bytes[block * blockBytes + 49 + 2 * at] = (pattern & 15) | nibble;
+      if (format === 'mxfp4') bytes[block * blockBytes] = 127; // 1
+    }
+    const { data } = test.inputs[0] as GivenValue;
+    data.forEach((_, i) => {
+      data[i] = Math.floor(i / 512) % 2 ? -1 : 1;
+    });
+    await judgeOp(test, isa);
+    const whole = await bits(test, isa, 1);
+    for (const row of [0, 1]) {
+      const alone = await bits(rowsOf(test, row, row + 1), isa, 1);
+      expect(alone).toEqual(whole.subarray(row * 33, row * 33 + 33));
+    }
   });
 
   it('mxfp4: exponents from the least to the largest', async () => {

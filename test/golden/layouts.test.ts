@@ -13,7 +13,8 @@ const SAME = 1e-10;
 
 describe.each(Object.entries(TINY_CONFIGS))('%s', (_, config) => {
   const layouts: GgufLayout[] = [{}];
-  if ('num_experts' in config || 'num_local_experts' in config || config.n_routed_experts)
+  if (config.model_type === 'gpt_oss') layouts.push({ experts: 'mxfp4' });
+  else if ('num_experts' in config || 'num_local_experts' in config || config.n_routed_experts)
     layouts.push({ experts: 'each' }, { experts: 'gate-up' });
   if ('kv_lora_rank' in config) layouts.push({ kvB: 'split' });
   if (config.n_routed_experts === 256) layouts.push({ groupKeys: false });

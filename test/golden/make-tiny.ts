@@ -3,24 +3,33 @@
  * the layouts promise to be equal can be compared.
  */
 import type { Checkpoint } from '../../src/formats/checkpoint.ts';
+import { type FormatName, rowBytes } from '../../src/formats/dtype.ts';
 import { openGguf } from '../../src/formats/gguf.ts';
 import { type GgufTensor, writeGguf } from '../../src/formats/gguf-writer.ts';
 import { openHuggingFace } from '../../src/formats/huggingface.ts';
 import { memoryFolder } from '../../src/formats/memory-source.ts';
+import { quantFormat } from '../../src/formats/quants/index.ts';
 import type { SinkFolder } from '../../src/formats/sink.ts';
-import { expertNames, gateUpNames, tensorName } from '../../src/models/gguf-names.ts';
+import { expertBiasNames, expertNames, gateUpNames, tensorName } from '../../src/models/gguf-names.ts';
+import { INT4_GROUP_32 } from '../../src/models/public-configs.ts';
 import { ropeFactorTensor } from '../../src/models/synthesize.ts';
 import { type HuggingFaceConfig, type LogicalWeight, syntheticModel } from '../../src/models/synthetic.ts';
 import { ggufMetadata } from '../../src/models/synthetic-metadata.ts';
+import { type PackedFormat, pack, packedTensors } from './pack.ts';
 
 /** Row-major f32 values of a logical weight. */
 interface Filled extends LogicalWeight {
   readonly values: Float32Array;
 }
 
+export interface TinyOptions {
+  /** Experts hold values of this format, and so may be stored in it; gpt-oss: mxfp4_g32 always. */
+  readonly experts?: PackedFormat;
+}
+
 export interface GgufLayout {
-  /** Expert tensors in one, (older files) each for itself, or (newer ones) gate above up in one. */
-  readonly experts?: 'fused' | 'each' | 'gate-up';
+  /** Expert tensors in one, (older files) each for itself, (newer ones) gate above up in one, or in one of MXFP4. */
+  readonly experts?: 'fused' | 'each' | 'gate-up' | 'mxfp4';
   /** `kv_b` in one, or (newer files) split, with the head sizes under `…_mla`. */
   readonly kvB?: 'whole' | 'split';
   /** false: nothing about groups of experts, as in public files of DeepSeek-V3 and R1. */
@@ -31,16 +40,23 @@ export interface TinyModel {
   /** The bytes of the file. */
   ggufFile(layout?: GgufLayout): Promise<Uint8Array>;
   gguf(layout?: GgufLayout): Promise<Checkpoint>;
-  huggingFace(): Promise<Checkpoint>;
+  /** `packed`: experts in the format of the model's options; gpt-oss always. */
+  huggingFace(layout?: { readonly packed?: boolean }): Promise<Checkpoint>;
 }
 
-export async function tinyModel(config: HuggingFaceConfig, seed = 1): Promise<TinyModel> {
+export async function tinyModel(config: HuggingFaceConfig, seed = 1, options: TinyOptions = {}): Promise<TinyModel> {
   const synthetic = await syntheticModel(config);
+  const isGptOss = synthetic.model.name === 'gpt-oss';
+  const format = isGptOss ? 'mxfp4_g32' : options.experts;
   const random = normal(seed);
   const weights: Filled[] = synthetic.weights.map((weight) => {
     const values = new Float32Array(product(weight.shape));
     const [center, size] = scaleOf(weight);
     for (let i = 0; i < values.length; i++) values[i] = center + size * random();
+    if (format && weight.projection && !weight.bias)
+      perExpert({ ...weight, values }, (e, own) => {
+        values.set(pack(format, own, weight.shape[2]).values, e * own.length);
+      });
     return { ...weight, values };
   });
   const heads = { q: Number(config.num_attention_heads), k: Number(config.num_key_value_heads) };
@@ -55,12 +71,16 @@ export async function tinyModel(config: HuggingFaceConfig, seed = 1): Promise<Ti
     const add = (name: string, shape: readonly number[], values: Float32Array) =>
       tensors.push({ name, shape, format: 'f32', data: () => [new Uint8Array(values.slice().buffer)] });
     for (const weight of weights) {
-      const { path, projection, shape, values } = weight;
-      if (projection !== undefined) {
+      const { path, projection, bias, shape, values } = weight;
+      if (bias) {
+        add(expertBiasNames('gguf', path, projection!)[0], shape, values);
+      } else if (projection !== undefined) {
         const [fused, each] = expertNames('gguf', path, projection);
         const [both] = experts === 'gate-up' ? gateUpNames('gguf', path, projection) : [];
         if (both !== undefined) {
           if (projection === 'gate') add(both, [shape[0], 2 * shape[1], shape[2]], gateUp(weight, weights));
+        } else if (experts === 'mxfp4') {
+          tensors.push({ name: fused, shape, format: 'mxfp4', data: () => [encoded('mxfp4', values, shape[2])] });
         } else if (experts !== 'each') add(fused, shape, values);
         else perExpert(weight, (e, part) => add(each.replace('{e}', String(e)), shape.slice(1), part));
       } else if (kvB === 'split' && path.endsWith('kv_b_proj.weight')) {
@@ -98,20 +118,42 @@ export async function tinyModel(config: HuggingFaceConfig, seed = 1): Promise<Ti
     return openGguf(memoryFolder({ 'tiny.gguf': await ggufFile(layout) }), 'tiny.gguf');
   }
 
-  async function huggingFace(): Promise<Checkpoint> {
-    const tensors = new Map<string, { shape: readonly number[]; values: Float32Array }>();
+  async function huggingFace({ packed = false } = {}): Promise<Checkpoint> {
+    const tensors = new Map<string, StoredTensor>();
+    const add = (name: string, shape: readonly number[], values: Float32Array) =>
+      tensors.set(name, { dtype: 'F32', shape, bytes: new Uint8Array(values.slice().buffer) });
+    const addPacked = (name: string, shape: readonly number[], values: Float32Array) => {
+      const columns = shape[shape.length - 1];
+      const { codes, scales } = pack(format!, values, columns);
+      const [own, scale] = packedTensors(name, format!, shape.slice(0, -1), columns);
+      for (const [[tensor, dtype, size], bytes] of [
+        [own, codes],
+        [scale, scales],
+      ] as const)
+        tensors.set(tensor, { dtype, shape: size, bytes });
+    };
     for (const weight of weights) {
-      const { path, projection, shape, values } = weight;
+      const { path, projection, bias, shape, values } = weight;
       if (projection === undefined) {
-        tensors.set(path, { shape, values });
+        add(path, shape, values);
+        continue;
+      }
+      if (isGptOss) {
+        if (projection === 'up') continue;
+        const name = projection === 'down' ? `${path}.down_proj` : `${path}.gate_up_proj`;
+        const all = projection === 'down' ? values : inTurn(weight, weights);
+        const size = projection === 'down' ? shape : [shape[0], 2 * shape[1], ...shape.slice(2)];
+        if (bias) add(`${name}_bias`, size, all);
+        else addPacked(name, size, all);
         continue;
       }
       const pattern = expertNames('huggingface', path, projection)[path.includes('block_sparse_moe') ? 1 : 0];
       perExpert(weight, (e, part) =>
-        tensors.set(pattern.replace('{e}', String(e)), { shape: shape.slice(1), values: part }),
+        (packed ? addPacked : add)(pattern.replace('{e}', String(e)), shape.slice(1), part),
       );
     }
-    const files = { 'config.json': JSON.stringify(config), 'model.safetensors': safetensors(tensors) };
+    const described = packed && format === 'int4_g32' ? { ...config, quantization_config: INT4_GROUP_32 } : config;
+    const files = { 'config.json': JSON.stringify(described), 'model.safetensors': safetensors(tensors) };
     return openHuggingFace(memoryFolder(files));
   }
   return { ggufFile, gguf, huggingFace };
@@ -122,7 +164,9 @@ function product(shape: readonly number[]): number {
 }
 
 /** Centre and size of a weight's values. Biases are large enough that forgetting them shows. */
-function scaleOf({ path, shape }: LogicalWeight): [center: number, size: number] {
+function scaleOf({ path, shape, bias }: LogicalWeight): [center: number, size: number] {
+  if (path.endsWith('sinks')) return [1, 2];
+  if (bias) return [0, 3]; // some beyond the limit of a clamped activation
   if (shape.length === 1) return path.endsWith('norm.weight') ? [1, 0.2] : [0, 0.3];
   return [0, path.includes('embed_tokens') ? 1 : 1.5 * shape[shape.length - 1] ** -0.5];
 }
@@ -161,12 +205,18 @@ function splitKvB({ values }: Filled, config: HuggingFaceConfig) {
   return { k: { shape: [heads, latent, nope], values: k }, v: { shape: [heads, value, latent], values: v } };
 }
 
-function safetensors(tensors: ReadonlyMap<string, { shape: readonly number[]; values: Float32Array }>): Uint8Array {
+interface StoredTensor {
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  readonly bytes: Uint8Array;
+}
+
+function safetensors(tensors: ReadonlyMap<string, StoredTensor>): Uint8Array {
   const header: Record<string, unknown> = {};
   let offset = 0;
-  for (const [name, { shape, values }] of tensors) {
-    header[name] = { dtype: 'F32', shape, data_offsets: [offset, offset + values.byteLength] };
-    offset += values.byteLength;
+  for (const [name, { dtype, shape, bytes }] of tensors) {
+    header[name] = { dtype, shape, data_offsets: [offset, offset + bytes.length] };
+    offset += bytes.length;
   }
   let json = JSON.stringify(header);
   json += ' '.repeat(-json.length & 7);
@@ -174,9 +224,9 @@ function safetensors(tensors: ReadonlyMap<string, { shape: readonly number[]; va
   new DataView(bytes.buffer).setBigUint64(0, BigInt(json.length), true);
   bytes.set(new TextEncoder().encode(json), 8);
   let at = 8 + json.length;
-  for (const { values } of tensors.values()) {
-    bytes.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength), at);
-    at += values.byteLength;
+  for (const tensor of tensors.values()) {
+    bytes.set(tensor.bytes, at);
+    at += tensor.bytes.length;
   }
   return bytes;
 }
@@ -222,4 +272,28 @@ function gateUp(gate: Filled, weights: readonly Filled[]): Float32Array {
     both.set(up.values.subarray(e * size, (e + 1) * size), (2 * e + 1) * size);
   }
   return both;
+}
+
+/** [E, 2N, …]: gate and up rows in turn, as gpt-oss has its weights and biases. */
+function inTurn(gate: Filled, weights: readonly Filled[]): Float32Array {
+  const up = weights.find(
+    ({ path, projection, bias }) => path === gate.path && projection === 'up' && bias === gate.bias,
+  )!;
+  const columns = gate.shape[2] ?? 1;
+  const both = new Float32Array(2 * gate.values.length);
+  for (let row = 0; row < gate.values.length / columns; row++) {
+    both.set(gate.values.subarray(row * columns, (row + 1) * columns), 2 * row * columns);
+    both.set(up.values.subarray(row * columns, (row + 1) * columns), (2 * row + 1) * columns);
+  }
+  return both;
+}
+
+/** The rows in a format with scales of its own. */
+function encoded(format: FormatName, values: Float32Array, columns: number): Uint8Array {
+  const quant = quantFormat(format);
+  const size = rowBytes(quant, columns);
+  const bytes = new Uint8Array((values.length / columns) * size);
+  for (let r = 0; r * columns < values.length; r++)
+    quant.encodeRow!(values.subarray(r * columns, (r + 1) * columns), bytes.subarray(r * size, (r + 1) * size));
+  return bytes;
 }

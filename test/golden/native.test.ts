@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { referenceBackend } from '../../src/backend/reference.ts';
 import { openCheckpoint } from '../../src/formats/open.ts';
+import { nativeMachine } from '../../src/placement/machine.ts';
 import { nativeIsas } from '../conformance/harness.ts';
 import { floats } from './files.ts';
 import { tinyModel } from './make-tiny.ts';
@@ -47,6 +48,16 @@ describe.skipIf(reason)(`native ${reason ?? ''}`, () => {
       const options = { isa, activations: 'rounded', kvType: 'f32' } as const;
       const expected = await logitsOf(referenceBackend(), open.checkpoint, ids, options);
       expect(nmse(await logitsOf(await native(), open.checkpoint, ids, options), expected)).toBeLessThan(bound);
+    });
+
+    test.for(MODELS)('%s in fast mode against the reference', async ([model], { skip }) => {
+      const machine = nativeMachine(isa);
+      if (!machine.tiles) return skip('needs tiles: AMX, AVX512-BF16 or TANDEM_TILES');
+      if (!existsSync(model)) return skip('needs TANDEM_MODELS, a folder of models too large to commit');
+      await using open = await opened(model);
+      const options = { isa, activations: 'rounded', kvType: 'f32', machine } as const;
+      const expected = await logitsOf(referenceBackend(), open.checkpoint, ids, options);
+      expect(nmse(await logitsOf(await native(), open.checkpoint, ids, options), expected)).toBeLessThan(5e-4);
     });
   });
 });

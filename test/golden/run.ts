@@ -3,7 +3,7 @@ import type { Backend } from '../../src/backend/backend.ts';
 import type { Checkpoint } from '../../src/formats/checkpoint.ts';
 import { buildProgram } from '../../src/models/index.ts';
 import { OPS } from '../../src/ops/index.ts';
-import { lower } from '../../src/placement/lower.ts';
+import { lower, type Machine } from '../../src/placement/lower.ts';
 import type { Batch } from '../../src/program/batch.ts';
 import { type KvType, PAGE_TOKENS, type Program } from '../../src/program/program.ts';
 import { validateProgram } from '../../src/program/validate.ts';
@@ -23,14 +23,17 @@ export interface RunOptions {
   readonly kvType?: KvType;
   /** Default f32: activations are not rounded. */
   readonly activations?: 'rounded' | 'f32';
+  /** Default: one without tiles. */
+  readonly machine?: Machine;
   /** Instruction set of the native backend. */
   readonly isa?: string;
 }
 
 /** The checkpoint's Program, placed and checked. */
 export async function placedProgram(checkpoint: Checkpoint, options: RunOptions = {}): Promise<Program> {
-  const { program } = await buildProgram(checkpoint, { kvType: options.kvType ?? 'f32' });
-  return validateProgram(lower(program, { device: 'cpu' }, { activations: options.activations ?? 'f32' }), OPS);
+  const { kvType = 'f32', activations = 'f32', machine = { device: 'cpu' } } = options;
+  const { program } = await buildProgram(checkpoint, { kvType });
+  return validateProgram(lower(program, machine, { activations }), OPS);
 }
 
 /** Logits [Σ T, V] of several token sequences, each from an empty cache, one after the other. */

@@ -81,6 +81,20 @@ const glm = {
   routed_scaling_factor: 1,
 };
 
+/** A window that most rows of a test exceed, more layers with one than without. */
+const gptOss = {
+  ...grouped,
+  model_type: 'gpt_oss',
+  num_hidden_layers: 3,
+  num_attention_heads: 8,
+  intermediate_size: 64,
+  attention_bias: true,
+  num_local_experts: 8,
+  num_experts_per_tok: 3,
+  sliding_window: 24,
+  swiglu_limit: 7,
+};
+
 export const TINY_CONFIGS: Readonly<Record<string, HuggingFaceConfig>> = {
   'deepseek-v3, groups, YaRN': { ...deepseekV3, rope_scaling: { ...yarn, mscale: 1, mscale_all_dim: 1 } },
   'deepseek-v3, 256 experts': { ...deepseekV3, num_hidden_layers: 2, n_routed_experts: 256, n_group: 8, topk_group: 4 },
@@ -107,6 +121,10 @@ export const TINY_CONFIGS: Readonly<Record<string, HuggingFaceConfig>> = {
     topk_group: 2,
     routed_scaling_factor: 2.5,
   },
+  'gpt-oss': gptOss,
+  // Both ends of the ramp lie beyond the pairs, where it does not matter whether they are truncated.
+  'gpt-oss, YaRN': { ...gptOss, rope_theta: 3, rope_scaling: { ...yarn, truncate: false } },
+  'gpt-oss, YaRN with a ramp': { ...gptOss, rope_scaling: { ...yarn, truncate: false } },
   'qwen3-moe': {
     ...grouped,
     model_type: 'qwen3_moe',

@@ -56,6 +56,23 @@ describe.skipIf(nativeProblem())(`native models ${nativeProblem()?.message ?? ''
     expect(logits[2]).toEqual(logits[0]);
   });
 
+  it('leave experts mapped where memory is short, and say so; the logits are the same', async () => {
+    const file = await onDisk('short.bin');
+    await using whole = await nativeBackend().prepare(program, file, { ...LIMITS, load: 'pages' });
+    const { description } = whole;
+    const size = (name: string) => Number(description[`${name} bytes`]);
+    expect(description.loaded).toMatch(/^[\d.]+ \w+ into pages from the (page cache|disk), [\d.]+ GB\/s$/);
+    // Room for all but the experts, with what `auto` leaves to others.
+    const memory = Math.ceil((size('weight') * 0.7 + size('kv') + size('buffer')) / 0.85);
+    await using short = await nativeBackend().prepare(program, file, { ...LIMITS, memory });
+    expect(short.description).toMatchObject({ load: 'pages, experts mmap' });
+    expect(short.description.loaded).toMatch(/ into pages from .*; experts stay mapped \(needs .*, .* free\)$/);
+    expect(short.description['mapped bytes']).toBeGreaterThan(size('weight') / 4);
+    expect((await short.run(batch)).logits).toEqual((await whole.run(batch)).logits);
+    const refused = nativeBackend().prepare(program, file, { ...LIMITS, memory: 1000 });
+    await expect(refused).rejects.toMatchObject({ code: 'OUT_OF_MEMORY' });
+  });
+
   it('refuse damaged files with what was found', async () => {
     const prepare = (from: Checkpoint, load: 'mmap' | 'pages') =>
       nativeBackend().prepare(program, from, { ...LIMITS, load });
@@ -191,6 +208,42 @@ describe.skipIf(nativeProblem())(`native models ${nativeProblem()?.message ?? ''
       console.log(require('node:fs').readdirSync('/proc/self/task').length < 30);
     })();`;
     expect(await child(script)).toMatchObject({ status: 0, stdout: 'true' });
+  });
+
+  it.each([
+    ['cut short', 'fs.truncateSync(path, 0);', /had \d+ bytes when it was loaded and has 0 now/],
+    ['cut and written anew', 'fs.writeFileSync(path, fs.readFileSync(path));', /was written to since it was loaded/],
+  ])('a mapped file that is %s fails the passes that follow, and the process lives', async (_how, change, says) => {
+    const script = `(async () => {
+      const fs = require('node:fs'), path = ${JSON.stringify(join(folder, 'shrinking'))}, whole = options.files;
+      fs.copyFileSync(whole[0], path);
+      const told = (promise) => promise.then(() => 'no error', (error) => error.code + ' ' + error.message);
+      options.load = 'mmap'; options.files = [path];
+      const mapped = await open(); options.files = whole;
+      const other = await open();
+      await mapped.run(batch); await mapped.begin(batch);
+      ${change}
+      let step = 'no error';
+      for (let i = 0; i < ${program.steps.length} && step === 'no error'; i++) step = await told(mapped.step(i));
+      console.log([step, await told(mapped.end()), await told(mapped.run(batch)), await told(other.run(batch))].join('\\n'));
+    })();`;
+    const { status, signal, stdout } = await child(script);
+    const [step, end, run, other] = stdout.split('\n');
+    expect([status, signal, other]).toEqual([0, null, 'no error']);
+    // What was cut is missed at once; what was replaced, at the end of the pass.
+    if (change.includes('truncate')) expect(step).toMatch(says);
+    for (const error of [end, run]) expect(error).toMatch(/^FILE_IO \[native\] a mapped model file stays as it is/);
+    for (const error of [end, run]) expect(error).toMatch(says);
+  });
+
+  it('a bus error elsewhere still ends the process, by its own handler', async () => {
+    const script = `open().then(async (model) => {
+      process.on('SIGBUS', () => { console.log('heard'); process.exit(4); });
+      await model.run(batch); process.kill(process.pid, 'SIGBUS'); setTimeout(() => {}, 1000); });`;
+    expect(await child(script)).toMatchObject({ status: 4, stdout: 'heard' });
+    const plain = `options.load = 'mmap'; open().then(async (model) => {
+      await model.run(batch); process.kill(process.pid, 'SIGBUS'); setTimeout(() => console.log('deaf'), 1000); });`;
+    expect(await child(plain)).toMatchObject({ signal: 'SIGBUS', stdout: '' });
   });
 
   it('live in worker threads that are terminated during a pass', async () => {

@@ -7,7 +7,7 @@ import { buildProgram } from '../../src/models/index.ts';
 import { PUBLIC_CONFIGS, type PublicModel } from '../../src/models/public-configs.ts';
 import type { QuantMix } from '../../src/models/quant-mix.ts';
 import { headerCheckpoint } from '../../src/models/synthesize.ts';
-import { headerOnly, huggingFaceTensors, syntheticModel } from '../../src/models/synthetic.ts';
+import { type FolderOptions, headerOnly, huggingFaceTensors, syntheticModel } from '../../src/models/synthetic.ts';
 import { OPS } from '../../src/ops/index.ts';
 import { lower } from '../../src/placement/lower.ts';
 import { printProgram } from '../../src/program/print.ts';
@@ -35,22 +35,24 @@ describe('GGUF', () => {
   });
 });
 
-const FOLDERS: readonly (readonly [PublicModel, boolean])[] = [
-  ['deepseek-v3', true],
-  ['deepseek-v2-lite', false],
-  ['glm-4.5-air', false],
-  ['qwen3-30b-a3b', false],
-  ['mixtral-8x7b', false],
-  ['llama-3.1-8b', false],
+const FOLDERS: readonly (readonly [PublicModel, string, FolderOptions])[] = [
+  ['deepseek-v3', 'fp8', { fp8: 'f32' }],
+  ['deepseek-v2-lite', 'bf16', {}],
+  ['glm-4.5-air', 'bf16', {}],
+  ['gpt-oss-20b', 'mxfp4', {}],
+  ['kimi-k2-thinking', 'int4', { int4: true }],
+  ['qwen3-30b-a3b', 'bf16', {}],
+  ['mixtral-8x7b', 'bf16', {}],
+  ['llama-3.1-8b', 'bf16', {}],
 ];
 
 describe('Hugging Face', () => {
-  test.each(FOLDERS)('%s, fp8 %s', async (name, fp8) => {
+  test.each(FOLDERS)('%s %s', async (name, kind, options) => {
     const config = PUBLIC_CONFIGS[name];
-    const tensors = huggingFaceTensors(await syntheticModel(config), { fp8 });
+    const tensors = huggingFaceTensors(await syntheticModel(config), options);
     const { program, unused } = await buildProgram(headerOnly('huggingface', name, tensors, { config }));
     const placed = validateProgram(lower(program, { device: 'cpu' }), OPS);
     expect(unused).toEqual([]);
-    await expect(printProgram(placed)).toMatchFileSnapshot(`./${name}.${fp8 ? 'fp8' : 'bf16'}.txt`);
+    await expect(printProgram(placed)).toMatchFileSnapshot(`./${name}.${kind}.txt`);
   });
 });

@@ -1,7 +1,8 @@
 // attention: grouped-query attention of this pass's rows over the paged cache.
 #pragma once
 
-#include "cpu/kernels/attention_core.inl.h"
+#include "cpu/kernels/attention_exact.inl.h"
+#include "cpu/kernels/attention_tiles.inl.h"
 #include "cpu/kernels/decode.inl.h"
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
@@ -9,6 +10,7 @@ namespace tandem::TANDEM_ISA_NAMESPACE {
 static Status attention(StepContext& context) {
   const Step& step = *context.step;
   const std::vector<KvCache::Stream>& streams = context.kv->layers[step.integer("cache")];
+  const std::vector<Sequence>& sequences = context.batch->sequences;
   AttentionPlan plan;
   plan.heads = step.integer("heads");
   plan.kv_heads = step.integer("kvHeads");
@@ -24,15 +26,23 @@ static Status attention(StepContext& context) {
   plan.values = streams[1];
   plan.values_in_keys = false;
   plan.scale = static_cast<float>(step.number("scale"));
-  plan.window = step.integer("window", 0);
-  if (context.weights.size() > 1 && context.weights[1] != nullptr) {
-    const BoundWeight& sinks = *context.weights[1];
-    float* decoded = context.scratch->take_array<float>(static_cast<size_t>(plan.heads));
-    if (decoded == nullptr) return Status(Code::out_of_memory, "[native] scratch memory for attention; the machine refused; use smaller batches");
-    decode_row(*sinks.format, sinks.matrix(0), decoded, plan.heads, sinks.row_scales(0, 0));
-    plan.sinks = decoded;
+  plan.window = step.integer("window");
+  AttentionMode* modes = context.scratch->take_array<AttentionMode>(sequences.size());
+  float* sinks = context.scratch->take_array<float>(static_cast<size_t>(plan.heads));
+  if (modes == nullptr || sinks == nullptr) return Status(Code::out_of_memory, "[native] scratch memory for attention; the machine refused; use smaller batches");
+  if (context.weights[1] != nullptr) {
+    const BoundWeight& weight = *context.weights[1];
+    decode_row(*weight.format, weight.matrix(0), sinks, plan.heads, weight.row_scales(0, 0));
+    plan.sinks = sinks;
   }
-  return attend(context, plan);
+  return with_unit([&](auto unit) {
+    using Unit = decltype(unit);
+    for (size_t s = 0; s < sequences.size(); s++) modes[s] = panels_pay<Unit>(step.tiles, sequences[s].rows, plan.heads / plan.kv_heads) ? AttentionMode::panels : AttentionMode::exact;
+    plan.modes = modes;
+    TANDEM_TRY(attend<ExactCore>(context, plan));
+    plan.mode = AttentionMode::panels;
+    return attend<TileCore<Unit>>(context, plan);
+  });
 }
 
 static void register_attention() { register_kernel({"attention", "", TANDEM_ISA}, attention); }

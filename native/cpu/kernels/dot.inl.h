@@ -137,6 +137,9 @@ struct Dot {
     return value;
   }
 
+  // Rows worth handing out together.
+  int64_t height(int64_t tokens) const { return panel && tokens >= panel->from ? panel->rows : kTileRows; }
+
   // The same as `rows`, panel by panel.
   void panels(int64_t matrix, int64_t begin, int64_t end, const ActivationRow* x, int64_t tokens, float* out,
               int64_t out_stride) const {

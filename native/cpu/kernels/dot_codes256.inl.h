@@ -10,7 +10,6 @@ namespace tandem::TANDEM_ISA_NAMESPACE {
 #if TANDEM_ISA_LEVEL >= 2
 
 using Codes = __m512i;  // 64 codes: columns [64g, 64g + 64)
-using Lanes = __m512;
 using Scales = __m512i;  // sixteen 16-bit scales in the lowest half
 
 static inline Codes vec_bytes(int x) { return _mm512_set1_epi8(static_cast<char>(x)); }
@@ -54,16 +53,11 @@ static inline __m512i add_products(__m512i sum, Codes w, Codes x, __m512i start,
   if constexpr (offset != 0) pairs = _mm512_sub_epi16(pairs, start);
   return _mm512_dpwssd_epi32(sum, pairs, scale);
 }
-static inline Lanes add_block(__m512i sum, float scale, Lanes total) {
-  return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(scale), total);
-}
-static inline Lanes zero_lanes() { return _mm512_setzero_ps(); }
 constexpr int kVectors = 4;  // of codes in a block
 
 #else
 
 using Codes = __m256i;  // 32 codes: columns [32g, 32g + 32)
-using Lanes = __m256;
 struct Scales {
   __m256i low, high;  // scales 0–7 and 8–15, each in both lanes
 };
@@ -103,10 +97,6 @@ static inline __m256i add_products(__m256i sum, Codes w, Codes x, __m256i start,
   if constexpr (offset != 0) pairs = _mm256_sub_epi16(pairs, start);
   return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, scale));
 }
-static inline Lanes add_block(__m256i sum, float scale, Lanes total) {
-  return _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(scale), total);
-}
-static inline Lanes zero_lanes() { return _mm256_setzero_ps(); }
 constexpr int kVectors = 8;
 
 #endif

@@ -15,6 +15,7 @@
 #include "core/kernel.h"
 #include "cpu/kernels/dot.inl.h"
 #include "cpu/kernels/vec.inl.h"
+#include "cpu/node_units.h"
 #include "cpu/pool.h"
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
@@ -141,7 +142,7 @@ static inline void fuse_gated(const Gated& gated, const float* gate, const float
 static Status experts(StepContext& context) {
   const MatrixView x = context.inputs[0], weights = context.inputs[2], out = context.outputs[0];
   const BoundWeight &gate = *context.weights[3], &up = *context.weights[4], &down = *context.weights[5];
-  const int64_t tokens = x.rows, k = weights.columns, ffn = gate.rows, hidden = down.rows;
+  const int64_t tokens = x.rows, k = weights.columns, ffn = gate.rows;
   const Activation middle = context.step->middle;
   if (tokens == 0) return {};
   Scratch& scratch = *context.scratch;
@@ -154,7 +155,6 @@ static Status experts(StepContext& context) {
   TANDEM_TRY(intermediate.reserve(scratch, middle, plan.pairs, ffn, nullptr));
 
   const int64_t threads = pool.threads();
-  const int64_t units = (ffn + kUnit - 1) / kUnit;              // of a group, phase 1
   const int64_t block = activation_block(middle) > kUnit ? activation_block(middle) : kUnit;
   const int64_t blocks = (ffn + block - 1) / block;             // of `middle` in a row
   const int64_t lane = plan.pairs * kUnit;                      // floats a thread needs at most
@@ -184,9 +184,9 @@ static Status experts(StepContext& context) {
   const Gated gated(*context.step);
 
   // Rows [begin, end) of gate and up for all the pairs of group g.
-  const auto gate_up = [&](int64_t g, int64_t begin, int thread) {
+  const auto gate_up = [&](int64_t g, int64_t begin, int64_t end, int thread) {
     const ExpertGroups::Group group = plan.groups[g];
-    const int64_t end = begin + kUnit < ffn ? begin + kUnit : ffn, count = plan.groups[g + 1].begin - group.begin;
+    const int64_t count = plan.groups[g + 1].begin - group.begin;
     float *gates = lanes + 2 * thread * lane, *ups = gates + lane;
     gate_dot.rows(group.expert, begin, end, rows + group.begin, count, gates, kUnit);
     up_dot.rows(group.expert, begin, end, rows + group.begin, count, ups, kUnit);
@@ -205,8 +205,7 @@ static Status experts(StepContext& context) {
   };
 
   // Output rows [begin, end) of all tokens.
-  const auto down_all = [&](int64_t begin, int thread) {
-    const int64_t end = begin + kUnit < hidden ? begin + kUnit : hidden;
+  const auto down_all = [&](int64_t begin, int64_t end, int thread) {
     float* products = lanes + 2 * thread * lane;
     for (int64_t g = 0; g < plan.count; g++) {
       const int64_t first = plan.groups[g].begin, count = plan.groups[g + 1].begin - first;
@@ -225,14 +224,21 @@ static Status experts(StepContext& context) {
     }
   };
 
+  const NodeUnits gate_units(gate.node_rows != nullptr ? gate : up, kUnit, plan.count), down_units(down, kUnit, 1);
   WorkRange &first = pool.range(0), &second = pool.range(1);
-  first.reset(plan.count * units, 1);
-  second.reset((hidden + kUnit - 1) / kUnit, 1);
+  gate_units.reset(first);
+  down_units.reset(second);
   pool.run([&](int thread) {
-    int64_t begin, end;
-    while (first.next(thread, begin, end)) gate_up(begin / units, begin % units * kUnit, thread);
+    int64_t item, after;
+    while (first.next(thread, item, after)) {
+      const NodeUnits::Unit unit = gate_units.at(item);
+      gate_up(unit.group, unit.begin, unit.end, thread);
+    }
     pool.barrier();
-    while (second.next(thread, begin, end)) down_all(begin * kUnit, thread);
+    while (second.next(thread, item, after)) {
+      const NodeUnits::Unit unit = down_units.at(item);
+      down_all(unit.begin, unit.end, thread);
+    }
   });
   return {};
 }

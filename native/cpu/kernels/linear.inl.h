@@ -38,14 +38,14 @@ static Status linear(StepContext& context) {
   }
 
   const Dot dot(&weight, context.step->activation);
-  const int64_t tiles = (weight.rows + kTileRows - 1) / kTileRows, tile_bytes = kTileRows * weight.row_bytes;
+  const int64_t height = dot.height(x.rows), tiles = (weight.rows + height - 1) / height, tile_bytes = height * weight.row_bytes;
   const auto at_least_one = [](int64_t n) { return n < 1 ? int64_t{1} : n; };
-  const int64_t span = at_least_one(kSpanBytes / tile_bytes) * kTileRows;
+  const int64_t span = at_least_one(kSpanBytes / tile_bytes) * height;
   // Four pieces a thread, so that a late one can be helped; none of them too small.
   const int64_t grain = at_least_one(kGrainBytes / tile_bytes), share = tiles / (4 * context.pool->threads());
-  context.pool->parallel_for(tiles, share > grain ? share : grain, [&](int64_t first, int64_t last, int) {
-    const int64_t stop = last * kTileRows < weight.rows ? last * kTileRows : weight.rows;
-    for (int64_t begin = first * kTileRows; begin < stop; begin += span) {
+  const int64_t piece = (share > grain ? share : grain) * height;
+  const auto multiply = [&](int64_t first, int64_t stop, int) {
+    for (int64_t begin = first; begin < stop; begin += span) {
       const int64_t end = begin + span < stop ? begin + span : stop;
       dot.rows(0, begin, end, views, x.rows, out.data + begin, out.stride);
       if (!bias) continue;
@@ -54,7 +54,9 @@ static Status linear(StepContext& context) {
         for (int64_t n = begin; n < end; n++) y[n] += offsets[n];
       }
     }
-  });
+  };
+  if (weight.node_rows != nullptr) context.pool->parallel_for_nodes(weight.node_rows, piece, multiply);
+  else context.pool->parallel_for(weight.rows, piece, multiply);
   return {};
 }
 

@@ -1,4 +1,4 @@
-// mla: multi-head latent attention in its absorbed form, for all passes.
+// mla: multi-head latent attention. In its absorbed form, except where fast mode allows to expand (mla_expanded.inl.h):
 //
 //     q~ = q_nope · W_UK ‖ q_rope     [T, heads, latent + rope]   absorb
 //     a  = attend the shared latent   [T, heads, latent]          attention_core, in place of q~
@@ -7,8 +7,10 @@
 // A weight row is decoded to f32 once per pass (per kRowChunk rows of long passes). Heads go in chunks whose q~ fits kQueryBytes.
 #pragma once
 
-#include "cpu/kernels/attention_core.inl.h"
-#include "cpu/kernels/decode.inl.h"
+#include "cpu/kernels/attention_exact.inl.h"
+#include "cpu/kernels/attention_tiles.inl.h"
+#include "cpu/kernels/mla_expanded.inl.h"
+#include "cpu/kernels/mla_weights.inl.h"
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
 
@@ -18,38 +20,7 @@ constexpr int64_t kFewRows = 8;
 constexpr int64_t kRowChunk = 256;    // rows of the pass that share a decoded panel
 constexpr int64_t kLatentPart = 256;  // columns of the latent, whole blocks of every format
 constexpr int64_t kValuePart = 32;
-constexpr int64_t kAheadBytes = 8192; // of weights that are fetched while earlier ones are decoded
 constexpr int64_t kQueryBytes = int64_t{64} << 20;
-
-struct MlaShape {
-  int64_t nope, rope, latent, value;
-  int64_t query_width;  // of a q~ row: latent + rope, padded
-};
-
-struct Span {
-  int64_t begin, end;
-  int64_t size() const { return end - begin; }
-};
-static inline Span part_of(int64_t length, int64_t part, int64_t index) {
-  return {index * part, (index + 1) * part < length ? (index + 1) * part : length};
-}
-
-// Columns of weight rows [first, first + count) of matrix e as f32 [count, padded columns]; `last` ends the rows that follow.
-static void decode_panel(const BoundWeight& weight, int64_t e, int64_t first, int64_t count, int64_t last, Span columns, float* panel) {
-  const WeightFormat format = weight_format(*weight.format);
-  const int64_t padded = pad_columns(columns.size()), ahead = kAheadBytes / weight.row_bytes + 1;
-  const auto bytes_of = [&](int64_t n) { return n / format_info(format).block_size * format_info(format).block_bytes; };
-  const uint8_t* row = weight.matrix(e) + first * weight.row_bytes + bytes_of(columns.begin);
-  const int64_t bytes = bytes_of(columns.size());
-  for (int64_t n = first; n < first + count; n++, panel += padded, row += weight.row_bytes) {
-    if (n + ahead < last) {
-      for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + ahead * weight.row_bytes + i, 0, 2);
-    }
-    const uint8_t* scales = weight.row_scales(e, n);
-    decode_row(format, row, panel, columns.size(), format_info(format).scales_at(scales, columns.begin));
-    for (int64_t c = columns.size(); c < padded; c++) panel[c] = 0.0f;
-  }
-}
 
 // Memory of one thread: a panel of weights, and rows of activations padded for it.
 struct MlaScratch {
@@ -115,15 +86,13 @@ static void expand(const float* attended, int64_t stride, int64_t begin, int64_t
   }
 }
 
-static Status mla(StepContext& context) {
-  const Step& step = *context.step;
+// The absorbed form for all sequences that are not expanded. `spans` are their rows, in pieces of up to kRowChunk.
+template <typename Unit>
+static Status attend_absorbed(StepContext& context, AttentionPlan plan, const MlaShape& shape, const MlaWeights& weights, const Span* spans,
+                              int64_t span_count) {
   const MatrixView q = context.inputs[0], out = context.outputs[0];
-  const BoundWeight *kv_b = context.weights[1], *k_b = context.weights[2], *v_b = context.weights[3];
-  const int64_t heads = step.integer("heads");
-  MlaShape shape = {step.integer("nope"), step.integer("rope"), step.integer("latent"), step.integer("value"), 0};
-  shape.query_width = pad_columns(shape.latent + shape.rope);
-
-  const int64_t threads = context.pool->threads(), rows = out.rows;
+  const auto [kv_b, k_b, v_b] = weights;
+  const int64_t heads = plan.heads, threads = context.pool->threads(), rows = out.rows;
   const int64_t per_head = rows * shape.query_width * static_cast<int64_t>(sizeof(float));
   int64_t chunk = kQueryBytes / (per_head > 0 ? per_head : 1);
   chunk = chunk < 1 ? 1 : chunk < heads ? chunk : heads;
@@ -139,40 +108,88 @@ static Status mla(StepContext& context) {
     float* after = base + kPanelRows * widest;
     return MlaScratch{base, after, after + row_chunk * (widest > kPanelRows ? widest : kPanelRows)};
   };
-  const int64_t stride = chunk * shape.query_width, row_chunks = (rows + row_chunk - 1) / row_chunk;
-
-  AttentionPlan plan;
+  const int64_t stride = chunk * shape.query_width;
   plan.query_stride = plan.out_stride = stride;
   plan.query_head_stride = plan.out_head_stride = shape.query_width;
   plan.queries = plan.out = queries;
-  plan.kv_heads = 1;
   plan.key_width = shape.latent + shape.rope;
   plan.value_width = shape.latent;
-  plan.keys = plan.values = context.kv->layers[step.integer("cache")][0];
-  plan.values_in_keys = true;
-  plan.scale = static_cast<float>(step.number("scale"));
 
   for (int64_t first = 0; first < heads; first += chunk) {
     plan.heads = heads - first < chunk ? heads - first : chunk;
     // body(head, rows, part of `length`, thread) over all of them; heads are cut into parts where they are few.
     const auto for_parts = [&](int64_t length, int64_t part, auto&& body) {
-      if (plan.heads * row_chunks >= 4 * threads) part = length;
+      if (plan.heads * span_count >= 4 * threads) part = length;
       const int64_t parts = (length + part - 1) / part;
-      context.pool->parallel_for(plan.heads * row_chunks * parts, 1, [&](int64_t begin, int64_t end, int thread) {
-        for (int64_t i = begin; i < end; i++) {
-          body(i / parts / row_chunks, part_of(rows, row_chunk, i / parts % row_chunks), part_of(length, part, i % parts), thread);
-        }
+      context.pool->parallel_for(plan.heads * span_count * parts, 1, [&](int64_t begin, int64_t end, int thread) {
+        for (int64_t i = begin; i < end; i++) body(i / parts / span_count, spans[i / parts % span_count], part_of(length, part, i % parts), thread);
       });
     };
     for_parts(shape.latent, kLatentPart, [&](int64_t h, Span span, Span part, int thread) {
       absorb(q, span.begin, span.end, first + h, kv_b, k_b, shape, part, scratch_of(thread), queries + h * shape.query_width, stride);
     });
-    TANDEM_TRY(attend(context, plan));
+    plan.mode = AttentionMode::exact;
+    TANDEM_TRY(attend<ExactCore>(context, plan));
+    plan.mode = AttentionMode::panels;
+    TANDEM_TRY(attend<TileCore<Unit>>(context, plan));
     for_parts(shape.value, kValuePart, [&](int64_t h, Span span, Span part, int thread) {
       expand(queries + h * shape.query_width, stride, span.begin, span.end, first + h, kv_b, v_b, shape, part, scratch_of(thread), out);
     });
   }
   return {};
+}
+
+static Status mla(StepContext& context) {
+  const Step& step = *context.step;
+  const MatrixView q = context.inputs[0], out = context.outputs[0];
+  const std::vector<Sequence>& sequences = context.batch->sequences;
+  const MlaWeights weights = {context.weights[1], context.weights[2], context.weights[3]};
+  MlaShape shape = {step.integer("nope"), step.integer("rope"), step.integer("latent"), step.integer("value"), 0};
+  shape.query_width = pad_columns(shape.latent + shape.rope);
+
+  AttentionMode* modes = context.scratch->take_array<AttentionMode>(sequences.size());
+  Span* spans = context.scratch->take_array<Span>(static_cast<size_t>(out.rows / kRowChunk) + sequences.size());
+  if (modes == nullptr || spans == nullptr)
+    return Status(Code::out_of_memory, "[native] scratch memory for mla; the machine refused; use smaller batches");
+  AttentionPlan plan;
+  plan.queries = q.data;
+  plan.query_stride = q.stride;
+  plan.query_head_stride = shape.nope + shape.rope;
+  plan.out = out.data;
+  plan.out_stride = out.stride;
+  plan.out_head_stride = shape.value;
+  plan.heads = step.integer("heads");
+  plan.kv_heads = 1;
+  plan.key_width = shape.nope + shape.rope;
+  plan.value_width = shape.value;
+  plan.keys = plan.values = context.kv->layers[step.integer("cache")][0];
+  plan.values_in_keys = true;
+  plan.scale = static_cast<float>(step.number("scale"));
+  plan.modes = modes;
+
+  return with_unit([&](auto unit) {
+    using Unit = decltype(unit);
+    // Absorbed rows that follow each other share decoded weights, whoever they belong to.
+    int64_t span_count = 0;
+    for (size_t s = 0; s < sequences.size(); s++) {
+      const Sequence& sequence = sequences[s];
+      modes[s] = step.tiles > 0 && sequence.rows >= step.tiles && expansion_pays(shape, sequence.rows, sequence.first_position)
+                     ? AttentionMode::expanded
+                 : panels_pay<Unit>(step.tiles, sequence.rows, plan.heads) ? AttentionMode::panels
+                                                                           : AttentionMode::exact;
+      if (modes[s] == AttentionMode::expanded) continue;
+      for (int64_t begin = sequence.first_row, last = begin + sequence.rows; begin < last;) {
+        const bool joins = span_count > 0 && spans[span_count - 1].end == begin && spans[span_count - 1].size() < kRowChunk;
+        Span& span = spans[joins ? span_count - 1 : span_count++];
+        if (!joins) span = {begin, begin};
+        span.end = span.begin + kRowChunk < last ? span.begin + kRowChunk : last;
+        begin = span.end;
+      }
+    }
+    if (span_count > 0) TANDEM_TRY(attend_absorbed<Unit>(context, plan, shape, weights, spans, span_count));
+    plan.mode = AttentionMode::expanded;
+    return attend_expanded<Unit>(context, plan, shape, weights);
+  });
 }
 
 static void register_mla() { register_kernel({"mla", "", TANDEM_ISA}, mla); }

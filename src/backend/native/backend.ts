@@ -53,6 +53,7 @@ export function nativeBackend(binding: NativeBinding = loadNative()): NativeBack
             threads: options.threads ?? 0,
             isa: (options.isa ?? '') as Isa | '',
             load: options.load ?? 'auto',
+            memory: options.memory ?? 0,
           },
           options.onProgress ?? (() => {}),
           cancel,
@@ -152,13 +153,19 @@ class NativeExecutor implements NativeExecutable {
     this.pages = limits.pages;
     this.#model = model;
     this.#limits = limits;
-    const { weightBytes, kvBytes, bufferBytes, ...rest } = model.describe();
+    const { weightBytes, kvBytes, bufferBytes, mappedBytes, hugeBytes, cacheBytes, diskBytes, loadSeconds, ...rest } =
+      model.describe();
     this.description = {
       backend: 'native',
       ...rest,
       'weight bytes': weightBytes,
       'kv bytes': kvBytes,
       'buffer bytes': bufferBytes,
+      'mapped bytes': mappedBytes,
+      'huge page bytes': hugeBytes,
+      'bytes from cache': cacheBytes,
+      'bytes from disk': diskBytes,
+      'load seconds': loadSeconds,
     };
   }
 

@@ -47,6 +47,8 @@ export interface NativeModelOptions {
   /** '' = automatic. */
   readonly isa: Isa | '';
   readonly load: 'auto' | 'mmap' | 'pages';
+  /** Most bytes to take; 0 = what the machine or its control group has. */
+  readonly memory?: number;
 }
 
 /** Result of a pass as native returns it; `top*` are [outputs, maxTop], padded with −1 / NaN. */
@@ -88,6 +90,8 @@ export interface NativeBinding {
     /** Set word 0 to non-zero to stop loading (error ABORTED). */
     cancel: Int32Array,
   ): Promise<NativeModel>;
+  /** For benchmarks: the system's page cache forgets the file, as far as nobody uses it. */
+  dropCache(path: string): void;
   /** For the conformance suite: decode rows with the kernels of one ISA. `scales`: as in the Program, for the whole matrix. */
   decodeRows(
     format: string,

@@ -60,8 +60,17 @@ export function checkScales(format: QuantFormat, count: number, scales?: Float32
   });
 }
 
+export interface NibbleCodec {
+  readonly name: FormatName;
+  readonly type: ScaleType;
+  /** What the sixteen codes are worth. */
+  readonly levels: Float32Array;
+  /** The codes of the 32 values from `at` on, and their scale as stored, little-endian. */
+  encode(values: Float32Array, at: number): { readonly codes: Uint8Array; readonly scale: readonly number[] };
+}
+
 /** A format of 32 four-bit codes in 16 bytes, weight 2i in the low nibble of byte i, whose scales lie apart. */
-export function nibblesWithScales(name: FormatName, type: ScaleType, levels: Float32Array): QuantFormat {
+export function nibblesWithScales({ name, type, levels, encode }: NibbleCodec): QuantFormat {
   const format: QuantFormat = {
     name,
     blockSize: 32,
@@ -77,15 +86,23 @@ export function nibblesWithScales(name: FormatName, type: ScaleType, levels: Flo
         out[at + 1] = scale * levels[pair >> 4];
       }
     },
+    encodeScaledRow(values, out, scales) {
+      checkRow(format, out.length, values.length);
+      for (let at = 0, b = 0; at < values.length; at += 32, b++) {
+        const { codes, scale } = encode(values, at);
+        for (let i = 0; i < 16; i++) out[at / 2 + i] = codes[2 * i] | (codes[2 * i + 1] << 4);
+        scales.set(scale, b * scale.length);
+      }
+    },
   };
   return format;
 }
 
 /** Error for values a quantized block cannot hold. `at` is the index of the block's first value in its row. */
-export function notEncodable(format: FormatName, at: number): TandemError {
+export function notEncodable(format: FormatName, at: number, scale = 'fits a half (at most 65504)'): TandemError {
   return new TandemError('MODEL_INVALID', {
     room: 'formats',
-    rule: `${format} holds finite weights whose scale fits a half (at most 65504)`,
+    rule: `${format} holds finite weights whose scale ${scale}`,
     given: `the block at column ${at} has NaN, infinity or larger values`,
     fix: 'keep this tensor in f32 or bf16, or repair the checkpoint',
   });

@@ -31,14 +31,14 @@ export function feedForward(graph: Graph, path: string, x: Tensor, width: number
 export function decoder(
   graph: Graph,
   config: BaseConfig & { readonly tied: boolean },
-  attention: (layer: Graph, x: Tensor) => Tensor,
+  attention: (layer: Graph, x: Tensor, index: number) => Tensor,
   mixture: (layer: Graph, x: Tensor, index: number) => Tensor,
 ): Tensor {
   const { vocabSize, hiddenSize, epsilon } = config;
   let x = graph.embed('model.embed_tokens', vocabSize, hiddenSize);
   for (let index = 0; index < config.layers; index++) {
     const layer = graph.layer(index);
-    const attended = attention(layer, layer.rmsNorm('input_layernorm', x, epsilon));
+    const attended = attention(layer, layer.rmsNorm('input_layernorm', x, epsilon), index);
     x = layer.add('self_attn.residual', x, attended);
     x = layer.add('mlp.residual', x, mixture(layer, layer.rmsNorm('post_attention_layernorm', x, epsilon), index));
   }

@@ -16,6 +16,8 @@ export interface GroupedAttention {
   readonly bias: 'none' | 'qkv' | 'qkvo';
   /** ε of the norms of q and k heads; undefined: none. */
   readonly headNorm?: number;
+  /** Each head has a sink (`self_attn.sinks`). */
+  readonly sinks?: boolean;
 }
 
 /** `partial`: the share of a head that rotates unless the description says another; `bias`: what `attention_bias` means. */
@@ -23,7 +25,7 @@ export async function readGroupedAttention(
   reader: ConfigReader,
   hiddenSize: number,
   style: GroupedAttention['style'],
-  options: { readonly partial?: number; readonly bias?: 'qkv' | 'qkvo' } = {},
+  options: { readonly partial?: number; readonly bias?: 'qkv' | 'qkvo'; readonly truncate?: boolean } = {},
 ): Promise<GroupedAttention> {
   const heads = reader.count({ huggingface: 'num_attention_heads', gguf: 'attention.head_count' }, { maximum: 4096 });
   const kvHeads = reader.count(
@@ -36,7 +38,7 @@ export async function readGroupedAttention(
     { default: hiddenSize / heads, maximum: 4096 },
   );
   const valueSize = reader.count({ gguf: 'attention.value_length' }, { default: headSize });
-  const { partial, bias = 'qkvo' } = options;
+  const { partial, bias = 'qkvo', truncate } = options;
   const rotated = readRotated(reader, headSize, partial);
   const sizes = `head ${headSize}, value ${valueSize}, rotated ${rotated}`;
   reader.expect(headSize === valueSize, 'keys and values are of one size', sizes);
@@ -46,7 +48,7 @@ export async function readGroupedAttention(
     sizes,
   );
   reader.expect(rotated % 2 === 0, 'an even number of columns is rotated', sizes);
-  const rope = await readRope(reader, rotated);
+  const rope = await readRope(reader, rotated, truncate);
   const biased = reader.flag({ huggingface: 'attention_bias' }, false);
   return { heads, kvHeads, headSize, rotated, style, rope, bias: biased ? bias : 'none' };
 }
@@ -58,7 +60,8 @@ function readRotated(reader: ConfigReader, headSize: number, partial = 1): numbe
   return headSize * reader.real({ huggingface: reader.has({ huggingface: nested }) ? nested : key }, partial);
 }
 
-export function groupedAttention(graph: Graph, x: Tensor, spec: GroupedAttention): Tensor {
+/** `window`: how many positions a row sees; undefined: all. */
+export function groupedAttention(graph: Graph, x: Tensor, spec: GroupedAttention, window?: number): Tensor {
   const { heads, kvHeads, headSize, rotated, style, headNorm } = spec;
   const turn = { headSize, offset: 0, width: rotated, style, ...ropeFrequencies(rotated, spec.rope) };
   const bias = spec.bias !== 'none';
@@ -72,6 +75,7 @@ export function groupedAttention(graph: Graph, x: Tensor, spec: GroupedAttention
   const v = graph.linear('self_attn.v_proj', x, kvHeads * headSize, { bias });
   const cache = graph.kvAppend('self_attn.kv_append', k, v, kvHeads);
   const spread = { cache, heads, kvHeads, headSize, valueSize: headSize, scale: headSize ** -0.5 };
-  const attended = graph.attention('self_attn.attention', q, spread);
+  const sinks = spec.sinks ? graph.weights.find(graph.path('self_attn.sinks'), [heads]) : undefined;
+  const attended = graph.attention('self_attn.attention', q, { ...spread, ...(window && { window }) }, sinks);
   return graph.linear('self_attn.o_proj', attended, x.columns, { bias: spec.bias === 'qkvo' });
 }

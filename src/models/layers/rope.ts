@@ -12,6 +12,8 @@ export interface Yarn {
   /** Rotations over the original context above which a frequency stays, below which it is divided by `factor`. */
   readonly betaFast: number;
   readonly betaSlow: number;
+  /** Whether the ends of the ramp are whole pairs (default); gpt-oss keeps them where they fall. */
+  readonly truncate?: boolean;
   /** Multiplies cos and sin. */
   readonly magnitude: number;
   /** DeepSeek multiplies the softmax scale by its square. */
@@ -65,8 +67,10 @@ export function ropeFrequencies(width: number, { base, scaling }: Rope): { frequ
 function yarnFrequencies(plain: number[], width: number, base: number, yarn: Yarn): number[] {
   const pairOf = (rotations: number) =>
     (width * Math.log(yarn.originalContext / (rotations * 2 * Math.PI))) / (2 * Math.log(base));
-  const low = Math.max(Math.floor(pairOf(yarn.betaFast)), 0);
-  const high = Math.min(Math.ceil(pairOf(yarn.betaSlow)), width - 1);
+  const [first, last] = [pairOf(yarn.betaFast), pairOf(yarn.betaSlow)];
+  const { truncate = true } = yarn;
+  const low = Math.max(truncate ? Math.floor(first) : first, 0);
+  const high = Math.min(truncate ? Math.ceil(last) : last, width - 1);
   return plain.map((frequency, i) => {
     const interpolated = Math.min(Math.max((i - low) / Math.max(high - low, 0.001), 0), 1);
     return (frequency / yarn.factor) * interpolated + frequency * (1 - interpolated);
@@ -82,8 +86,8 @@ export function llama3Frequency(frequency: number, bands: Llama3Bands): number {
   return ((1 - kept) * frequency) / bands.factor + kept * frequency;
 }
 
-/** Reads base and scaling; `width` is the number of rotated columns. */
-export async function readRope(reader: ConfigReader, width: number): Promise<Rope> {
+/** Reads base and scaling; `width` is the number of rotated columns, `truncate` YaRN's where the description is silent. */
+export async function readRope(reader: ConfigReader, width: number, truncate = true): Promise<Rope> {
   // transformers 5 writes `rope_parameters` where earlier ones wrote `rope_theta` and `rope_scaling`.
   const group = reader.has({ huggingface: 'rope_parameters' }) ? 'rope_parameters' : 'rope_scaling';
   const nested = 'rope_parameters.rope_theta';
@@ -115,7 +119,14 @@ export async function readRope(reader: ConfigReader, width: number): Promise<Rop
   }
   const betaFast = reader.real(field('beta_fast', 'yarn_beta_fast'), 32);
   const betaSlow = reader.real(field('beta_slow', 'yarn_beta_slow'), 1);
-  const yarn = { type, factor, originalContext, betaFast, betaSlow } as const;
+  const yarn = {
+    type,
+    factor,
+    originalContext,
+    betaFast,
+    betaSlow,
+    truncate: reader.flag(field('truncate'), truncate),
+  } as const;
   if (reader.isGguf) {
     // The key holds 0.1 · mscale_all_dim already.
     const multiplier = reader.realOptional(field('yarn_log_multiplier'), { zero: true }) ?? 0;
