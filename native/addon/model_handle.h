@@ -26,6 +26,8 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
   Napi::Value step(const Napi::CallbackInfo& info);
   Napi::Value read(const Napi::CallbackInfo& info);
   Napi::Value write(const Napi::CallbackInfo& info);
+  Napi::Value read_page(const Napi::CallbackInfo& info);
+  Napi::Value write_page(const Napi::CallbackInfo& info);
   Napi::Value end(const Napi::CallbackInfo& info);
   Napi::Value dispose(const Napi::CallbackInfo& info);
   void cancel(const Napi::CallbackInfo& info);

@@ -198,6 +198,32 @@ bool Model::drop_cancelled() {
   return !alive;
 }
 
+Status Model::page_bytes(int64_t page, uint8_t*& data, size_t& size) const {
+  if (page < 0 || page >= kv_.pages)
+    return {Code::request_invalid, "[native] a page is below " + std::to_string(kv_.pages) + "; page " + std::to_string(page) + " was asked for; ask for one of the cache"};
+  size = static_cast<size_t>(kv_.page_elements) * (kv_.type == KvCache::Type::f32 ? 4 : 2);
+  data = kv_.base + static_cast<size_t>(page) * size;
+  return {};
+}
+
+Status Model::read_page(int64_t page, std::vector<uint8_t>& out) const {
+  uint8_t* data = nullptr;
+  size_t size = 0;
+  TANDEM_TRY(page_bytes(page, data, size));
+  out.assign(data, data + size);
+  return {};
+}
+
+Status Model::write_page(int64_t page, const std::vector<uint8_t>& bytes) {
+  uint8_t* data = nullptr;
+  size_t size = 0;
+  TANDEM_TRY(page_bytes(page, data, size));
+  if (bytes.size() != size)
+    return {Code::request_invalid, "[native] a page has " + std::to_string(size) + " bytes; " + std::to_string(bytes.size()) + " were given; give a whole page of this model"};
+  std::memcpy(data, bytes.data(), size);
+  return {};
+}
+
 void Model::cancel(int64_t slot) {
   if (slot < 0 || slot >= kCancelSlots) return;
   cancelled_[static_cast<size_t>(slot)].store(generation_.load(), std::memory_order_relaxed);

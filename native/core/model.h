@@ -62,6 +62,10 @@ class Model {
   Status write(int64_t value, const ValueData& data);
   Status finish(PassOutput& out);
 
+  // The bytes of one page of the cache as they are, and back: for prefixes that outlive the process. Between passes.
+  Status read_page(int64_t page, std::vector<uint8_t>& out) const;
+  Status write_page(int64_t page, const std::vector<uint8_t>& bytes);
+
   // Any thread. `arm` names the next pass and gives its generation; `cancel` drops a slot's rows from the pass armed last
   // (also one that has not begun).
   uint32_t arm() { return generation_.fetch_add(1) + 1; }
@@ -80,6 +84,7 @@ class Model {
   bool drop_cancelled();
   int64_t rows_of(const Value& value) const;
   uint32_t* memory_of(const Value& value) const;
+  Status page_bytes(int64_t page, uint8_t*& data, size_t& size) const;
   Status check_ids(int64_t value, const std::vector<uint32_t>& words) const;
 
   Program program_;

@@ -46,6 +46,9 @@ export interface Executable extends AsyncDisposable {
   /** Drops the rows of the sequence with this slot from the pass in flight, if any. */
   cancel(slot: number): void;
   start(batch: Batch): Promise<Stepper>;
+  /** Where the backend can: the bytes of one page of its cache, and back; both wait for the pass in flight. */
+  readPage?(page: number): Promise<Uint8Array>;
+  writePage?(page: number, bytes: Uint8Array): Promise<void>;
   dispose(): Promise<void>;
 }
 

@@ -19,6 +19,7 @@ import { Guide } from './guide.ts';
 import { PagePool } from './kv-cache.ts';
 import { disposed, EngineLoop } from './loop.ts';
 import { checkOptionNames } from './option-names.ts';
+import type { PageStore, PageStoreStats } from './page-store.ts';
 import {
   type Divergence,
   type LogitSource,
@@ -28,6 +29,7 @@ import {
   type Perplexity,
   type PerplexityOptions,
 } from './perplexity.ts';
+import { PrefixArchive } from './prefix-archive.ts';
 import { PrefixCache } from './prefix-cache.ts';
 import { LogitsRequest, type Progress, type Request, type TakeLogits, TextRequest } from './request.ts';
 import {
@@ -158,6 +160,8 @@ export interface EngineParts {
   readonly info: EngineInfo;
   readonly samplingDefaults?: SamplingDefaults;
   readonly limits: EngineLimits;
+  /** Prefixes that outlive the process; needs an executable whose pages can be read. */
+  readonly pageStore?: PageStore;
   /** Called once, after the executable is gone. */
   readonly close?: () => Promise<void>;
 }
@@ -181,6 +185,7 @@ export class Engine implements AsyncDisposable {
   readonly #scheduler: Scheduler;
   readonly #loop: EngineLoop;
   readonly #grammars: GrammarCompiler;
+  readonly #archive: PrefixArchive | undefined;
   #disposing: Promise<void> | undefined;
 
   /** Use `load`. */
@@ -197,6 +202,15 @@ export class Engine implements AsyncDisposable {
     this.#scheduler = new Scheduler({ ...limits, pool, chunk, soloChunk, prefixes });
     this.#loop = new EngineLoop(this.#scheduler, executable);
     this.#grammars = new GrammarCompiler(parts.tokenizer, info.vocabSize);
+    const { readPage, writePage } = executable;
+    if (parts.pageStore && prefixes && readPage && writePage)
+      this.#archive = new PrefixArchive(
+        parts.pageStore,
+        prefixes,
+        pool,
+        { readPage: readPage.bind(executable), writePage: writePage.bind(executable) },
+        () => this.#loop.wake(),
+      );
   }
 
   /** Continues a prompt: text or token ids. Errors come out of the generation, not of this call. */
@@ -295,7 +309,7 @@ export class Engine implements AsyncDisposable {
     options: GenerateOptions,
     sink: GenerationSink,
     { parser, guide }: { parser?: OutputParser; guide?: Guide } = {},
-  ): () => void {
+  ): (() => void) | Promise<() => void> {
     const { tokenizer, samplingDefaults = {} } = this.#parts;
     const { contextLength, vocabSize } = this.info;
     const { signal, ignoreEos = false } = options;
@@ -328,7 +342,8 @@ export class Engine implements AsyncDisposable {
       sink,
       now: performance.now(),
     });
-    return this.#submit(request, signal);
+    if (this.#archive === undefined) return this.#submit(request, signal);
+    return this.#archive.restore(ids, signal).then(() => this.#submit(request, signal));
   }
 
   /** Ids of the prompt that `chat` would make of a conversation. */
@@ -465,14 +480,15 @@ export class Engine implements AsyncDisposable {
     }));
   }
 
-  stats(): SchedulerStats {
-    return this.#scheduler.stats;
+  stats(): SchedulerStats & { disk?: PageStoreStats } {
+    return { ...this.#scheduler.stats, disk: this.#archive?.stats };
   }
 
   /** Ends what runs (DISPOSED) and frees everything. May be called twice. */
   dispose(): Promise<void> {
     this.#disposing ??= this.#loop
       .dispose()
+      .then(() => this.#archive?.flush())
       .then(() => this.#parts.executable.dispose())
       .finally(() => this.#parts.close?.());
     return this.#disposing;

@@ -24,7 +24,6 @@ export class PrefixArchive {
   readonly #keys = new WeakMap<PrefixNode, string>();
   readonly #pending: PrefixNode[] = [];
   #saving: Promise<void> | undefined;
-  #stopped = false;
   readonly #released: () => void;
 
   /** `released` is called when a page was let go that somebody may wait for. */
@@ -50,7 +49,7 @@ export class PrefixArchive {
     for (let start = known.length * PAGE_TOKENS; start + PAGE_TOKENS < tokens.length; start += PAGE_TOKENS) {
       const ids = tokens.slice(start, start + PAGE_TOKENS);
       key = this.#store.key(key, ids);
-      if (this.#stopped || signal?.aborted || !this.#store.has(key)) return;
+      if (signal?.aborted || !this.#store.has(key)) return;
       const bytes = await this.#store.read(key, ids);
       if (bytes === undefined) return;
       const page = this.#take();
@@ -74,12 +73,6 @@ export class PrefixArchive {
     await this.#saving;
   }
 
-  async stop(): Promise<void> {
-    this.#stopped = true;
-    this.#drop();
-    await this.#saving;
-  }
-
   #take(): number | undefined {
     if (this.#pool.free === 0) this.#cache.evict();
     return this.#pool.free > 0 ? this.#pool.allocate() : undefined;
@@ -95,7 +88,7 @@ export class PrefixArchive {
   }
 
   #learned(node: PrefixNode): void {
-    if (this.#stopped || this.#pending.length >= MAX_PENDING || this.#store.has(this.#keyOf(node))) return;
+    if (this.#pending.length >= MAX_PENDING || this.#store.has(this.#keyOf(node))) return;
     this.#pool.retain(node.page);
     this.#pending.push(node);
     this.#saving ??= this.#save().finally(() => {

@@ -207,6 +207,16 @@ class NativeExecutor implements NativeExecutable {
     };
   }
 
+  async readPage(page: number): Promise<Uint8Array> {
+    const end = await this.#turns.take();
+    return native(this.#model.readPage(page)).finally(end);
+  }
+
+  async writePage(page: number, bytes: Uint8Array): Promise<void> {
+    const end = await this.#turns.take();
+    return native(this.#model.writePage(page, bytes)).finally(end);
+  }
+
   timings(): readonly StepTiming[] {
     return this.#model.timings();
   }

@@ -74,6 +74,9 @@ export interface NativeModel {
   read(value: number): Promise<Float32Array | Int32Array>;
   write(value: number, data: Float32Array | Int32Array): Promise<void>;
   end(): Promise<NativePassResult>;
+  /** The bytes of one page of the cache, and back. */
+  readPage(page: number): Promise<Uint8Array>;
+  writePage(page: number, bytes: Uint8Array): Promise<void>;
   /** Per step: name, calls, total microseconds since load (for `explain` and benchmarks). */
   timings(): { step: number; calls: number; microseconds: number }[];
   /** Frees everything once the pass in flight has ended. Idempotent. */
