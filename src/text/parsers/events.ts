@@ -31,3 +31,8 @@ export function joinEvents(events: Iterable<OutputEvent>): OutputEvent[] {
   }
   return joined;
 }
+
+/** An id for a tool call that no other has. */
+export function randomCallId(): string {
+  return `call_${globalThis.crypto.randomUUID().replaceAll('-', '').slice(0, 24)}`;
+}

@@ -3,7 +3,8 @@
  * To add a syntax, write its parser in a file of this folder and a line in `TOOL_SYNTAXES`.
  */
 import { CALLS_BEGIN, DeepSeekToolParser } from './deepseek.ts';
-import type { OutputEvent, OutputParser } from './events.ts';
+import { type OutputEvent, type OutputParser, randomCallId } from './events.ts';
+import { CHANNEL, HarmonyParser } from './harmony.ts';
 import { ReasoningParser } from './reasoning.ts';
 
 interface ToolSyntax {
@@ -16,6 +17,9 @@ interface ToolSyntax {
 const TOOL_SYNTAXES: readonly ToolSyntax[] = [
   { marker: CALLS_BEGIN, architecture: /^deepseek/i, create: (newId) => new DeepSeekToolParser(newId) },
 ];
+
+/** gpt-oss: reasoning, text and calls are channels of one syntax. */
+const HARMONY = { marker: CHANNEL, architecture: /^gpt[-_]?oss/i };
 
 export interface ParserChoice {
   /** Source of the chat template, where there is one. */
@@ -41,9 +45,13 @@ export function parserFor({
   tools = 'separate',
   newId,
 }: ParserChoice): OutputParser {
-  const syntax = TOOL_SYNTAXES.find(({ marker, architecture: pattern }) =>
-    template === undefined ? pattern.test(architecture) : template.includes(marker),
-  );
+  const speaks = ({ marker, architecture: pattern }: Pick<ToolSyntax, 'marker' | 'architecture'>) =>
+    template === undefined ? pattern.test(architecture) : template.includes(marker);
+  if (speaks(HARMONY)) {
+    const ids = newId ?? randomCallId;
+    return new ParserChain([new HarmonyParser({ newId: ids, reasoning, tools })]);
+  }
+  const syntax = TOOL_SYNTAXES.find(speaks);
   const stages: OutputParser[] = [];
   if (reasoning === 'separate') {
     stages.push(new ReasoningParser({ startInside, interrupts: syntax === undefined ? [] : [syntax.marker] }));
