@@ -290,17 +290,20 @@ export class Engine implements AsyncDisposable {
       { low: 0, high: Number.MAX_SAFE_INTEGER, integer: true },
       Infinity,
     );
+    const thinks = gate !== undefined && !(wanted?.type === 'calls' && wanted.first);
     return new Guide({
       tokenizer,
       vocabSize: this.info.vocabSize,
       format: wanted === undefined ? undefined : await this.#grammars.matcher(wanted),
-      thinking: gate && {
-        inside: gate.inside,
-        open: gate.open === undefined ? undefined : tokenizer.tokenId(gate.open),
-        gate: gate.close,
-        closing: tokenizer.encode(gate.forced, { parseSpecial: true }),
-        budget: thinkingBudget === undefined ? undefined : budget,
-      },
+      thinking: thinks
+        ? {
+            inside: gate.inside,
+            open: gate.open === undefined ? undefined : tokenizer.tokenId(gate.open),
+            gate: gate.close,
+            closing: tokenizer.encode(gate.forced, { parseSpecial: true }),
+            budget: thinkingBudget === undefined ? undefined : budget,
+          }
+        : undefined,
     });
   }
 

@@ -1,6 +1,6 @@
 /**
  * Chat messages as the engine and the HTTP dialects speak them, and their translation into what chat templates read
- * (Hugging Face's names: `reasoning_content`, `tool_calls`, `tool_call_id`).
+ * (Hugging Face's names: `reasoning_content`, `thinking`, `tool_calls`, `tool_call_id`).
  */
 
 export type ChatRole = 'system' | 'user' | 'assistant' | 'tool';
@@ -52,7 +52,11 @@ export function toTemplateMessage(message: ChatMessage, style: MessageStyle): Re
       function: { name, arguments: style.argumentObjects ? parseObject(json) : json },
     }));
   }
-  if (message.reasoning !== undefined) out.reasoning_content = message.reasoning;
+  if (message.reasoning !== undefined) {
+    out.reasoning_content = message.reasoning;
+    // gpt-oss's own name; its template refuses a message with calls that has content too.
+    if (calls.length === 0 || message.content === '') out.thinking = message.reasoning;
+  }
   if (message.toolCallId !== undefined) out.tool_call_id = message.toolCallId;
   if (message.name !== undefined) out.name = message.name;
   return out;

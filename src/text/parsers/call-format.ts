@@ -29,6 +29,8 @@ export interface CallFormat {
   readonly structure: CallStructure;
   /** Control tokens that count as their text in it. */
   readonly markers: readonly string[];
+  /** The calls come at once: the model does not think before. */
+  readonly first: boolean;
 }
 
 /** What a syntax adds: the text around all calls, around one, and between them. */
@@ -39,6 +41,7 @@ export interface CallSpelling {
   readonly separator: string;
   readonly after: string;
   readonly markers: readonly string[];
+  readonly first?: boolean;
 }
 
 /** REQUEST_INVALID where the named tool is none of the tools. */
@@ -67,12 +70,13 @@ export function callFormatOf(
     tags,
     separator: spelling.separator,
     at_least_one: true,
-    stop_after_first: !parallelToolCalls,
+    stop_after_first: !parallelToolCalls || spelling.first === true,
   };
   const constant = (value: string): CallStructure[] => (value === '' ? [] : [{ type: 'const_string', value }]);
   return {
     type: 'calls',
     structure: { type: 'sequence', elements: [...constant(spelling.before), calls, ...constant(spelling.after)] },
     markers: spelling.markers,
+    first: spelling.first === true,
   };
 }

@@ -9,7 +9,7 @@
  */
 import { findMarker, heldFrom } from '../markers.ts';
 import type { CallSpelling } from './call-format.ts';
-import type { OutputEvent, OutputParser } from './events.ts';
+import { type OutputEvent, type OutputParser, randomCallId } from './events.ts';
 
 export const CALLS_BEGIN = '<｜tool▁calls▁begin｜>';
 const CALLS_END = '<｜tool▁calls▁end｜>';
@@ -261,8 +261,4 @@ function trimFence(text: string, partial = false): string {
   const bare = text.trimEnd();
   const ticks = partial ? Math.min(3, bare.length - bare.replace(/`+$/, '').length) : bare.endsWith(FENCE) ? 3 : 0;
   return ticks === 0 ? bare : bare.slice(0, bare.length - ticks).trimEnd();
-}
-
-function randomCallId(): string {
-  return `call_${globalThis.crypto.randomUUID().replaceAll('-', '').slice(0, 24)}`;
 }

@@ -23,11 +23,6 @@ export function textEvents(text: string): OutputEvent[] {
   return text === '' ? [] : [{ type: 'text', text }];
 }
 
-/** An id for a tool call, unique in any conversation. */
-export function newCallId(): string {
-  return `call_${crypto.randomUUID().replaceAll('-', '').slice(0, 24)}`;
-}
-
 /** Joins neighbouring events of one kind. */
 export function joinEvents(events: Iterable<OutputEvent>): OutputEvent[] {
   const joined: OutputEvent[] = [];
@@ -40,4 +35,9 @@ export function joinEvents(events: Iterable<OutputEvent>): OutputEvent[] {
     } else joined.push(event);
   }
   return joined;
+}
+
+/** An id for a tool call that no other has. */
+export function randomCallId(): string {
+  return `call_${globalThis.crypto.randomUUID().replaceAll('-', '').slice(0, 24)}`;
 }

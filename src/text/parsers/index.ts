@@ -7,7 +7,8 @@ import { TandemError } from '../../errors.ts';
 import type { ToolDefinition } from '../messages.ts';
 import { type CallFormat, type CallRequest, type CallSpelling, callFormatOf } from './call-format.ts';
 import { CALLS_BEGIN, DeepSeekToolParser, deepSeekSpelling } from './deepseek.ts';
-import type { OutputEvent, OutputParser } from './events.ts';
+import { type OutputEvent, type OutputParser, randomCallId } from './events.ts';
+import { CHANNEL, HARMONY_SPELLING, HarmonyParser } from './harmony.ts';
 import { JsonCall } from './json-call.ts';
 import { KIMI_SECTION, KIMI_SPELLING, KIMI_SYNTAX } from './kimi.ts';
 import { LLAMA_SPELLING, LlamaToolParser, PYTHON_TAG } from './llama.ts';
@@ -118,6 +119,10 @@ export interface ThinkingGate {
 
 /** Undefined where the template knows no thinking and the prompt did not open it. */
 export function thinkingGate(template: string, inside: boolean): ThinkingGate | undefined {
+  if (template.includes(CHANNEL)) {
+    const final = `${CHANNEL}final<|message|>`;
+    return { inside: true, close: final, forced: `<|end|><|start|>assistant${final}` };
+  }
   if (!inside && !template.includes('</think>')) return undefined;
   return { inside, open: '<think>', close: '</think>', forced: '\n</think>\n\n' };
 }
@@ -132,6 +137,8 @@ export function parserFor({
   tools = [],
   newId,
 }: ParserChoice): OutputParser {
+  if (speaksHarmony(template, architecture))
+    return new ParserChain([new HarmonyParser({ newId: newId ?? randomCallId, reasoning, tools: calls })]);
   const syntax = syntaxOf(template, architecture);
   const stages: OutputParser[] = [];
   if (reasoning === 'separate') {
@@ -139,6 +146,11 @@ export function parserFor({
   }
   if (syntax !== undefined && calls === 'separate') stages.push(syntax.create(tools, newId));
   return new ParserChain(stages);
+}
+
+/** gpt-oss: reasoning, text and calls are channels of one syntax. */
+function speaksHarmony(template: string | undefined, architecture: string): boolean {
+  return template === undefined ? /^gpt[-_]?oss/i.test(architecture) : template.includes(CHANNEL);
 }
 
 function syntaxOf(template: string | undefined, architecture: string): ToolSyntax | undefined {
@@ -149,6 +161,7 @@ function syntaxOf(template: string | undefined, architecture: string): ToolSynta
 
 /** The form of calls that are demanded. REQUEST_INVALID where the model knows no syntax for calls. */
 export function callFormat(template: string, architecture: string, request: CallRequest): CallFormat {
+  if (speaksHarmony(template, architecture)) return callFormatOf(HARMONY_SPELLING, request);
   const syntax = syntaxOf(template, architecture);
   if (syntax !== undefined) return callFormatOf(syntax.spelling(template), request);
   throw new TandemError('REQUEST_INVALID', {

@@ -2,7 +2,7 @@
  * A call written as one JSON object, `{"name": "f", "arguments": {…}}` (Qwen, Hermes; Llama says `parameters`): the name
  * is told as soon as it is known, the arguments as they come.
  */
-import { newCallId, type OutputEvent, textEvents } from './events.ts';
+import { type OutputEvent, randomCallId, textEvents } from './events.ts';
 import type { CallBody } from './tagged-calls.ts';
 
 const ARGUMENTS = new Set(['arguments', 'parameters']);
@@ -26,7 +26,7 @@ export class JsonCall implements CallBody {
   /** Arguments that came before the name. */
   private early = '';
 
-  constructor(index: number, newId: (index: number) => string = newCallId) {
+  constructor(index: number, newId: (index: number) => string = randomCallId) {
     this.index = index;
     this.newId = newId;
   }

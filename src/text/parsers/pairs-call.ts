@@ -7,7 +7,7 @@
  * A value is a string where the tool's schema says so; else JSON where it is valid JSON; else a string.
  */
 import type { ToolDefinition } from '../messages.ts';
-import { newCallId, type OutputEvent, textEvents } from './events.ts';
+import { type OutputEvent, randomCallId, textEvents } from './events.ts';
 import { JsonCall } from './json-call.ts';
 import type { CallBody } from './tagged-calls.ts';
 
@@ -47,7 +47,7 @@ export class PairsCall implements CallBody {
     syntax: PairSyntax,
     index: number,
     tools: readonly ToolDefinition[],
-    newId: (index: number) => string = newCallId,
+    newId: (index: number) => string = randomCallId,
   ) {
     this.syntax = syntax;
     this.index = index;
