@@ -4,8 +4,8 @@
  */
 
 import type { Engine } from '../engine/engine.ts';
+import type { ModelCard } from '../engine/model-card.ts';
 import { TandemError } from '../errors.ts';
-import type { ModelCard } from './model-card.ts';
 
 export type ModelState = 'unloaded' | 'loading' | 'ready' | 'failed';
 

@@ -1,5 +1,6 @@
 /** Puts a server together: models, dialects, application, socket. */
 import { type LoadOptions, load } from '../engine/load.ts';
+import { readModelCard } from '../engine/model-card.ts';
 import { type AppParts, buildApp } from './app.ts';
 import { DEFAULT_SERVER_OPTIONS, type Dialect, type ServerOptions } from './context.ts';
 import { anthropic } from './dialects/anthropic/messages.ts';
@@ -12,7 +13,6 @@ import { openaiModels } from './dialects/openai/models.ts';
 import { openaiResponses } from './dialects/openai/responses.ts';
 import { type ListeningServer, listen } from './listen.ts';
 import { createLogger, type ServerLogger } from './log.ts';
-import { readModelCard } from './model-card.ts';
 import { ModelHost, type ModelSource } from './models.ts';
 import { mountReference } from './reference-page.ts';
 
