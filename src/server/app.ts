@@ -3,6 +3,7 @@
  * Pure over `fetch`: a test needs no socket.
  */
 import { OpenAPIHono } from '@hono/zod-openapi';
+import type { Engine } from '../engine/engine.ts';
 import { TandemError } from '../errors.ts';
 import { allowedOrigin, checkHost, checkKey } from './access.ts';
 import type {
@@ -128,7 +129,13 @@ export function buildApp({ models, dialects, options, logger, version }: AppPart
       const facts = request.get('facts');
       facts.model = entry.id;
       const lease = await models.acquire(name, { signal: request.get('signal'), wait: options.waitForModel });
-      return begin(request, lease, start);
+      try {
+        checkQueue(lease.engine);
+        return begin(request, lease, start);
+      } catch (error) {
+        lease.release();
+        throw error;
+      }
     },
 
     stream(request, format, write) {
@@ -161,6 +168,17 @@ export function buildApp({ models, dialects, options, logger, version }: AppPart
       return server.stream(request, format, async (out) => out.write(JSON.stringify(await make())));
     },
   };
+
+  function checkQueue(engine: Engine): void {
+    const { waiting } = engine.stats();
+    if (waiting >= options.maxQueue)
+      throw new TandemError('QUEUE_FULL', {
+        room: 'server',
+        rule: `at most ${options.maxQueue} requests wait for their turn`,
+        given: `${waiting} do`,
+        fix: 'try again in a moment, or start the server with a larger --max-queue',
+      });
+  }
 
   /** Counts a generation from its start to its end, whatever ends it. */
   function begin(request: ServerRequest, lease: Lease, start: StartGeneration): RunningGeneration {

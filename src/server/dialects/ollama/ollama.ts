@@ -2,6 +2,7 @@
 import type { Engine } from '../../../engine/engine.ts';
 import type { Generation } from '../../../engine/generation.ts';
 import { TandemError } from '../../../errors.ts';
+import { BACKGROUND_PRIORITY, isBackgroundTask } from '../../background.ts';
 import type { Dialect, ServerRequest } from '../../context.ts';
 import type { ModelEntry } from '../../models.ts';
 import { get, post } from '../../routes.ts';
@@ -78,6 +79,7 @@ export const ollama: Dialect = {
             : [],
         );
         const options = { ...chatOptions(body), ...(tools.length > 0 ? { tools } : {}) };
+        if (isBackgroundTask(messages)) options.priority = BACKGROUND_PRIORITY;
         return answer(request, body, CHAT, (engine, signal) => engine.chat(messages, { ...options, signal }));
       },
     });

@@ -1,5 +1,6 @@
 /** `POST /v1/chat/completions`. */
 import type { GenerationEvent, GenerationResult } from '../../../engine/result.ts';
+import { BACKGROUND_PRIORITY, isBackgroundTask } from '../../background.ts';
 import type { Dialect, RunningGeneration, StreamFormat, StreamWriter } from '../../context.ts';
 import { post } from '../../routes.ts';
 import { SSE_PING, sseEvent } from '../../stream.ts';
@@ -26,6 +27,7 @@ export const openaiChat: Dialect = {
       body: chatBody,
       async handle(request, body) {
         const { messages, options } = chatJob(body, server.options);
+        options.priority ??= isBackgroundTask(messages) ? BACKGROUND_PRIORITY : undefined;
         const start = () =>
           server.generate(request, body.model ?? '', (engine, signal) => engine.chat(messages, { ...options, signal }));
         if (body.stream !== true)
