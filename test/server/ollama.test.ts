@@ -73,7 +73,7 @@ describe('Ollama', () => {
       format: { type: 'object', properties: { n: { type: 'integer' } }, required: ['n'], additionalProperties: false },
       options: { num_predict: 300 },
     });
-    expect(typeof JSON.parse(json.response).n).toBe('number');
+    expect(typeof JSON.parse(json.response ?? '').n).toBe('number');
     expect((await ollama.generate({ model: 'jug-Q8_0', prompt: '' })).done_reason).toBe('load');
   });
 

@@ -141,14 +141,11 @@ describe('with the model that ships', () => {
 
   test('text completions of text and of ids, echoed, in pieces', async () => {
     const prompt = '<｜User｜>What is 3 + 4?<｜Assistant｜>';
-    const tokens = (
-      await (
-        await fetch(`${server.url}/tokenize`, {
-          method: 'POST',
-          body: JSON.stringify({ content: prompt, add_special: true }),
-        })
-      ).json()
-    ).tokens;
+    const reply = await fetch(`${server.url}/tokenize`, {
+      method: 'POST',
+      body: JSON.stringify({ content: prompt, add_special: true }),
+    });
+    const { tokens } = (await reply.json()) as { tokens: number[] };
     const request = { model: 'jug-Q8_0', max_tokens: 24, temperature: 0 };
     const whole = await openai.completions.create({ ...request, prompt });
     expect(whole.choices[0].text.length).toBeGreaterThan(5);
@@ -288,12 +285,13 @@ describe('with a model that writes calls', () => {
           messages: ASK,
           tools: [
             {
-              type: 'function',
+              type: 'function' as const,
               function: {
                 name: 'get_weather',
-                parse: JSON.parse,
+                description: 'the weather',
+                parse: (json: string) => JSON.parse(json) as object,
                 parameters: { type: 'object', properties: { city: { type: 'string' } } },
-                function: async (input: unknown) => {
+                function: async (input: object) => {
                   called.push(input);
                   return 'sunny';
                 },
