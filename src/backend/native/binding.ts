@@ -20,6 +20,8 @@ export interface MachineInfo {
   readonly isa: Isa;
   /** The unit that the kernels of `isa` use for steps with `tiles` (TANDEM_TILES respected); '' = none. */
   readonly tiles: TileUnit | '';
+  /** Why a processor that names AMX is not used as one; '' where it is, or names none. */
+  readonly amxProblem: string;
   /** CPU features by name: avx2 fma f16c avx512f avx512bw avx512vl avx512vnni avx512bf16 amx-int8 amx-bf16 … */
   readonly features: readonly string[];
   readonly logicalCores: number;
