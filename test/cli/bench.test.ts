@@ -94,10 +94,10 @@ describe.skipIf(nativeProblem())('bench', () => {
     copyFileSync(defaultModelPath(), model);
     const [cold] = JSON.parse((await tandem(['bench', 'load', model, '--load', 'auto', '--cold', '--json'])).stdout);
     expect(cold).toMatchObject({ load: 'auto', way: 'pages', cold: true });
-    const args = ['bench', 'load', model, '--load', 'auto', '--memory', '40MB', '-c', '64', '--json'];
+    const args = ['bench', 'load', model, '--load', 'auto', '--memory', '25MB', '-c', '64', '--json'];
     const [short] = JSON.parse((await tandem(args)).stdout);
     expect(short.way).toBe('pages, experts mmap');
-    expect(short.loaded).toMatch(/; experts stay mapped \(needs .* MB, 40\.0 MB free\)$/);
+    expect(short.loaded).toMatch(/; experts stay mapped \(needs .* MB, 25\.0 MB free\)$/);
     expect(short.bytesFromCache + short.bytesFromDisk).toBeLessThan(short.weightBytes);
   });
 
