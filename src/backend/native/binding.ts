@@ -82,6 +82,16 @@ export interface NativeModel {
   dispose(): Promise<void>;
 }
 
+/** Instruction set and operands: int8 × int8 → int32, bf16 × bf16 → f32, f32 × f32 → f32. */
+export type PeakName =
+  | 'avx2_int8'
+  | 'avx2_f32'
+  | 'avx512_int8'
+  | 'avx512_f32'
+  | 'avx512_bf16'
+  | 'amx_int8'
+  | 'amx_bf16';
+
 export interface NativeBinding {
   /** Equals the package version the addon was built for. */
   readonly version: string;
@@ -109,5 +119,18 @@ export interface NativeBinding {
    * For benchmarks: reads `bytes` of huge pages with so many threads (0: physical cores), several times; the fastest
    * round, and the threads it had. Keeps the calling thread busy.
    */
-  readBandwidth(threads: number, bytes: number): { threads: number; bytesPerSecond: number };
+  readBandwidth(
+    threads: number,
+    bytes: number,
+  ): {
+    threads: number;
+    bytesPerSecond: number;
+    /** Each NUMA node alone, where there are several. */
+    nodes?: { node: number; threads: number; bytesPerSecond: number }[];
+  };
+  /**
+   * For benchmarks: the most arithmetic that each instruction set gives here, operands in registers, on so many threads at
+   * once (0: as many as a model takes). A product and a sum are two operations. Absent in builds that do not measure it.
+   */
+  peaks?(threads: number): { name: PeakName; threads: number; operationsPerSecond: number }[];
 }
