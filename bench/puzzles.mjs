@@ -21,10 +21,10 @@ const exact = flags.includes('--exact');
 if (flags.includes('--modes')) {
   const { isas, features } = loadNative().machine();
   const modes = isas.filter((isa) => isa !== 'scalar').map((isa) => ({ env: { TANDEM_ISA: isa }, words: ['--exact'] }));
-  const best = isas.at(-1);
-  modes.push({ env: { TANDEM_ISA: best, TANDEM_TILES: 'emulated' }, words: [] });
-  if (features.includes('avx512bf16')) modes.push({ env: { TANDEM_ISA: 'avx512', TANDEM_TILES: '' }, words: [] });
-  if (isas.includes('amx')) modes.push({ env: { TANDEM_ISA: 'amx', TANDEM_TILES: '' }, words: [] });
+  const fast = (isa, tiles) => modes.push({ env: { TANDEM_ISA: isa, TANDEM_TILES: tiles }, words: ['--fast'] });
+  fast(isas.at(-1), 'emulated');
+  if (features.includes('avx512bf16')) fast('avx512', '');
+  if (isas.includes('amx')) fast('amx', '');
   for (const { env, words } of modes)
     spawnSync(process.execPath, [process.argv[1], ...words, ...models], {
       stdio: 'inherit',
@@ -33,6 +33,10 @@ if (flags.includes('--modes')) {
   process.exit(0);
 }
 
+if (flags.includes('--fast') && loadNative().machine().tiles === '') {
+  console.log(`no tiles with TANDEM_ISA=${process.env.TANDEM_ISA} TANDEM_TILES=${process.env.TANDEM_TILES}`);
+  process.exit(0);
+}
 for (const model of models) {
   const engine = await load(model, { exact });
   const { isa, tiles } = loadNative().machine();

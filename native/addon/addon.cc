@@ -9,6 +9,7 @@
 #include "cpu/conformance.h"
 #include "cpu/isa.h"
 #include "cpu/probe.h"
+#include "cpu/tiles.h"
 #include "cpu/topology.h"
 
 namespace tandem {
@@ -21,7 +22,9 @@ Napi::Value machine(const Napi::CallbackInfo& info) {
   const Topology topology = read_topology();
   const Memory memory = read_memory();
   Isa isa;
-  const Status status = choose_isa("", isa);
+  const TileEngine* tiles = nullptr;
+  Status status = choose_isa("", isa);
+  if (status.ok()) status = choose_tiles(isa, tiles);
   if (!status.ok()) {
     throw_status(env, status);
     return env.Undefined();
@@ -36,6 +39,8 @@ Napi::Value machine(const Napi::CallbackInfo& info) {
   object.Set("model", Napi::String::New(env, features.model));
   object.Set("isas", isas);
   object.Set("isa", Napi::String::New(env, isa_name(isa)));
+  object.Set("tiles", Napi::String::New(env, tiles ? tiles->name : ""));
+  object.Set("amxProblem", Napi::String::New(env, features.amx_problem));
   object.Set("features", names);
   object.Set("logicalCores", number(topology.logical));
   object.Set("physicalCores", number(topology.physical));

@@ -18,6 +18,7 @@ namespace tandem {
 
 class ThreadPool;
 struct Batch;
+struct TileEngine;
 
 // Order = strength. A machine that has one has all before it (checked in cpu/isa.cc).
 enum class Isa : int { scalar = 0, avx2 = 1, avx512 = 2, amx = 3 };
@@ -107,6 +108,7 @@ struct StepContext {
   Scratch* scratch = nullptr;
   PassOutput* result = nullptr;           // `sample` only
   Isa isa = Isa::scalar;
+  const TileEngine* tile_engine = nullptr;  // cpu/tiles.h; null: none, and `step->tiles` is not looked at
   const uint8_t* dead = nullptr;          // per sequence of the batch: 1 = cancelled, its rows may be skipped
 };
 

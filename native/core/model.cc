@@ -9,6 +9,7 @@
 
 #include "core/signature.h"
 #include "cpu/isa.h"
+#include "cpu/tiles.h"
 #include "cpu/pool.h"
 #include "quant/formats.h"
 
@@ -38,6 +39,7 @@ Status Model::load(ModelOptions options, std::thread::native_handle_type owner, 
   TANDEM_TRY(decode_program(options.program.data(), options.program.size(), static_cast<uint32_t>(options.files.size()), model->program_));
   TANDEM_TRY(check_signatures(model->program_));
   TANDEM_TRY(choose_isa(options.isa, model->isa_));
+  TANDEM_TRY(choose_tiles(model->isa_, model->tile_engine_));
   ensure_kernels();
   model->stop_ = options.stop;
   TANDEM_TRY(model->allocate(options));
@@ -112,6 +114,7 @@ Status Model::bind_steps() {
     context.pool = &team_->pool();
     context.scratch = &scratch_;
     context.isa = isa_;
+    context.tile_engine = tile_engine_;
     for (const Operand& operand : step.inputs) {
       MatrixView view;
       const BoundWeight* weight = nullptr;
@@ -322,6 +325,7 @@ std::vector<std::pair<std::string, std::variant<double, std::string>>> Model::de
   return {
       {"device", std::string("cpu")},
       {"isa", std::string(isa_name(isa_))},
+      {"tiles", std::string(tile_engine_ ? tile_engine_->name : "")},
       {"threads", static_cast<double>(team_->pool().threads())},
       {"nodes", static_cast<double>(team_->pool().nodes())},
       {"load", report.ways()},

@@ -89,6 +89,7 @@ class Model {
 
   Program program_;
   Isa isa_ = Isa::scalar;
+  const TileEngine* tile_engine_ = nullptr;
   std::unique_ptr<CpuTeam> team_;
   WeightStore weights_;
   Region buffers_;

@@ -77,31 +77,48 @@ std::vector<WeightReader::Block> WeightReader::cut(std::vector<WeightPiece>& pie
         continue;
       }
     }
-    blocks.push_back({i, i + 1, piece.offset, end});
+    blocks.push_back({i, i + 1, piece.offset, end, false});
+  }
+  uint64_t before = 0;
+  for (Block& block : blocks) {
+    block.keep = before < keep_;
+    before += block.end - block.begin;
   }
   return blocks;
 }
 
 Status WeightReader::read(std::vector<WeightPiece> pieces, int threads) {
-  const std::vector<Block> blocks = cut(pieces);
+  std::vector<Block> blocks = cut(pieces);
   const int wanted = std::min<int>(std::clamp(4 * threads, kLeastReaders, kMostReaders), static_cast<int>(std::min<size_t>(blocks.size(), kMostReaders)));
-  std::vector<std::thread> readers;
-  for (int i = 1; i < wanted; i++) {
-    try {
-      readers.emplace_back([&] {
-        use_all_cores();
-        work(pieces, blocks);
-      });
-    } catch (const std::system_error&) {
-      break;  // fewer, then
+  const auto all = [wanted](const auto& task) {
+    std::vector<std::thread> readers;
+    for (int i = 1; i < wanted; i++) {
+      try {
+        readers.emplace_back([&task] {
+          use_all_cores();
+          task();
+        });
+      } catch (const std::system_error&) {
+        break;  // fewer, then
+      }
     }
-  }
-  work(pieces, blocks);
-  for (std::thread& reader : readers) reader.join();
+    task();
+    for (std::thread& reader : readers) reader.join();
+  };
+  all([&] { look(blocks, pieces); });
+  next_.store(0);
+  all([&] { work(pieces, blocks); });
   if (progress_.cancel.load()) return Status(Code::aborted, "[native] loading was cancelled");
   if (!first_.ok()) return first_;
   if (failed_.load()) return Status(Code::out_of_memory, "[native] memory was refused while loading; close other programs");
   return {};
+}
+
+void WeightReader::look(std::vector<Block>& blocks, const std::vector<WeightPiece>& pieces) {
+  for (size_t i; (i = next_.fetch_add(1)) < blocks.size();) {
+    const LoadFile& from = *files_[pieces[blocks[i].first].file];
+    if (!from.input.in_memory) blocks[i].cached = from.file.cached(blocks[i].begin, blocks[i].end - blocks[i].begin);
+  }
 }
 
 void WeightReader::work(const std::vector<WeightPiece>& pieces, const std::vector<Block>& blocks) {
@@ -138,11 +155,10 @@ Status WeightReader::read_block(const std::vector<WeightPiece>& pieces, const Bl
   } else if (given) {
     for (size_t i = block.first; i < block.last; i++) std::memcpy(all[i].target, from.input.bytes.data() + all[i].offset, all[i].bytes);
   } else {
-    const bool cached = from.file.cached(block.begin, block.end - block.begin);
-    if (!cached && !keep_) TANDEM_TRY(past_cache(pieces, block, buffer, done));
+    if (!block.cached && !block.keep) TANDEM_TRY(past_cache(pieces, block, buffer, done));
     for (size_t i = block.first; !done && i < block.last; i++) TANDEM_TRY(from.file.read(all[i].offset, all[i].bytes, all[i].target));
-    if (!keep_ && !done) from.file.drop(block.begin, block.end - block.begin);
-    (cached ? from_cache_ : from_disk_).fetch_add(static_cast<int64_t>(bytes));
+    if (!block.keep && !done) from.file.drop(block.begin, block.end - block.begin);
+    (block.cached ? from_cache_ : from_disk_).fetch_add(static_cast<int64_t>(bytes));
   }
   for (size_t i = block.first; i < block.last; i++) TANDEM_TRY(check(all[i]));
   progress_.loaded.fetch_add(bytes);
@@ -165,11 +181,10 @@ Status WeightReader::past_cache(const std::vector<WeightPiece>& pieces, const Bl
 // A mapped block comes into the page cache, and into the page tables.
 Status WeightReader::page_in(const WeightPiece* pieces, const Block& block) {
   const ModelFile& file = files_[pieces[block.first].file]->file;
-  const bool cached = file.cached(block.begin, block.end - block.begin);
   file.mapping().populate(block.begin, block.end);  // where it fails, the check below touches the pages and finds out
   uint64_t bytes = 0;
   for (size_t i = block.first; i < block.last; i++) bytes += pieces[i].bytes;
-  (cached ? from_cache_ : from_disk_).fetch_add(static_cast<int64_t>(bytes));
+  (block.cached ? from_cache_ : from_disk_).fetch_add(static_cast<int64_t>(bytes));
   return {};
 }
 

@@ -1,7 +1,8 @@
 // Brings tensors into memory: many requests in flight, each tensor checked for NaN while it is in a cache.
 //
-// Whatever the page cache has is copied from it; the rest comes past it by direct reads, so that loading takes the memory of
-// the weights and no more. With `keep` all goes through the page cache, which then has it for the next start.
+// `keep` bytes, the first of the files, go through the page cache, which has them for the next start. Of the rest, what the
+// page cache holds is copied and dropped behind, and what it does not hold comes past it by direct reads: loading then takes
+// the memory of the weights and no more.
 #pragma once
 
 #include <atomic>
@@ -39,7 +40,7 @@ struct WeightPiece {
 class WeightReader {
  public:
   // `region`: holds all targets.
-  WeightReader(std::vector<std::unique_ptr<LoadFile>>& files, const Region& region, bool keep, LoadProgress& progress)
+  WeightReader(std::vector<std::unique_ptr<LoadFile>>& files, const Region& region, uint64_t keep, LoadProgress& progress)
       : files_(files), region_(region), keep_(keep), progress_(progress) {}
 
   // Returns when all is there. FILE_IO, MODEL_INVALID (not a finite number), OUT_OF_MEMORY, ABORTED.
@@ -53,9 +54,12 @@ class WeightReader {
   struct Block {
     size_t first, last;
     uint64_t begin, end;
+    bool keep;            // it goes through the page cache and stays there
+    bool cached = false;  // the page cache has it, before anything was read: reading ahead would blur that
   };
   struct Buffer;
   std::vector<Block> cut(std::vector<WeightPiece>& pieces) const;
+  void look(std::vector<Block>& blocks, const std::vector<WeightPiece>& pieces);
   void work(const std::vector<WeightPiece>& pieces, const std::vector<Block>& blocks);
   Status read_block(const std::vector<WeightPiece>& pieces, const Block& block, Buffer& buffer);
   Status past_cache(const std::vector<WeightPiece>& pieces, const Block& block, Buffer& buffer, bool& done);
@@ -65,7 +69,7 @@ class WeightReader {
 
   std::vector<std::unique_ptr<LoadFile>>& files_;
   const Region& region_;
-  const bool keep_;
+  const uint64_t keep_;
   LoadProgress& progress_;
   std::atomic<size_t> next_{0};
   std::atomic<bool> failed_{false};

@@ -19,6 +19,8 @@ constexpr uint64_t kSmallBytes = uint64_t{4} << 20;
 // What `automatic` leaves to the rest of the machine: a part of what is available, and no more than so much.
 constexpr double kReservePart = 0.15;
 constexpr double kReserveBytes = 8e9;
+// What a kept page cache leaves free.
+constexpr double kCacheReservePart = 0.05;
 
 Status invalid(const std::string& rule, const std::string& given) {
   return Status(Code::model_invalid, "[native] " + rule + "; " + given + "; the checkpoint is damaged or was converted wrongly");
@@ -181,9 +183,11 @@ Status WeightStore::choose_mode(LoadMode mode, int64_t other_bytes, int64_t most
   report_.available = available;
   report_.experts_mapped = experts_mapped_ && !fits && routed > 0;
   report_.dense_mapped = dense_mapped_;
-  // What is read stays in the page cache where it finds room beside the copy: the next start is then a matter of seconds.
-  // Of a mapped file everything stays, of course.
-  keep_cache_ = dense_mapped_ || (!experts_mapped_ && known && whole + bytes_ <= available);
+  // What finds room beside the copy stays in the page cache: the next start is then a matter of seconds. Such pages are given
+  // up as soon as somebody wants them, the KV cache as it fills included: it is not counted here. Of a mapped file all stays.
+  keep_ = dense_mapped_ ? UINT64_MAX : 0;
+  const int64_t room = available - (reserved ? 0 : bytes_) - static_cast<int64_t>(kCacheReservePart * static_cast<double>(available));
+  if (!experts_mapped_ && known && room > 0) keep_ = static_cast<uint64_t>(room);
   const int64_t needed = !experts_mapped_ ? whole : dense_mapped_ ? other_bytes : whole - routed;
   if (!known || needed <= available) return {};
   return Status(Code::out_of_memory, "[native] a model fits into the available memory; " + format_bytes(static_cast<double>(needed)) + " needed, " +
@@ -250,7 +254,7 @@ Status WeightStore::read(int threads, LoadProgress& progress) {
   }
   progress.total.store(static_cast<uint64_t>(bytes_));
   progress.loaded.store(left);
-  WeightReader reader(files_, region_, keep_cache_, progress);
+  WeightReader reader(files_, region_, keep_, progress);
   const Status status = reader.read(std::move(pieces), threads);
   report_.from_cache = reader.from_cache();
   report_.from_disk = reader.from_disk();

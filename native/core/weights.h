@@ -65,7 +65,7 @@ class WeightStore {
   Region region_;
   LoadReport report_;
   bool dense_mapped_ = false, experts_mapped_ = false;
-  bool keep_cache_ = false;
+  uint64_t keep_ = 0;                          // bytes of the files that stay in the page cache
   int64_t bytes_ = 0;
 };
 

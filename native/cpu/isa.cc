@@ -11,6 +11,8 @@
 #include <cpuid.h>
 #endif
 
+#include "cpu/tiles.h"
+
 namespace tandem {
 
 namespace {
@@ -78,12 +80,15 @@ CpuFeatures detect() {
   f.avx512vbmi = zmm && bit(c, 1);
   f.avx512vnni = zmm && bit(c, 11);
   f.avx512fp16 = zmm && bit(d, 23);
-  const bool tile = tiles && bit(d, 24), tile_int8 = bit(d, 25), tile_bf16 = bit(d, 22);
+  const bool tile_bits = bit(d, 24), tile_int8 = bit(d, 25), tile_bf16 = bit(d, 22);
   if (most >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) f.avx512bf16 = zmm && bit(a, 5);
-  if (tile && request_tiles()) {
-    f.amx_tile = true;
-    f.amx_int8 = tile_int8;
-    f.amx_bf16 = tile_bf16;
+  if (tile_bits && tile_bf16) {
+    // What CPUID names counts only if it works: virtual machines may lack the support behind it.
+    if (!tiles) f.amx_problem = "the operating system does not save tile registers";
+    else if (!request_tiles()) f.amx_problem = "the operating system gave no permission to use tiles";
+    else f.amx_problem = try_amx();
+    f.amx_tile = f.amx_bf16 = f.amx_problem.empty();
+    f.amx_int8 = f.amx_tile && tile_int8;
   }
   return f;
 }

@@ -16,6 +16,7 @@ struct CpuFeatures {
   bool avx512f = false, avx512bw = false, avx512vl = false, avx512dq = false, avx512cd = false;
   bool avx512vnni = false, avx512bf16 = false, avx512vbmi = false, avx512fp16 = false;
   bool amx_tile = false, amx_int8 = false, amx_bf16 = false;  // with the kernel's permission to use tiles
+  std::string amx_problem;  // why a processor that names AMX is not used as one; else empty
   std::vector<std::string> names() const;
 };
 

@@ -19,8 +19,8 @@ TEST(finite_agrees_with_the_decoder) {
       if (round % 2 == 0)  // half of the rows: large exponents everywhere
         for (uint8_t& byte : row) byte |= random() % 4 ? 0x7c : 0;
       std::vector<float> values(static_cast<size_t>(columns));
-      const float scales[2] = {1, 1};
-      format.decode_row(row.data(), values.data(), columns, scales);
+      const float ones[2] = {1, 1};
+      format.decode_row(row.data(), values.data(), columns, reinterpret_cast<const uint8_t*>(ones));
       bool finite = true;
       for (float value : values) finite = finite && std::isfinite(value);
       const bool passed = first_non_finite_row(format, row.data(), 1, bytes) < 0;
@@ -29,7 +29,8 @@ TEST(finite_agrees_with_the_decoder) {
       // An infinite scale times a zero code or against a zero minimum may decode to finite numbers; it is refused all the same.
       if (format.block_size == 1) EXPECT(passed == finite);
     }
-    if (bad == 0) test::failed(__FILE__, __LINE__, std::string("no bad row was drawn for ") + format.name);
+    const bool apart = format.scale_rows > 0 && format.block_size > 1;  // codes alone are always finite, their scales are a tensor of their own
+    if (bad == 0 && !apart) test::failed(__FILE__, __LINE__, std::string("no bad row was drawn for ") + format.name);
   }
 }
 

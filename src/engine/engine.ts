@@ -194,9 +194,9 @@ export class Engine implements AsyncDisposable {
     this.#parts = parts;
     this.info = info;
     const { maxRows, targetMs, soloTargetMs, firstRows } = limits;
-    const minRows = Math.min(16, maxRows);
-    const chunk = new ChunkSize({ minRows, maxRows, firstRows: 64, targetMs });
-    const soloChunk = new ChunkSize({ minRows, maxRows, firstRows, targetMs: soloTargetMs });
+    const chunk = new ChunkSize({ minRows: Math.min(16, maxRows), maxRows, firstRows: 64, targetMs });
+    // Even a few rows read most experts of a large model: fewer than 64 would cost as long.
+    const soloChunk = new ChunkSize({ minRows: Math.min(64, maxRows), maxRows, firstRows, targetMs: soloTargetMs });
     const pool = new PagePool(executable.pages);
     const prefixes = limits.prefixCache === false ? undefined : new PrefixCache(pool);
     this.#scheduler = new Scheduler({ ...limits, pool, chunk, soloChunk, prefixes });

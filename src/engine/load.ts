@@ -5,7 +5,6 @@ import { TandemError } from '../errors.ts';
 import type { Checkpoint } from '../formats/checkpoint.ts';
 import { openCheckpoint } from '../formats/open.ts';
 import { buildProgram } from '../models/index.ts';
-import { activeWeights } from '../placement/active-weights.ts';
 import { lower } from '../placement/lower.ts';
 import { nativeMachine } from '../placement/machine.ts';
 import { type KvType, type Program, pageBytes } from '../program/program.ts';
@@ -13,6 +12,7 @@ import { createChatTemplate } from '../text/chat-template.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
 import { Engine } from './engine.ts';
 import { fingerprint } from './fingerprint.ts';
+import { firstRows } from './first-rows.ts';
 import { samplingDefaults } from './generation-defaults.ts';
 import { availableMemory, chooseMemory } from './memory.ts';
 import { checkOptionNames } from './option-names.ts';
@@ -177,7 +177,7 @@ async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<
       maxSequences,
       targetMs: TARGET_MS,
       soloTargetMs: SOLO_TARGET_MS,
-      firstRows: firstRows(placed, Number(executable.description.threads ?? 1)),
+      firstRows: firstRows(placed, executable.description, SOLO_TARGET_MS),
       prefixCache: prefixCache !== false,
     },
     close: () => checkpoint.close(),
@@ -255,17 +255,6 @@ async function backendOf(name: LoadOptions['backend'] = 'native', imitateF16Cach
   if (name === 'reference') return (await import('../backend/reference.ts')).referenceBackend({ imitateF16Cache });
   if (name === 'native') return (await import('../backend/native/backend.ts')).nativeBackend();
   throw invalid('backend', 'native or reference', name);
-}
-
-/**
- * Rows of the first pass, by a guess at the machine: what a thread multiplies on tiles, and without. The second pass goes
- * by what was measured.
- */
-function firstRows(program: Program, threads: number): number {
-  const multiplies = (op: string) => op === 'linear' || op === 'experts';
-  const tiles = program.steps.some(({ op, placement }) => multiplies(op) && placement?.tiles !== undefined);
-  const operationsPerMs = Math.max(1, threads) * (tiles ? 5e8 : 1.5e8);
-  return Math.floor((SOLO_TARGET_MS * operationsPerMs) / (2 * activeWeights(program)));
 }
 
 /** What goes to the backend as it is; in the user's words here, not in those of the addon's interface. */

@@ -65,6 +65,24 @@ describe('layers that predict further tokens', () => {
   test('config.json does not', async () => {
     expect((await configOf(await folder({ num_nextn_predict_layers: 1 }))).layers).toBe(3);
   });
+
+  test.each([true, false])(
+    'a folder brings one behind the others, with norms of heads or without: %s',
+    async (use_qk_norm) => {
+      const checkpoint = await folder({ num_nextn_predict_layers: 1 }, { use_qk_norm });
+      const tensors = new Map<string, TensorInfo>(checkpoint.tensors);
+      const layer = [...tensors.keys()].filter((name) => name.startsWith('model.layers.2.'));
+      const draft = [
+        ...layer.map((name) => name.replace('layers.2.', 'layers.3.')),
+        ...['eh_proj.weight', 'enorm.weight', 'shared_head.head.weight'].map((name) => `model.layers.3.${name}`),
+      ];
+      for (const name of draft) tensors.set(name, { ...tensors.get(layer[0])!, name });
+      const { program, config, unused } = await buildProgram({ ...checkpoint, tensors });
+      expect(config.layers).toBe(3);
+      expect(unused).toEqual(draft);
+      expect(program.steps.filter((step) => step.op === 'experts').map((step) => step.layer)).toEqual([1, 2]);
+    },
+  );
 });
 
 describe('norms of heads', () => {

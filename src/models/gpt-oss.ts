@@ -74,15 +74,15 @@ export const gptOss = defineModel<GptOssConfig>({
   },
 });
 
-/** `layer_types`; where absent, as in GGUF, windows alternate with full layers, beginning with a window. */
+/** `layer_types`, as far as there are layers; where absent, as in GGUF, windows alternate with full layers, beginning with a window. */
 function readWindowed(reader: ConfigReader, layers: number): boolean[] {
   const types = reader.words({ huggingface: 'layer_types' });
   if (types === undefined) return Array.from({ length: layers }, (_, index) => index % 2 === 0);
   const known = types.every((type) => type === 'sliding_attention' || type === 'full_attention');
   reader.expect(
-    types.length === layers && known,
+    types.length >= layers && known,
     'layer_types names sliding_attention or full_attention for every layer',
     `${types.length} of them, ${layers} layers: ${[...new Set(types)].join(', ')}`,
   );
-  return types.map((type) => type === 'sliding_attention');
+  return types.slice(0, layers).map((type) => type === 'sliding_attention');
 }

@@ -6,7 +6,8 @@ export function activeWeights(program: Program): number {
   return program.steps.reduce((sum, step) => sum + activeOf(program, step), 0);
 }
 
-function activeOf(program: Program, { op, inputs }: Step): number {
+/** Of one step. */
+export function activeOf(program: Program, { op, inputs }: Step): number {
   if (op === 'embed') return 0;
   let weights = 0;
   let experts = 1;

@@ -31,6 +31,8 @@ describe.skipIf(nativeProblem())('bench', () => {
       promptTokens: 12,
       generatedTokens: 3,
       threads: 1,
+      prefillTflops: positive,
+      numerics: expect.stringMatching(/^(exact|fast)$/),
       machine: { cpu: expect.any(String), logicalCores: positive },
     });
     expect(result.runs.tandem).toHaveLength(2);
@@ -49,7 +51,9 @@ describe.skipIf(nativeProblem())('bench', () => {
     const { stdout, stderr } = await tandem([...args, '--json']);
     const [one, sixteen] = JSON.parse(stdout);
     expect(stderr).toBe('');
-    expect(one).toEqual({
+    const { unit, ...figures } = one;
+    expect([undefined, 'avx2_int8', 'avx512_int8']).toContain(unit);
+    expect(figures).toEqual({
       tokens: 1,
       milliseconds: positive,
       tflops: positive,
@@ -63,6 +67,15 @@ describe.skipIf(nativeProblem())('bench', () => {
     expect(human.stdout).toMatch(
       /^hidden 64, intermediate 32, 2 of 4 experts, q8_0; .*\nlayers: 2 of .*\n\ntokens +ms +TFLOPS/,
     );
+  });
+
+  test('shares of the ceiling, where it is measured', async () => {
+    const args = ['bench', 'experts', ...TINY, '--layers', '1', '--tokens', '4', '--rounds', '1', '--threads', '1'];
+    const [four] = JSON.parse((await tandem([...args, '--json'])).stdout);
+    expect(four.shareOfReadBandwidth).toBeGreaterThan(0);
+    const machine = JSON.parse((await tandem(['bench', 'machine', '--json'])).stdout);
+    expect(machine.readBandwidth[0]).toMatchObject({ threads: 1, gigabytesPerSecond: positive });
+    for (const { tflops } of machine.peaks) expect(tflops).toBeGreaterThan(0);
   });
 
   test('ops: every op of the Program, prefill and decode', async () => {
@@ -94,10 +107,10 @@ describe.skipIf(nativeProblem())('bench', () => {
     copyFileSync(defaultModelPath(), model);
     const [cold] = JSON.parse((await tandem(['bench', 'load', model, '--load', 'auto', '--cold', '--json'])).stdout);
     expect(cold).toMatchObject({ load: 'auto', way: 'pages', cold: true });
-    const args = ['bench', 'load', model, '--load', 'auto', '--memory', '40MB', '-c', '64', '--json'];
+    const args = ['bench', 'load', model, '--load', 'auto', '--memory', '25MB', '-c', '64', '--json'];
     const [short] = JSON.parse((await tandem(args)).stdout);
     expect(short.way).toBe('pages, experts mmap');
-    expect(short.loaded).toMatch(/; experts stay mapped \(needs .* MB, 40\.0 MB free\)$/);
+    expect(short.loaded).toMatch(/; experts stay mapped \(needs .* MB, 25\.0 MB free\)$/);
     expect(short.bytesFromCache + short.bytesFromDisk).toBeLessThan(short.weightBytes);
   });
 

@@ -28,7 +28,14 @@ const SMALL = {
   max_position_embeddings: 1024,
 };
 
-const MODELS: PublicModel[] = ['deepseek-v2-lite', 'deepseek-v3', 'glm-4.5-air', 'qwen3-30b-a3b', 'mixtral-8x7b'];
+const MODELS: PublicModel[] = [
+  'deepseek-v2-lite',
+  'deepseek-v3',
+  'glm-4.5-air',
+  'gpt-oss-20b',
+  'qwen3-30b-a3b',
+  'mixtral-8x7b',
+];
 
 test.each(MODELS)('%s', async (name) => {
   const sink = new MemorySink();

@@ -236,6 +236,25 @@ describe.skipIf(nativeProblem())(`native models ${nativeProblem()?.message ?? ''
     for (const error of [end, run]) expect(error).toMatch(says);
   });
 
+  it('refuse arguments that memory has no room to copy, and live on', async () => {
+    const script = `(async () => {
+      const told = async (call) => { try { await call(); return 'no error'; } catch (error) { return error.code; } };
+      const model = await open();
+      await model.run(batch);
+      const size = 2 ** 30, bytes = new Uint8Array(size), floats = new Float32Array(size / 4);
+      const used = 1024 * /VmSize:\\s+(\\d+)/.exec(require('node:fs').readFileSync('/proc/self/status', 'latin1'))[1];
+      require('node:child_process').execFileSync('prlimit', ['--pid', process.pid, '--as=' + (used + size / 2)]);
+      const calls = [() => model.run(bytes), () => model.begin(bytes), () => model.write(0, floats),
+        () => binding.createModel({ ...options, program: bytes }, () => {}, new Int32Array(1)),
+        () => binding.createModel({ ...options, files: [bytes] }, () => {}, new Int32Array(1)),
+        () => binding.quantize('q8_32', floats, 'scalar'), () => binding.decodeRows('f32', batch, 1, 1, floats, 'scalar'),
+        () => model.run(batch)];
+      for (const call of calls) console.log(await told(call));
+    })();`;
+    const { status, stdout } = await child(script);
+    expect([status, ...stdout.split('\n')]).toEqual([0, ...Array(7).fill('OUT_OF_MEMORY'), 'no error']);
+  });
+
   it('a bus error elsewhere still ends the process, by its own handler', async () => {
     const script = `open().then(async (model) => {
       process.on('SIGBUS', () => { console.log('heard'); process.exit(4); });

@@ -19,6 +19,7 @@ const GGUF: readonly (readonly [PublicModel, QuantMix])[] = [
   ['deepseek-v2', 'q8_0'],
   ['kimi-k2', 'q4_k_m'],
   ['glm-4.5-air', 'q4_k_m'],
+  ['gpt-oss-120b', 'mxfp4'],
   ['qwen3-30b-a3b', 'q4_k_m'],
   ['qwen3-0.6b', 'q8_0'],
   ['mixtral-8x7b', 'q4_k_m'],

@@ -5,7 +5,7 @@
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
 
-#if TANDEM_ISA_LEVEL > 0 && TANDEM_ISA_LEVEL < 3
+#if TANDEM_ISA_LEVEL > 0
 
 #if TANDEM_ISA_LEVEL >= 2
 

@@ -9,7 +9,7 @@
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
 
-#if TANDEM_ISA_LEVEL > 0 && TANDEM_ISA_LEVEL < 3
+#if TANDEM_ISA_LEVEL > 0
 
 // Bit i of `signs`: weight i is negative; for iq1, its 1/8 is.
 template <int kRows>

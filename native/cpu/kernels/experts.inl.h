@@ -5,16 +5,17 @@
 //   1. units of (expert, kUnit rows of gate and up): h of all the expert's rows; whoever finishes the last unit of a
 //      block of `middle` rounds that block;
 //   2. units of kUnit output rows over all experts: each output has one owner, so nothing is merged.
-// x is rounded once per token, h once per (token, expert).
+// x is rounded once per token, h once per (token, expert). Experts with many rows go by a tile engine in the same phases, in
+// larger units (experts_tiles.inl.h).
 #pragma once
 
 #include <atomic>
 #include <new>
 
-#include "core/batch.h"
-#include "core/kernel.h"
 #include "cpu/kernels/dot.inl.h"
-#include "cpu/kernels/vec.inl.h"
+#include "cpu/kernels/expert_gated.inl.h"
+#include "cpu/kernels/expert_groups.inl.h"
+#include "cpu/kernels/experts_tiles.inl.h"
 #include "cpu/node_units.h"
 #include "cpu/pool.h"
 
@@ -23,121 +24,6 @@ namespace tandem::TANDEM_ISA_NAMESPACE {
 #if TANDEM_ISA_LEVEL < 3
 // Rows of a weight in a unit of work: 32, a block of q8_32.
 constexpr int64_t kUnit = 32;
-
-// The (token, slot) pairs of a pass, sorted by expert, then token, then slot. Pair p belongs to group g where
-// groups[g].begin <= p < groups[g + 1].begin.
-struct ExpertGroups {
-  struct Group {
-    int64_t expert, begin;
-  };
-  int64_t pairs = 0, count = 0;
-  Group* groups = nullptr;      // [count + 1], the last one closes the list
-  int32_t* token_of = nullptr;  // [pairs]
-  int32_t* pair_of = nullptr;   // [T, k], -1 where skipped
-};
-
-static inline Status refuse_scratch() {
-  return {Code::out_of_memory, "[native] experts needs scratch memory; the machine gave none; use a smaller batch or fewer pages"};
-}
-
-static Status group_by_expert(StepContext& context, int64_t experts, ExpertGroups& out) {
-  const MatrixView ids = context.inputs[1];
-  const int64_t tokens = ids.rows, k = ids.columns;
-  const auto is_dead = [&](int64_t t) {
-    return context.dead && context.batch && context.dead[context.batch->sequence_of_row[static_cast<size_t>(t)]];
-  };
-  int64_t* begin = context.scratch->take_array<int64_t>(static_cast<size_t>(experts + 1));
-  out.pair_of = context.scratch->take_array<int32_t>(static_cast<size_t>(tokens * k));
-  if (!begin || !out.pair_of) return refuse_scratch();
-  for (int64_t e = 0; e <= experts; e++) begin[e] = 0;
-  for (int64_t t = 0; t < tokens; t++) {
-    for (int64_t j = 0; j < k; j++) {
-      const int32_t e = is_dead(t) ? -1 : ids.ints(t)[j];
-      if (e >= experts) {
-        return {Code::request_invalid, "[native] expert ids are below the number of experts; row " + std::to_string(t) + " names " +
-                                           std::to_string(e) + " of " + std::to_string(experts) + "; check the router's output"};
-      }
-      out.pair_of[t * k + j] = e < 0 ? -1 : e;
-      if (e >= 0) begin[e + 1]++;
-    }
-  }
-  for (int64_t e = 0; e < experts; e++) {
-    out.count += begin[e + 1] > 0;
-    begin[e + 1] += begin[e];
-  }
-  out.pairs = begin[experts];
-  out.groups = context.scratch->take_array<ExpertGroups::Group>(static_cast<size_t>(out.count + 1));
-  out.token_of = context.scratch->take_array<int32_t>(static_cast<size_t>(out.pairs));
-  if (!out.groups || !out.token_of) return refuse_scratch();
-  int64_t g = 0;
-  for (int64_t e = 0; e < experts; e++) {
-    if (begin[e + 1] > begin[e]) out.groups[g++] = {e, begin[e]};
-  }
-  out.groups[g] = {experts, out.pairs};
-  // `begin` now counts up to the end of each expert's pairs.
-  for (int64_t t = 0; t < tokens; t++) {
-    for (int64_t j = 0; j < k; j++) {
-      int32_t& pair = out.pair_of[t * k + j];
-      if (pair < 0) continue;
-      const int64_t p = begin[pair]++;
-      out.token_of[p] = static_cast<int32_t>(t);
-      pair = static_cast<int32_t>(p);
-    }
-  }
-  return {};
-}
-
-// The biases [E, N, 1] of a product, or none.
-struct ExpertBias {
-  const BoundWeight* weight;  // f32, f16 or bf16
-  WeightFormat format;
-
-  explicit ExpertBias(const BoundWeight* bound) : weight(bound), format(bound ? weight_format(*bound->format) : WeightFormat::f32) {}
-
-  // Adds those of rows [begin, end) to each of `count` rows of `products`.
-  void add(int64_t expert, int64_t begin, int64_t end, float* products, int64_t count, int64_t stride) const {
-    if (weight == nullptr) return;
-    const uint8_t* from = weight->matrix(expert) + begin * weight->row_bytes;
-    for (int64_t n = 0; n < end - begin; n++, from += weight->row_bytes) {
-      const float bias = format == WeightFormat::f32    ? quant::bits_float(quant::load_u32(from))
-                         : format == WeightFormat::bf16 ? quant::bf16_to_f32(quant::load_u16(from))
-                                                        : quant::f16_to_f32(quant::load_u16(from));
-      for (int64_t i = 0; i < count; i++) products[i * stride + n] += bias;
-    }
-  }
-};
-
-// How gate and up become h. silu: silu(gate) · up, silu(x) = x / (1 + e^-x), the arithmetic of `glu`. `swiglu-clamped`: of
-// g = min(gate, limit) and u = clamp(up, ±limit), g / (1 + e^(-alpha g)) · (u + 1). NaN passes: vec_min and vec_max give
-// their second operand then.
-struct Gated {
-  bool clamped;
-  float alpha, limit;
-
-  explicit Gated(const Step& step)
-      : clamped(step.text("activation") == "swiglu-clamped"), alpha(static_cast<float>(step.number("alpha", 1.702))), limit(static_cast<float>(step.number("limit", 7))) {}
-
-  Vec operator()(Vec gate, Vec up) const {
-    if (clamped) {
-      gate = vec_min(vec_set(limit), gate);
-      up = vec_add(vec_max(vec_set(-limit), vec_min(vec_set(limit), up)), vec_set(1.0f));
-    }
-    const Vec steep = clamped ? vec_mul(vec_set(alpha), gate) : gate;
-    return vec_mul(vec_div(gate, vec_add(vec_set(1.0f), vec_exp(vec_sub(vec_set(0.0f), steep)))), up);
-  }
-};
-
-// h = gated(gate, up) over [count] numbers.
-static inline void fuse_gated(const Gated& gated, const float* gate, const float* up, float* h, int64_t count) {
-  for (int64_t i = 0; i < count; i += kLanes) {
-    float g[kLanes] = {}, u[kLanes] = {};
-    const size_t bytes = static_cast<size_t>(count - i < kLanes ? count - i : kLanes) * sizeof(float);
-    memcpy(g, gate + i, bytes);
-    memcpy(u, up + i, bytes);
-    vec_store(g, gated(vec_load(g), vec_load(u)));
-    memcpy(h + i, g, bytes);
-  }
-}
 
 static Status experts(StepContext& context) {
   const MatrixView x = context.inputs[0], weights = context.inputs[2], out = context.outputs[0];
@@ -150,28 +36,37 @@ static Status experts(StepContext& context) {
 
   ExpertGroups plan;
   TANDEM_TRY(group_by_expert(context, gate.experts, plan));
+  const auto bias_of = [&](size_t operand) { return ExpertBias(operand < context.weights.size() ? context.weights[operand] : nullptr); };
+  const ExpertBias gate_bias = bias_of(6), up_bias = bias_of(7), down_bias = bias_of(8);
+  const Gated gated(*context.step);
+  ExpertTiles tiles{gated, gate_bias, up_bias, down_bias};
+  TANDEM_TRY(tiles.prepare(context, plan));
+  // What the others need; nothing where all are on tiles.
+  const int64_t pairs = tiles.others() > 0 ? plan.pairs : 0;
   Activations input, intermediate;
-  TANDEM_TRY(input.reserve(scratch, context.step->activation, tokens, x.columns, &x));
-  TANDEM_TRY(intermediate.reserve(scratch, middle, plan.pairs, ffn, nullptr));
+  TANDEM_TRY(input.reserve(scratch, context.step->activation, pairs > 0 ? tokens : 0, x.columns, &x));
+  TANDEM_TRY(intermediate.reserve(scratch, middle, pairs, ffn, nullptr));
 
   const int64_t threads = pool.threads();
   const int64_t block = activation_block(middle) > kUnit ? activation_block(middle) : kUnit;
   const int64_t blocks = (ffn + block - 1) / block;             // of `middle` in a row
-  const int64_t lane = plan.pairs * kUnit;                      // floats a thread needs at most
-  float* h = middle == Activation::f32 ? intermediate.values : scratch.take_array<float>(static_cast<size_t>(plan.pairs * ffn));
+  const int64_t down_unit = tiles.count() > 0 ? tiles.down_unit : kUnit;
+  const int64_t lane = plan.pairs * (2 * kUnit > down_unit ? 2 * kUnit : down_unit);  // floats a thread needs at most
+  float* h = middle == Activation::f32 ? intermediate.values : scratch.take_array<float>(static_cast<size_t>(pairs * ffn));
   const int64_t h_stride = middle == Activation::f32 ? intermediate.stride : ffn;
-  float* lanes = scratch.take_array<float>(static_cast<size_t>(2 * threads * lane));
+  float* lanes = scratch.take_array<float>(static_cast<size_t>(threads * lane));
   using Counter = std::atomic<int32_t>;
   Counter* done = scratch.take_array<Counter>(static_cast<size_t>(plan.count * blocks));
-  ActivationRow* rows = scratch.take_array<ActivationRow>(static_cast<size_t>(plan.pairs));
-  ActivationRow* middle_rows = scratch.take_array<ActivationRow>(static_cast<size_t>(plan.pairs));
+  ActivationRow* rows = scratch.take_array<ActivationRow>(static_cast<size_t>(pairs));
+  ActivationRow* middle_rows = scratch.take_array<ActivationRow>(static_cast<size_t>(pairs));
   if (!h || !lanes || !done || !rows || !middle_rows) return refuse_scratch();
   for (int64_t i = 0; i < plan.count * blocks; i++) new (&done[i]) Counter(0);
-  for (int64_t p = 0; p < plan.pairs; p++) {
+  for (int64_t p = 0; p < pairs; p++) {
     rows[p] = input.row(plan.token_of[p]);
     middle_rows[p] = intermediate.row(p);
   }
-  if (input.owns(x)) {
+  tiles.pack(pool, plan, x);
+  if (pairs > 0 && input.owns(x)) {
     pool.parallel_for(tokens, 4, [&](int64_t begin, int64_t end, int) {
       for (int64_t t = begin; t < end; t++) input.round_span(t, 0, x.columns, x.row(t));
     });
@@ -179,15 +74,11 @@ static Status experts(StepContext& context) {
 
   const Dot gate_dot(&gate, context.step->activation), up_dot(&up, context.step->activation), down_dot(&down, middle);
 
-  const auto bias_of = [&](size_t operand) { return ExpertBias(operand < context.weights.size() ? context.weights[operand] : nullptr); };
-  const ExpertBias gate_bias = bias_of(6), up_bias = bias_of(7), down_bias = bias_of(8);
-  const Gated gated(*context.step);
-
   // Rows [begin, end) of gate and up for all the pairs of group g.
   const auto gate_up = [&](int64_t g, int64_t begin, int64_t end, int thread) {
     const ExpertGroups::Group group = plan.groups[g];
-    const int64_t count = plan.groups[g + 1].begin - group.begin;
-    float *gates = lanes + 2 * thread * lane, *ups = gates + lane;
+    const int64_t count = plan.rows(g);
+    float *gates = lanes + thread * lane, *ups = gates + plan.pairs * kUnit;
     gate_dot.rows(group.expert, begin, end, rows + group.begin, count, gates, kUnit);
     up_dot.rows(group.expert, begin, end, rows + group.begin, count, ups, kUnit);
     gate_bias.add(group.expert, begin, end, gates, count, kUnit);
@@ -206,11 +97,15 @@ static Status experts(StepContext& context) {
 
   // Output rows [begin, end) of all tokens.
   const auto down_all = [&](int64_t begin, int64_t end, int thread) {
-    float* products = lanes + 2 * thread * lane;
+    float* products = lanes + thread * lane;
     for (int64_t g = 0; g < plan.count; g++) {
-      const int64_t first = plan.groups[g].begin, count = plan.groups[g + 1].begin - first;
-      down_dot.rows(plan.groups[g].expert, begin, end, middle_rows + first, count, products + first * kUnit, kUnit);
-      down_bias.add(plan.groups[g].expert, begin, end, products + first * kUnit, count, kUnit);
+      const int64_t first = plan.groups[g].begin, count = plan.rows(g);
+      if (tiles.has(g)) {
+        tiles.down(plan, g, begin, end, products + first * down_unit, thread);
+        continue;
+      }
+      down_dot.rows(plan.groups[g].expert, begin, end, middle_rows + first, count, products + first * down_unit, down_unit);
+      down_bias.add(plan.groups[g].expert, begin, end, products + first * down_unit, count, down_unit);
     }
     for (int64_t t = 0; t < tokens; t++) {
       float* y = out.row(t);
@@ -219,23 +114,29 @@ static Status experts(StepContext& context) {
         const int32_t p = plan.pair_of[t * k + j];
         if (p < 0) continue;
         const float weight = weights.row(t)[j];
-        for (int64_t n = begin; n < end; n++) y[n] += weight * products[p * kUnit + n - begin];
+        for (int64_t n = begin; n < end; n++) y[n] += weight * products[p * down_unit + n - begin];
       }
     }
   };
 
-  const NodeUnits gate_units(gate.node_rows != nullptr ? gate : up, kUnit, plan.count), down_units(down, kUnit, 1);
-  WorkRange &first = pool.range(0), &second = pool.range(1);
-  gate_units.reset(first);
-  down_units.reset(second);
+  const BoundWeight& split = gate.node_rows != nullptr ? gate : up;
+  const NodeUnits tile_units(split, tiles.gate_unit, tiles.count()), gate_units(split, kUnit, tiles.others()), down_units(down, down_unit, 1);
+  WorkRange &first = pool.range(0), &second = pool.range(1), &third = pool.range(2);
+  tile_units.reset(first);
+  gate_units.reset(second);
+  down_units.reset(third);
   pool.run([&](int thread) {
     int64_t item, after;
     while (first.next(thread, item, after)) {
+      const NodeUnits::Unit unit = tile_units.at(item);
+      tiles.gate_up(plan, tiles.group(unit.group), unit.begin, unit.end, thread);
+    }
+    while (second.next(thread, item, after)) {
       const NodeUnits::Unit unit = gate_units.at(item);
-      gate_up(unit.group, unit.begin, unit.end, thread);
+      gate_up(tiles.other(unit.group), unit.begin, unit.end, thread);
     }
     pool.barrier();
-    while (second.next(thread, item, after)) {
+    while (third.next(thread, item, after)) {
       const NodeUnits::Unit unit = down_units.at(item);
       down_all(unit.begin, unit.end, thread);
     }

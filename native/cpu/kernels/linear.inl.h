@@ -1,8 +1,10 @@
-// linear: y = x · Wᵀ + bias, x rounded once to the step's activation format. Threads split the rows of W.
+// linear: y = x · Wᵀ + bias, x rounded once to the step's activation format; on tiles (tile_rows.inl.h) both to bf16. Threads
+// split the rows of W.
 #pragma once
 
 #include "core/kernel.h"
 #include "cpu/kernels/dot.inl.h"
+#include "cpu/kernels/tile_rows.inl.h"
 #include "cpu/pool.h"
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
@@ -19,17 +21,23 @@ static Status linear(StepContext& context) {
   const BoundWeight* bias = context.weights.size() > 2 ? context.weights[2] : nullptr;
   if (x.rows == 0) return {};
 
-  Activations activations;
-  TANDEM_TRY(activations.reserve(*context.scratch, context.step->activation, x.rows, x.columns, &x));
-  const size_t rows = static_cast<size_t>(x.rows);
-  ActivationRow* views = context.scratch->take_array<ActivationRow>(rows);
-  float* offsets = bias ? context.scratch->take_array<float>(static_cast<size_t>(weight.rows)) : nullptr;
-  if (!views || (bias && !offsets)) {
-    return {Code::out_of_memory, "[native] linear needs scratch memory; the machine gave none; use a smaller batch or fewer pages"};
-  }
+  const auto refuse = [] {
+    return Status(Code::out_of_memory, "[native] linear needs scratch memory; the machine gave none; use a smaller batch or fewer pages");
+  };
+  float* offsets = nullptr;
   if (bias) {
+    offsets = context.scratch->take_array<float>(static_cast<size_t>(weight.rows));
+    if (!offsets) return refuse();
     decode_row(*bias->format, bias->matrix(0), offsets, weight.rows, bias->scales ? bias->row_scales(0, 0) : nullptr);
   }
+#if TANDEM_ISA_LEVEL == 2
+  if (on_tiles(context, x.rows)) return linear_on_tiles(context, weight, offsets);
+#endif
+
+  Activations activations;
+  TANDEM_TRY(activations.reserve(*context.scratch, context.step->activation, x.rows, x.columns, &x));
+  ActivationRow* views = context.scratch->take_array<ActivationRow>(static_cast<size_t>(x.rows));
+  if (!views) return refuse();
   for (int64_t r = 0; r < x.rows; r++) views[r] = activations.row(r);
   if (activations.owns(x)) {
     context.pool->parallel_for(x.rows, 4, [&](int64_t begin, int64_t end, int) {

@@ -137,6 +137,9 @@ static void pass_tokens(const Q32Panel& panel, int blocks, const ActivationRow* 
 
 #else
 
+// Integer sums may be regrouped, and the compiler does so: all products first, more than there are registers. Not through this.
+static inline __attribute__((always_inline)) void keep_order(Row& sum) { asm("" : "+x"(sum)); }
+
 // Adds dword j of T tokens times that of 2 · 8 rows, as integers of 32 bits where codes are wide, else as pairs of 16 bits.
 template <typename Format, int T>
 static inline __attribute__((always_inline)) void add_products(const Row* first, const Row* second, const int8_t* const* x, int j, bool start,
@@ -151,6 +154,8 @@ static inline __attribute__((always_inline)) void add_products(const Row* first,
       const __m256i p1 = _mm256_madd_epi16(_mm256_maddubs_epi16(m1, _mm256_sign_epi8(values, w1)), ones);
       a[t] = start ? p0 : _mm256_add_epi32(a[t], p0);
       b[t] = start ? p1 : _mm256_add_epi32(b[t], p1);
+      keep_order(a[t]);
+      keep_order(b[t]);
     }
   } else {
 #pragma GCC unroll 4
@@ -159,6 +164,8 @@ static inline __attribute__((always_inline)) void add_products(const Row* first,
       const __m256i p0 = _mm256_maddubs_epi16(w0, values), p1 = _mm256_maddubs_epi16(w1, values);
       a[t] = start ? p0 : _mm256_add_epi16(a[t], p0);
       b[t] = start ? p1 : _mm256_add_epi16(b[t], p1);
+      keep_order(a[t]);
+      keep_order(b[t]);
     }
   }
 }

@@ -20,6 +20,8 @@ export interface MachineInfo {
   readonly isa: Isa;
   /** The unit that the kernels of `isa` use for steps with `tiles` (TANDEM_TILES respected); '' = none. */
   readonly tiles: TileUnit | '';
+  /** Why a processor that names AMX is not used as one; '' where it is, or names none. */
+  readonly amxProblem: string;
   /** CPU features by name: avx2 fma f16c avx512f avx512bw avx512vl avx512vnni avx512bf16 amx-int8 amx-bf16 … */
   readonly features: readonly string[];
   readonly logicalCores: number;
@@ -83,6 +85,16 @@ export interface NativeModel {
   dispose(): Promise<void>;
 }
 
+/** Instruction set and operands: int8 × int8 → int32, bf16 × bf16 → f32, f32 × f32 → f32. */
+export type PeakName =
+  | 'avx2_int8'
+  | 'avx2_f32'
+  | 'avx512_int8'
+  | 'avx512_f32'
+  | 'avx512_bf16'
+  | 'amx_int8'
+  | 'amx_bf16';
+
 export interface NativeBinding {
   /** Equals the package version the addon was built for. */
   readonly version: string;
@@ -110,5 +122,18 @@ export interface NativeBinding {
    * For benchmarks: reads `bytes` of huge pages with so many threads (0: physical cores), several times; the fastest
    * round, and the threads it had. Keeps the calling thread busy.
    */
-  readBandwidth(threads: number, bytes: number): { threads: number; bytesPerSecond: number };
+  readBandwidth(
+    threads: number,
+    bytes: number,
+  ): {
+    threads: number;
+    bytesPerSecond: number;
+    /** Each NUMA node alone, where there are several. */
+    nodes?: { node: number; threads: number; bytesPerSecond: number }[];
+  };
+  /**
+   * For benchmarks: the most arithmetic that each instruction set gives here, operands in registers, on so many threads at
+   * once (0: as many as a model takes). A product and a sum are two operations. Absent in builds that do not measure it.
+   */
+  peaks?(threads: number): { name: PeakName; threads: number; operationsPerSecond: number }[];
 }

@@ -6,6 +6,7 @@ import { referenceBackend } from '../../backend/reference.ts';
 import { buildProgram } from '../../models/index.ts';
 import { PUBLIC_CONFIGS } from '../../models/public-configs.ts';
 import { headerCheckpoint } from '../../models/synthesize.ts';
+import { heaviest, rowsPerMatrix, unitOf } from './ceiling.ts';
 import { expertBytes, type MoeShape, moeLayers } from './moe-layers.ts';
 import { byOp } from './ops.ts';
 import { ratesOf } from './peer.ts';
@@ -122,5 +123,28 @@ describe('the output of a peer', () => {
     [null, '{"prefillTokensPerSecond":0,"decodeTokensPerSecond":1}'],
   ])('code %j with %j is told', (code, output) => {
     expect(() => ratesOf('x', code, output)).toThrow(/x runs this file and prints its figures; it ended with code/);
+  });
+});
+
+describe('the ceiling', () => {
+  it('names the unit that multiplies: tiles from their rows on, int8 for rounded activations, else f32', () => {
+    const machine = { isa: 'amx', tiles: 'amx' } as const;
+    const placement = { device: 'cpu', activation: 'q8_256', tiles: 16 } as const;
+    expect(unitOf(placement, 16, machine)).toBe('amx_bf16');
+    expect(unitOf(placement, 15, machine)).toBe('avx512_int8');
+    expect(unitOf({ ...placement, activation: 'f32' }, 1, { isa: 'avx2', tiles: '' })).toBe('avx2_f32');
+    expect(unitOf(placement, 99, { isa: 'avx512', tiles: 'avx512-bf16' })).toBe('avx512_bf16');
+    expect(unitOf(placement, 99, { isa: 'avx512', tiles: 'amx-emulated' })).toBeUndefined();
+    expect(unitOf({ device: 'cpu', activation: 'q8_32' }, 99, { isa: 'scalar', tiles: '' })).toBeUndefined();
+  });
+
+  it('rows that a matrix meets: all of a pass, of an expert its share of those that are chosen at all', async () => {
+    const config = { ...PUBLIC_CONFIGS['qwen3-30b-a3b'], num_hidden_layers: 1 };
+    const { program } = await buildProgram(await headerCheckpoint(config, { name: 'test', mix: 'q8_0' }));
+    const step = (op: string) => program.steps.find((each) => each.op === op)!;
+    expect(rowsPerMatrix(program, step('linear'), 512)).toBe(512);
+    expect(rowsPerMatrix(program, step('experts'), 1)).toBeCloseTo(1, 9);
+    expect(rowsPerMatrix(program, step('experts'), 512)).toBeCloseTo((512 * 8) / 128, 1);
+    expect(heaviest(program, (_, { op }) => (op === 'router' ? 1 : 0))).toBe(step('router'));
   });
 });

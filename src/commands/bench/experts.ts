@@ -5,6 +5,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { Executable } from '../../backend/backend.ts';
 import { type NativeExecutable, nativeBackend } from '../../backend/native/backend.ts';
+import type { PeakName } from '../../backend/native/binding.ts';
 import { loadNative } from '../../backend/native/load.ts';
 import { TandemError } from '../../errors.ts';
 import { FORMAT_NAMES, type FormatName } from '../../formats/dtype.ts';
@@ -13,8 +14,9 @@ import type { Batch } from '../../program/batch.ts';
 import { PAGE_TOKENS } from '../../program/program.ts';
 import { positive, withCpu } from '../options.ts';
 import { formatBytes, formatRate, ProgressBar, table } from '../terminal.ts';
+import { type Ceiling, underCeiling, unitOf } from './ceiling.ts';
 import { expertBytes, type MoeShape, moeLayers } from './moe-layers.ts';
-import { describeMachine, median, type ReportFlags, report, underCeiling, withReport } from './report.ts';
+import { describeMachine, type Machine, median, type ReportFlags, report, withReport } from './report.ts';
 
 interface Flags extends ReportFlags {
   hidden: number;
@@ -41,8 +43,11 @@ export interface ExpertsResult {
   readonly gigabytesPerSecond: number;
   /** Mean over layers and rounds. */
   readonly distinctExperts: number;
-  /** Of what this machine reads from memory with as many threads; absent with --no-ceiling. */
+  /** What multiplied: its peak is the ceiling of many tokens. Absent for scalar kernels. */
+  readonly unit?: PeakName;
+  /** Of what this machine reads from memory, and of what the unit gives, with as many threads; absent with --no-ceiling. */
   readonly shareOfReadBandwidth?: number;
+  readonly shareOfPeak?: number;
 }
 
 /** What a single token reads in all layers should be so many times the last-level cache. */
@@ -95,10 +100,10 @@ async function benchExperts(flags: Flags): Promise<void> {
   const {
     result: { threads, sizes },
     ceiling,
-  } = await underCeiling({ wanted: flags.ceiling, threads: flags.threads, machine }, () => measure(shape, flags));
-  const results = sizes.map((size) =>
-    ceiling === undefined ? size : { ...size, shareOfReadBandwidth: (size.gigabytesPerSecond * 1e9) / ceiling },
+  } = await underCeiling({ wanted: flags.ceiling, threads: flags.threads, machine }, () =>
+    measure(shape, flags, machine),
   );
+  const results = sizes.map((size) => ({ ...size, ...(ceiling && shares(size, ceiling)) }));
   const { hidden, intermediate, experts, topk, format, layers } = shape;
   const what = `hidden ${hidden}, intermediate ${intermediate}, ${topk} of ${experts} experts, ${format}`;
   const [weights, read] = [experts, topk].map((each) => expertBytes(shape) * each * layers);
@@ -112,13 +117,26 @@ async function benchExperts(flags: Flags): Promise<void> {
   });
 }
 
-async function measure(shape: MoeShape, flags: Flags): Promise<{ threads: number | string; sizes: ExpertsResult[] }> {
+function shares({ gigabytesPerSecond, tflops, unit }: ExpertsResult, { bytesPerSecond, peaks }: Ceiling) {
+  const peak = unit && peaks[unit];
+  return {
+    shareOfReadBandwidth: (gigabytesPerSecond * 1e9) / bytesPerSecond,
+    ...(peak && { shareOfPeak: (tflops * 1e12) / peak }),
+  };
+}
+
+async function measure(
+  shape: MoeShape,
+  flags: Flags,
+  machine: Machine,
+): Promise<{ threads: number | string; sizes: ExpertsResult[] }> {
   const rows = Math.max(...flags.tokens);
   const vocabulary = Math.max(rows, LEAST_TOKENS);
   const { program, checkpoint } = await moeLayers(shape, vocabulary, {
     machine: nativeMachine(flags.isa),
     exact: flags.exact,
   });
+  const placement = program.steps.find(({ op }) => op === 'experts')!.placement!;
   const sizes: ExpertsResult[] = [];
   const bar = new ProgressBar('measuring');
   try {
@@ -134,6 +152,7 @@ async function measure(shape: MoeShape, flags: Flags): Promise<{ threads: number
       const batches = Array.from({ length: flags.rounds }, (_, round) => batchOf(tokens, round * tokens, vocabulary));
       const distinct = await distinctExperts(executable, batches); // also warms up
       const milliseconds = await timeExperts(executable, batches, shape.layers);
+      const unit = unitOf(placement, (tokens * shape.topk) / distinct, machine);
       const operations = 6 * shape.hidden * shape.intermediate * shape.topk * tokens;
       sizes.push({
         tokens,
@@ -141,6 +160,7 @@ async function measure(shape: MoeShape, flags: Flags): Promise<{ threads: number
         tflops: operations / (milliseconds * 1e9),
         gigabytesPerSecond: (distinct * expertBytes(shape)) / (milliseconds * 1e6),
         distinctExperts: distinct,
+        ...(unit && { unit }),
       });
       bar.update(sizes.length, flags.tokens.length, 'sizes');
     }
@@ -204,16 +224,31 @@ async function timeExperts(executable: NativeExecutable, batches: readonly Batch
 }
 
 function render(results: readonly ExpertsResult[]): string {
-  const head = ['tokens', 'ms', 'TFLOPS', 'GB/s', 'of read bandwidth', 'distinct experts'];
+  const head = ['tokens', 'ms', 'TFLOPS', 'GB/s', 'of read bandwidth', 'of peak', 'unit', 'distinct experts'];
   const rows = results.map(
-    ({ tokens, milliseconds, tflops, gigabytesPerSecond, shareOfReadBandwidth, distinctExperts }) => [
+    ({
+      tokens,
+      milliseconds,
+      tflops,
+      gigabytesPerSecond,
+      shareOfReadBandwidth,
+      shareOfPeak,
+      unit,
+      distinctExperts,
+    }) => [
       String(tokens),
       milliseconds.toFixed(3),
       tflops.toFixed(3),
       formatRate(gigabytesPerSecond),
-      shareOfReadBandwidth === undefined ? '–' : `${(shareOfReadBandwidth * 100).toFixed(0)} %`,
+      percent(shareOfReadBandwidth),
+      percent(shareOfPeak),
+      unit ?? '–',
       distinctExperts.toFixed(1),
     ],
   );
-  return table([head, ...rows], 'rrrrrr');
+  return table([head, ...rows], 'rrrrrrlr');
+}
+
+function percent(share: number | undefined): string {
+  return share === undefined ? '–' : `${(share * 100).toFixed(0)} %`;
 }

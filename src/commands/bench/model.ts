@@ -4,14 +4,19 @@
  */
 import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
+import type { PeakName } from '../../backend/native/binding.ts';
 import { openCheckpoint } from '../../formats/open.ts';
 import type { Engine, LoadOptions } from '../../index.ts';
 import { buildProgram } from '../../models/index.ts';
+import { activeOf, activeWeights } from '../../placement/active-weights.ts';
+import { lower } from '../../placement/lower.ts';
+import { nativeMachine } from '../../placement/machine.ts';
 import { loadModel } from '../load-model.ts';
 import { loadOptions, MODEL, type ModelFlags, modelPath, positive, withModel } from '../options.ts';
 import { formatBytes, formatRate, ProgressBar, table } from '../terminal.ts';
-import { checkPeer, PEERS, type Peer, type Rates, runPeer } from './peer.ts';
-import { describeMachine, median, type ReportFlags, report, underCeiling, withReport } from './report.ts';
+import { heaviest, rowsPerMatrix, underCeiling, unitOf } from './ceiling.ts';
+import { checkPeer, PEERS, type Peer, type PeerRates, type Rates, runPeer } from './peer.ts';
+import { describeMachine, type Machine, median, type ReportFlags, report, withReport } from './report.ts';
 import { modulusFor, tokenIds } from './token-ids.ts';
 import { bytesPerToken } from './weight-bytes.ts';
 
@@ -36,9 +41,15 @@ interface ModelResult extends Rates {
   readonly decodeGigabytesPerSecond: number;
   /** Of what this machine reads from memory with as many threads; absent with --no-ceiling. */
   readonly decodeShareOfReadBandwidth?: number;
+  /** Products and sums with weights, two operations for each weight that a token meets; attention itself is not counted. */
+  readonly prefillTflops: number;
+  /** What multiplies in the heaviest step of a pass over the prompt, and the share of what it gives here. */
+  readonly prefillUnit?: PeakName;
+  readonly prefillShareOfPeak?: number;
+  readonly numerics: 'exact' | 'fast';
   /** Tandem's figure divided by this. */
-  readonly against?: { readonly name: Peer; readonly prefillRatio: number; readonly decodeRatio: number } & Rates;
-  readonly runs: Readonly<Record<string, readonly Rates[]>>;
+  readonly against?: { readonly name: Peer; readonly prefillRatio: number; readonly decodeRatio: number } & PeerRates;
+  readonly runs: Readonly<Record<string, readonly PeerRates[]>>;
 }
 
 export function addBenchModel(bench: Command): void {
@@ -67,18 +78,20 @@ async function benchModel(model: string | undefined, flags: Flags): Promise<void
   const path = modelPath(flags, model);
   if (flags.against) checkPeer(flags.against);
   const machine = describeMachine(flags.isa);
-  const perToken = await decodeBytes(path);
+  const work = await workOf(path, flags, machine);
   const interrupt = new AbortController();
   process.once('SIGINT', () => interrupt.abort());
   const { result: measured, ceiling } = await underCeiling(
     { wanted: flags.ceiling, threads: flags.threads, machine },
-    () => measure(path, flags, interrupt.signal),
+    () => measure(path, flags, machine.isa, interrupt.signal),
   );
   const { info, runs } = measured;
   const threads = Number(info.execution.threads ?? 1);
   const figures = medians(runs.tandem);
-  const bytesPerSecond = perToken * figures.decodeTokensPerSecond;
-  const peer = flags.against && medians(runs[flags.against]);
+  const bytesPerSecond = work.bytesPerToken * figures.decodeTokensPerSecond;
+  const operationsPerSecond = 2 * work.activeWeights * figures.prefillTokensPerSecond;
+  const peak = work.unit && ceiling?.peaks[work.unit];
+  const peer = flags.against && { ...medians(runs[flags.against]), system: runs[flags.against][0].system };
   const result: ModelResult = {
     ...figures,
     model: { name: basename(path), weightBytes: info.weights },
@@ -86,9 +99,13 @@ async function benchModel(model: string | undefined, flags: Flags): Promise<void
     generatedTokens: flags.generate,
     threads,
     isa: machine.isa,
-    bytesPerToken: perToken,
+    numerics: info.numerics,
+    bytesPerToken: work.bytesPerToken,
     decodeGigabytesPerSecond: bytesPerSecond / 1e9,
-    ...(ceiling === undefined ? {} : { decodeShareOfReadBandwidth: bytesPerSecond / ceiling }),
+    ...(ceiling && { decodeShareOfReadBandwidth: bytesPerSecond / ceiling.bytesPerSecond }),
+    prefillTflops: operationsPerSecond / 1e12,
+    ...(work.unit && { prefillUnit: work.unit }),
+    ...(peak && { prefillShareOfPeak: operationsPerSecond / peak }),
     ...(peer === undefined
       ? {}
       : {
@@ -105,22 +122,36 @@ async function benchModel(model: string | undefined, flags: Flags): Promise<void
   await report(flags, { name, machine, json: result, text: render(result) });
 }
 
-/** Bytes of weights that one generated token reads; from headers. */
-async function decodeBytes(path: string): Promise<number> {
+interface Work {
+  /** Weights that one generated token reads. */
+  readonly bytesPerToken: number;
+  readonly activeWeights: number;
+  /** Of the heaviest step when the prompt is one pass. */
+  readonly unit?: PeakName;
+}
+
+/** From headers. */
+async function workOf(path: string, { prompt, isa, exact, activations }: Flags, machine: Machine): Promise<Work> {
   const checkpoint = await openCheckpoint(path);
   try {
     const { program } = await buildProgram(checkpoint);
-    return program.steps.reduce((sum, step) => sum + bytesPerToken(program, step), 0);
+    const placed = lower(program, nativeMachine(isa), { exact, activations });
+    const step = heaviest(placed, activeOf);
+    return {
+      bytesPerToken: program.steps.reduce((sum, each) => sum + bytesPerToken(program, each), 0),
+      activeWeights: activeWeights(program),
+      unit: unitOf(step.placement!, rowsPerMatrix(placed, step, prompt), machine),
+    };
   } finally {
     await checkpoint.close();
   }
 }
 
-async function measure(path: string, flags: Flags, signal: AbortSignal) {
+async function measure(path: string, flags: Flags, isa: string, signal: AbortSignal) {
   const { prompt, generate, rounds, against } = flags;
   const contextLength = flags.context ?? prompt + generate + 1;
   const options: LoadOptions = { ...loadOptions(flags), contextLength, maxSequences: 1 };
-  const runs: Record<string, Rates[]> = { tandem: [] };
+  const runs: Record<string, PeerRates[]> = { tandem: [] };
   const bar = new ProgressBar('measuring');
   let engine: Engine | undefined;
   try {
@@ -134,7 +165,7 @@ async function measure(path: string, flags: Flags, signal: AbortSignal) {
       engine = undefined;
       const threads = Number(info.execution.threads);
       const modulus = modulusFor(info.vocabSize);
-      const rates = await runPeer(against, { file: path, threads, prompt, generate, modulus, signal });
+      const rates = await runPeer(against, { file: path, threads, prompt, generate, modulus, isa, signal });
       (runs[against] ??= []).push(rates);
       if (round === rounds - 1) return { info, runs };
     }
@@ -177,10 +208,14 @@ function render(result: ModelResult): string {
       [`${against.name}, tok/s`, formatRate(against.prefillTokensPerSecond), formatRate(against.decodeTokensPerSecond)],
       ['ratio', formatRate(against.prefillRatio), formatRate(against.decodeRatio)],
     );
-  return `${model.name}, ${formatBytes(model.weightBytes)}; threads: ${threads}, ${isa}; medians of ${runs.tandem.length}
+  const { prefillUnit: unit, prefillShareOfPeak: ofPeak } = result;
+  const peak = ofPeak === undefined ? '' : `, ${(ofPeak * 100).toFixed(0)} % of what ${unit} gives`;
+  const peer = against?.system === undefined ? '' : `\n${against.name}: ${against.system}`;
+  return `${model.name}, ${formatBytes(model.weightBytes)}; threads: ${threads}, ${isa}, ${result.numerics}; medians of ${runs.tandem.length}
 
 ${table(rows, 'lrr')}
 
 decode reads ${formatBytes(Math.round(result.bytesPerToken))} a token: ${formatRate(result.decodeGigabytesPerSecond)} GB/s${ceiling}
+prefill: ${result.prefillTflops.toFixed(3)} TFLOPS${peak}${peer}
 `;
 }

@@ -11,6 +11,11 @@ export interface Rates {
   readonly decodeTokensPerSecond: number;
 }
 
+/** A run of a peer may say what processor features its library used. */
+export interface PeerRates extends Rates {
+  readonly system?: string;
+}
+
 export const PEERS = ['node-llama-cpp'] as const;
 export type Peer = (typeof PEERS)[number];
 
@@ -27,11 +32,19 @@ export function checkPeer(peer: Peer): void {
   });
 }
 
-export async function runPeer(
-  peer: Peer,
-  run: { file: string; threads: number; prompt: number; generate: number; modulus: number; signal: AbortSignal },
-): Promise<Rates> {
-  const words = [run.file, run.threads, run.prompt, run.generate, run.modulus].map(String);
+export interface PeerRun {
+  readonly file: string;
+  readonly threads: number;
+  readonly prompt: number;
+  readonly generate: number;
+  readonly modulus: number;
+  /** Ours; the peer takes kernels for no more than that. */
+  readonly isa: string;
+  readonly signal: AbortSignal;
+}
+
+export async function runPeer(peer: Peer, run: PeerRun): Promise<PeerRates> {
+  const words = [run.file, run.threads, run.prompt, run.generate, run.modulus, run.isa].map(String);
   const child = spawn(process.execPath, [join(FOLDER, `${peer}.mjs`), ...words], {
     stdio: ['ignore', 'pipe', 'inherit'],
     signal: run.signal,
@@ -51,9 +64,9 @@ export async function runPeer(
 }
 
 /** The last line a peer prints is its result. */
-export function ratesOf(peer: string, code: number | null, output: string): Rates {
+export function ratesOf(peer: string, code: number | null, output: string): PeerRates {
   try {
-    const rates = JSON.parse(output.trim().split('\n').at(-1)!) as Rates;
+    const rates = JSON.parse(output.trim().split('\n').at(-1)!) as PeerRates;
     if (code === 0 && rates.prefillTokensPerSecond > 0 && rates.decodeTokensPerSecond > 0) return rates;
   } catch {
     // told below

@@ -9,8 +9,10 @@ import { loadavg } from 'node:os';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
+import type { TileUnit } from '../../backend/native/binding.ts';
 import { loadNative } from '../../backend/native/load.ts';
 import { fileError } from '../../formats/file-source.ts';
+import { tileUnit } from '../../placement/tiles.ts';
 
 export interface ReportFlags {
   json?: boolean;
@@ -30,6 +32,8 @@ export interface Machine {
   readonly logicalCores: number;
   readonly numaNodes: number;
   readonly isa: string;
+  /** What multiplies on tiles with these kernels; '' where nothing does. */
+  readonly tiles: TileUnit | '';
   readonly memoryBytes: number;
   /** As the system reports it; 0 where it does not. */
   readonly lastLevelCacheBytes: number;
@@ -39,13 +43,15 @@ export interface Machine {
 
 /** NATIVE_UNAVAILABLE where there is no native core. */
 export function describeMachine(isa?: string): Machine {
-  const { model, physicalCores, logicalCores, numaNodes, memoryBytes, isa: best } = loadNative().machine();
+  const info = loadNative().machine();
+  const { model, physicalCores, logicalCores, numaNodes, memoryBytes, isa: best } = info;
   return {
     cpu: model,
     physicalCores,
     logicalCores,
     numaNodes,
     isa: isa ?? best,
+    tiles: tileUnit(info, isa) ?? '',
     memoryBytes,
     lastLevelCacheBytes: lastLevelCache(),
     loadAverage: loadavg()[0],
@@ -67,25 +73,6 @@ function lastLevelCache(): number {
 /** Median; of an even number the upper one of the middle. */
 export function median(values: readonly number[]): number {
   return [...values].sort((a, b) => a - b)[values.length >> 1];
-}
-
-/** Bytes per second this machine reads from memory with so many threads (0: physical cores), cache left behind. */
-export function readBandwidth(threads: number, machine: Machine): { threads: number; bytesPerSecond: number } {
-  const { availableBytes } = loadNative().machine();
-  const bytes = Math.min(Math.max(3 * machine.lastLevelCacheBytes, 1 << 30), Math.floor(availableBytes / 4));
-  return loadNative().readBandwidth(threads, bytes);
-}
-
-/** Runs `measure` between two measurements of the read bandwidth; the better one counts, as neighbours come and go. */
-export async function underCeiling<Result>(
-  options: { readonly wanted: boolean; readonly threads?: number; readonly machine: Machine },
-  measure: () => Promise<Result>,
-): Promise<{ result: Result; ceiling?: number }> {
-  const { wanted, threads = 0, machine } = options;
-  if (!wanted) return { result: await measure() };
-  const before = readBandwidth(threads, machine).bytesPerSecond;
-  const result = await measure();
-  return { result, ceiling: Math.max(before, readBandwidth(threads, machine).bytesPerSecond) };
 }
 
 /** The checkout's commit, `-dirty` where files differ from it; undefined where this is no checkout or there is no git. */

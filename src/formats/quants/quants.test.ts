@@ -333,7 +333,7 @@ const anyFloat = fc.oneof(
 );
 
 describe('encoding', () => {
-  it.each(['f16', 'bf16', 'q8_0', 'q4_0'] as const)('%s: encode ∘ decode ∘ encode is stable', (name) => {
+  it.each(['f16', 'bf16', 'q8_0', 'q4_0', 'mxfp4'] as const)('%s: encode ∘ decode ∘ encode is stable', (name) => {
     const limit = name === 'q4_0' ? 16 : 1; // 8 · 65504 is the most q4_0 holds
     fc.assert(
       fc.property(fc.array(anyFloat, { minLength: 64, maxLength: 64 }), (numbers) => {
@@ -345,6 +345,44 @@ describe('encoding', () => {
       }),
       { numRuns: 500 },
     );
+  });
+
+  it.each(['mxfp4_g32', 'int4_g32'] as const)('%s: encode ∘ decode ∘ encode is stable', (name) => {
+    const format = quantFormat(name);
+    const { type } = format.scaleBlock!;
+    const pack = (values: Float32Array) => {
+      const [codes, scales] = [new Uint8Array(32), new Uint8Array(2 * SCALE_BYTES[type])];
+      format.encodeScaledRow!(values, codes, scales);
+      return { codes, scales };
+    };
+    fc.assert(
+      fc.property(fc.array(anyFloat, { minLength: 64, maxLength: 64 }), (numbers) => {
+        const first = pack(Float32Array.from(numbers));
+        const decoded = new Float32Array(64);
+        format.decodeRow(first.codes, decoded, decodeScales(type, first.scales));
+        expect(pack(decoded)).toEqual(first);
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  it('mxfp4: the exponent of the largest magnitude less two, the nearest level, ties to even', () => {
+    const values = new Float32Array(32);
+    values.set([7, -5, 2.5, 0.25, 0.75, 1.25, -0.2, -0.3, 3.5, 4]);
+    const bytes = encode('mxfp4', values);
+    expect(bytes[0]).toBe(127);
+    expect([...decode('mxfp4', bytes, 32).subarray(0, 10)]).toEqual([6, -4, 2, 0, 1, 1, 0, -0.5, 4, 4]);
+  });
+
+  it('int4_g32: a seventh of the largest magnitude is a step', () => {
+    const values = new Float32Array(32);
+    values.set([7, -7, 0.5, 1.5, -2.4, 6.6]);
+    const [codes, scales] = [new Uint8Array(16), new Uint8Array(2)];
+    quantFormat('int4_g32').encodeScaledRow!(values, codes, scales);
+    expect([...scales]).toEqual([0x80, 0x3f]);
+    const decoded = new Float32Array(32);
+    quantFormat('int4_g32').decodeRow(codes, decoded, decodeScales('bf16', scales));
+    expect([...decoded.subarray(0, 7)]).toEqual([7, -7, 0, 2, -2, 7, 0]);
   });
 
   it('q8_0 follows the reference rounding', () => {
