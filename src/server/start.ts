@@ -11,6 +11,7 @@ import { openaiCompletions } from './dialects/openai/completions.ts';
 import { openaiEmbeddings } from './dialects/openai/embeddings.ts';
 import { openaiModels } from './dialects/openai/models.ts';
 import { openaiResponses } from './dialects/openai/responses.ts';
+import { mountFrontPage } from './front-page.ts';
 import { type ListeningServer, listen } from './listen.ts';
 import { createLogger, type ServerLogger } from './log.ts';
 import { ModelHost, type ModelSource } from './models.ts';
@@ -67,6 +68,7 @@ export async function startServer(start: StartOptions): Promise<RunningServer> {
     version,
   };
   const handle = buildApp(parts);
+  mountFrontPage(handle.app);
   mountReference(handle.app, version);
   const listening = await listen(handle, options);
   const ready = lazy ? Promise.resolve() : models.warm('');

@@ -8,6 +8,7 @@ import { readModelCard } from '../../src/engine/model-card.ts';
 import type { Batch, PassResult } from '../../src/program/batch.ts';
 import { buildApp } from '../../src/server/app.ts';
 import { DEFAULT_SERVER_OPTIONS, type ServerOptions } from '../../src/server/context.ts';
+import { mountFrontPage } from '../../src/server/front-page.ts';
 import { type ListeningServer, listen } from '../../src/server/listen.ts';
 import { createLogger } from '../../src/server/log.ts';
 import { ModelHost } from '../../src/server/models.ts';
@@ -33,6 +34,7 @@ export async function serve(
   const whole = { ...DEFAULT_SERVER_OPTIONS, port: 0, drainMs: 2000, ...options };
   const logger = createLogger('info', { write: (line) => logs.push(line) });
   const handle = buildApp({ models, dialects: DIALECTS, options: whole, logger, version: '0.0.0' });
+  mountFrontPage(handle.app);
   mountReference(handle.app, '0.0.0');
   const listening = await listen(handle, whole);
   return {
