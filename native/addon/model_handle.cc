@@ -112,7 +112,8 @@ Napi::Function ModelHandle::define(Napi::Env env) {
                       InstanceMethod<&ModelHandle::step>("step"), InstanceMethod<&ModelHandle::read>("read"),
                       InstanceMethod<&ModelHandle::write>("write"), InstanceMethod<&ModelHandle::end>("end"),
                       InstanceMethod<&ModelHandle::read_page>("readPage"), InstanceMethod<&ModelHandle::write_page>("writePage"),
-                      InstanceMethod<&ModelHandle::timings>("timings"), InstanceMethod<&ModelHandle::dispose>("dispose")});
+                      InstanceMethod<&ModelHandle::timings>("timings"), InstanceMethod<&ModelHandle::expert_visits>("expertVisits"),
+                      InstanceMethod<&ModelHandle::dispose>("dispose")});
 }
 
 Napi::Value ModelHandle::create(const Napi::CallbackInfo& info) {
@@ -310,6 +311,28 @@ Napi::Value ModelHandle::timings(const Napi::CallbackInfo& info) {
     list.Set(static_cast<uint32_t>(i), entry);
   }
   return list;
+}
+
+Napi::Value ModelHandle::expert_visits(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (disposed_) {
+    throw_status(env, gone());
+    return env.Undefined();
+  }
+  Model::ExpertVisits visits;
+  const Status status = guarded([&] {
+    visits = worker_->model->expert_visits();
+    return Status();
+  });
+  if (!status.ok()) {
+    throw_status(env, status);
+    return env.Undefined();
+  }
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("layers", typed<Napi::Int32Array>(env, visits.layers));
+  object.Set("experts", Napi::Number::New(env, static_cast<double>(visits.experts)));
+  object.Set("counts", typed<Napi::Uint32Array>(env, visits.counts));
+  return object;
 }
 
 Napi::Value ModelHandle::dispose(const Napi::CallbackInfo& info) {

@@ -2,7 +2,7 @@
  * A loaded model that answers. Any number of requests may run at once; they share passes and KV pages and never see
  * each other. Everything is an option of the call; the engine keeps no conversation.
  */
-import type { Executable } from '../backend/backend.ts';
+import type { Executable, ExpertVisits } from '../backend/backend.ts';
 import { TandemError } from '../errors.ts';
 import { PAGE_TOKENS } from '../program/program.ts';
 import { chatPrompt } from '../text/chat-prompt.ts';
@@ -470,6 +470,12 @@ export class Engine implements AsyncDisposable {
   get chatTemplate(): string | undefined {
     const { template } = this.#parts;
     return template instanceof TandemError ? undefined : template.source;
+  }
+
+  /** How often each expert was chosen since load; undefined where the backend does not count. */
+  expertVisits(): ExpertVisits | undefined {
+    if (this.#disposing) throw disposed();
+    return this.#parts.executable.expertVisits?.();
   }
 
   /** What runs and waits now, oldest first. */

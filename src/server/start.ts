@@ -4,6 +4,7 @@ import { readModelCard } from '../engine/model-card.ts';
 import { type AppParts, buildApp } from './app.ts';
 import { DEFAULT_SERVER_OPTIONS, type Dialect, type ServerOptions } from './context.ts';
 import { anthropic } from './dialects/anthropic/messages.ts';
+import { experts } from './dialects/experts.ts';
 import { llamacpp } from './dialects/llamacpp.ts';
 import { ollama } from './dialects/ollama/ollama.ts';
 import { openaiChat } from './dialects/openai/chat.ts';
@@ -19,6 +20,7 @@ import { mountReference } from './reference-page.ts';
 
 export const DIALECTS: readonly Dialect[] = [
   llamacpp,
+  experts,
   ollama,
   anthropic,
   openaiModels,
