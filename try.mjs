@@ -9,7 +9,7 @@ for (const options of [
  {format:{type:'json'}, maxTokens:80, temperature:1, seed:3},
  {thinkingBudget:3, maxTokens:60},
  {thinkingBudget:0, maxTokens:60},
- {tools:[{name:'get_weather',parameters:{type:'object',properties:{city:{enum:['Dublin','Cork']}},required:['city'],additionalProperties:false}}], toolChoice:'required', parallelToolCalls:false, maxTokens:200},
+ {tools:[{name:'get_weather',parameters:{type:'object',properties:{city:{enum:['Dublin','Cork']}},required:['city'],additionalProperties:false}}], toolChoice:'required', maxTokens:200},
  {tools:[{name:'get_weather',parameters:{type:'object',properties:{city:{type:'string',maxLength:6}},required:['city']}},{name:'b'}], toolChoice:{name:'b'}, maxTokens:200},
  {format:{type:'regex',pattern:'[ab'}},
  {format:{type:'schema',schema:{type:'nonsense'}}},

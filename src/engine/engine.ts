@@ -98,10 +98,8 @@ export interface ChatOptions extends Omit<GenerateOptions, 'addSpecial' | 'parse
   thinking?: boolean;
   /** `none` leaves `<think>` and tool calls in the text as the model wrote them. Default `separate`. */
   parse?: 'separate' | 'none';
-  /** Whether a tool has to be called: `auto` leaves it to the model (default), `required` any, or one by name. */
+  /** Whether a tool has to be called: `auto` leaves it to the model (default); `required` (any) or a name demand one call. */
   toolChoice?: 'auto' | 'none' | 'required' | { readonly name: string };
-  /** False: at most one call an answer. Default true. */
-  parallelToolCalls?: boolean;
   /** Most tokens of thinking; then it is ended and the answer begins. */
   thinkingBudget?: number;
   /** Further variables of the chat template. */
@@ -112,7 +110,6 @@ const CHAT_OPTIONS = [
   ...GENERATE_OPTIONS.filter((name) => name !== 'addSpecial' && name !== 'parseSpecial'),
   'tools',
   'toolChoice',
-  'parallelToolCalls',
   'thinking',
   'thinkingBudget',
   'parse',
@@ -243,7 +240,6 @@ export class Engine implements AsyncDisposable {
       const {
         tools,
         toolChoice = 'auto',
-        parallelToolCalls = true,
         thinking: enableThinking,
         thinkingBudget: budget,
         parse = 'separate',
@@ -270,7 +266,7 @@ export class Engine implements AsyncDisposable {
       const gate = thinkingGate(template.source, prompt.opensThinking);
       const called = tools && toolChoice !== 'auto' && toolChoice !== 'none';
       if (options.format === undefined && !called && (budget === undefined || gate === undefined)) return start();
-      return this.#guide(options, gate, called ? { tools, toolChoice, parallelToolCalls } : undefined).then(start);
+      return this.#guide(options, gate, called ? { tools, toolChoice } : undefined).then(start);
     });
   }
 

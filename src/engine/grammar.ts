@@ -32,6 +32,9 @@ export interface FormatMatcher {
   dispose(): void;
 }
 
+/** White space between two parts of JSON: a small model would fill its whole answer with it. */
+const MOST_BLANKS = 8;
+
 /** Compiled forms are kept: agents send the same schema with every request. */
 const KEPT = 64;
 
@@ -84,7 +87,14 @@ export class GrammarCompiler {
           case 'json':
             return compiler.compileBuiltinJSONGrammar();
           case 'schema':
-            return compiler.compileJSONSchema(JSON.stringify(format.schema), true, undefined, undefined, false);
+            return compiler.compileJSONSchema(
+              JSON.stringify(format.schema),
+              true,
+              undefined,
+              undefined,
+              false,
+              MOST_BLANKS,
+            );
           case 'regex':
             return structure({ type: 'regex', pattern: format.pattern });
           case 'ebnf':
@@ -139,12 +149,13 @@ class Matcher implements FormatMatcher {
   readonly #stops: readonly number[];
   mask: Uint32Array;
   ready: Promise<void>;
+  #disposed = false;
 
   constructor(matcher: GrammarMatcher, vocabSize: number, stops: readonly number[]) {
     this.#matcher = matcher;
     this.#stops = stops;
     this.mask = new Uint32Array(Math.ceil(vocabSize / 32));
-    this.ready = this.#fill();
+    this.ready = this.#filled();
   }
 
   get complete(): boolean {
@@ -164,11 +175,19 @@ class Matcher implements FormatMatcher {
         rule: 'a token that was drawn keeps the form of the output',
         given: `token ${token} does not`,
       });
-    this.ready = this.#fill();
+    this.ready = this.#filled();
   }
 
   dispose(): void {
-    this.#matcher.dispose();
+    if (!this.#disposed) this.#matcher.dispose();
+    this.#disposed = true;
+  }
+
+  /** Whoever asks for the mask waits for it and hears of its failure; nobody has to. */
+  #filled(): Promise<void> {
+    const filled = this.#fill();
+    filled.catch(() => {});
+    return filled;
   }
 
   async #fill(): Promise<void> {
@@ -177,6 +196,8 @@ class Matcher implements FormatMatcher {
       for (const id of this.#stops) this.mask[id >> 5] |= 1 << (id & 31);
       return;
     }
+    await Promise.resolve(); // a sequence that ends with this token asks no more
+    if (this.#disposed) return;
     const mask = await this.#matcher.getNextTokenBitmask();
     this.mask.set(new Uint32Array(mask.buffer, mask.byteOffset, mask.length));
   }

@@ -64,7 +64,8 @@ export class Guide {
   /** A token was drawn. */
   accept(token: number): void {
     const { format, thinking } = this.#options;
-    if (this.#forced[0] === token) this.#forced.shift();
+    const forced = this.#forced[0] === token;
+    if (forced) this.#forced.shift();
     if (this.#state === 'start') {
       this.#state = token === thinking?.open ? 'thinking' : 'answering';
       if (this.#state === 'thinking') {
@@ -72,8 +73,8 @@ export class Guide {
         return;
       }
     }
-    if (this.#state === 'answering') format?.accept(token);
-    else this.#think(token);
+    if (this.#state === 'thinking') this.#think(token);
+    else if (!forced) format?.accept(token); // what ends the thinking may go on behind the gate
   }
 
   dispose(): void {

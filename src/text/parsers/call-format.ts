@@ -6,7 +6,6 @@ import type { ToolDefinition } from '../messages.ts';
 export interface CallRequest {
   readonly tools: readonly ToolDefinition[];
   readonly toolChoice: 'required' | { readonly name: string };
-  readonly parallelToolCalls: boolean;
 }
 
 /** Text, JSON of a schema, and their combinations; the compiler's own words. */
@@ -33,22 +32,18 @@ export interface CallFormat {
   readonly first: boolean;
 }
 
-/** What a syntax adds: the text around all calls, around one, and between them. */
+/** What a syntax adds: the text around all calls, and around one. */
 export interface CallSpelling {
   readonly before: string;
   readonly begin: (name: string) => string;
   readonly end: string;
-  readonly separator: string;
   readonly after: string;
   readonly markers: readonly string[];
   readonly first?: boolean;
 }
 
-/** REQUEST_INVALID where the named tool is none of the tools. */
-export function callFormatOf(
-  spelling: CallSpelling,
-  { tools, toolChoice, parallelToolCalls }: CallRequest,
-): CallFormat {
+/** One call of one of the tools. REQUEST_INVALID where the named tool is none of the tools. */
+export function callFormatOf(spelling: CallSpelling, { tools, toolChoice }: CallRequest): CallFormat {
   const wanted = toolChoice === 'required' ? tools : tools.filter(({ name }) => name === toolChoice.name);
   if (wanted.length === 0)
     throw new TandemError('REQUEST_INVALID', {
@@ -65,17 +60,13 @@ export function callFormatOf(
       end: spelling.end,
     }),
   );
-  const calls: CallStructure = {
-    type: 'tags_with_separator',
-    tags,
-    separator: spelling.separator,
-    at_least_one: true,
-    stop_after_first: !parallelToolCalls || spelling.first === true,
-  };
   const constant = (value: string): CallStructure[] => (value === '' ? [] : [{ type: 'const_string', value }]);
   return {
     type: 'calls',
-    structure: { type: 'sequence', elements: [...constant(spelling.before), calls, ...constant(spelling.after)] },
+    structure: {
+      type: 'sequence',
+      elements: [...constant(spelling.before), { type: 'or', elements: tags }, ...constant(spelling.after)],
+    },
     markers: spelling.markers,
     first: spelling.first === true,
   };

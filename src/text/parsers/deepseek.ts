@@ -30,7 +30,6 @@ export function deepSeekSpelling(template: string): CallSpelling {
     begin: (name) =>
       fenced ? `${CALL_BEGIN}function${SEPARATOR}${name}\n${FENCE}json\n` : `${CALL_BEGIN}${name}${SEPARATOR}`,
     end: fenced ? `\n${FENCE}${CALL_END}` : CALL_END,
-    separator: fenced ? '\n' : '',
     after: CALLS_END,
     markers: ALL,
   };

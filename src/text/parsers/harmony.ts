@@ -22,7 +22,6 @@ export const HARMONY_SPELLING: CallSpelling = {
   before: '',
   begin: (name) => `${CHANNEL}commentary to=functions.${name} ${CONSTRAIN}json${MESSAGE}`,
   end: '',
-  separator: '',
   after: '',
   markers: [CHANNEL, CONSTRAIN, MESSAGE],
   first: true,

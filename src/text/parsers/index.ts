@@ -76,7 +76,6 @@ const HERMES_SPELLING: CallSpelling = {
   before: '',
   begin: (name) => `${TOOL_CALL}\n{"name": ${JSON.stringify(name)}, "arguments": `,
   end: `}\n${TOOL_CALL_END}`,
-  separator: '\n',
   after: '',
   markers: [TOOL_CALL, TOOL_CALL_END],
 };

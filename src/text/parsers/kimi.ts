@@ -26,7 +26,6 @@ export const KIMI_SPELLING: CallSpelling = {
   before: KIMI_SECTION,
   begin: (name) => `${CALL}functions.${name}:0${ARGUMENT}`,
   end: CALL_END,
-  separator: '',
   after: SECTION_END,
   markers: [KIMI_SECTION, SECTION_END, CALL, ARGUMENT, CALL_END],
 };

@@ -15,7 +15,6 @@ export const LLAMA_SPELLING: CallSpelling = {
   before: '',
   begin: (name) => `{"name": ${JSON.stringify(name)}, "parameters": `,
   end: '}',
-  separator: '; ',
   after: '',
   markers: [],
 };

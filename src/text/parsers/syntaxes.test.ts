@@ -203,15 +203,15 @@ describe('tool-call syntaxes', () => {
 
   test('demanded calls are written in the syntax that is read', () => {
     for (const { template } of [hermes, glm, coder, kimi, llama]) {
-      const format = callFormat(template!, '', { tools, toolChoice: { name: 'b' }, parallelToolCalls: false });
+      const format = callFormat(template!, '', { tools, toolChoice: { name: 'b' } });
       const literal = (structure: typeof format.structure): string => {
         switch (structure.type) {
           case 'const_string':
             return structure.value;
           case 'sequence':
             return structure.elements.map(literal).join('');
-          case 'tags_with_separator':
-            return literal(structure.tags[0]);
+          case 'or':
+            return literal(structure.elements[0]);
           case 'tag':
             return structure.begin + literal(structure.content) + structure.end;
           case 'json_schema':
@@ -222,9 +222,7 @@ describe('tool-call syntaxes', () => {
       expect(events.map(({ type }) => type)).toEqual(['tool-call-start', 'tool-call-arguments', 'tool-call-end']);
       expect(events).toMatchObject([{ name: 'b' }, { fragment: '{"a": 1}' }, {}]);
     }
-    expect(() => callFormat('<tool_call>', '', { tools, toolChoice: { name: 'c' }, parallelToolCalls: true })).toThrow(
-      /one of the tools/,
-    );
-    expect(() => callFormat('', 'x', { tools, toolChoice: 'required', parallelToolCalls: true })).toThrow(/no syntax/);
+    expect(() => callFormat('<tool_call>', '', { tools, toolChoice: { name: 'c' } })).toThrow(/one of the tools/);
+    expect(() => callFormat('', 'x', { tools, toolChoice: 'required' })).toThrow(/no syntax/);
   });
 });

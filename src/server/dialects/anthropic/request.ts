@@ -70,7 +70,6 @@ export function chatOptions(body: MessagesBody): ChatOptions {
     topP: body.top_p === 0 ? 1e-6 : body.top_p,
     tools: offered ? tools : undefined,
     toolChoice: offered ? demanded(choice) : undefined,
-    parallelToolCalls: choice?.disable_parallel_tool_use ? false : undefined,
     thinking: body.thinking === null || body.thinking === undefined ? undefined : body.thinking.type !== 'disabled',
     thinkingBudget: body.thinking?.budget_tokens,
   });

@@ -30,7 +30,6 @@ export function chatJob(body: ChatBody, server: ServerOptions): ChatJob {
         logprobs: body.logprobs ? (body.top_logprobs ?? true) : undefined,
         tools: tools.length > 0 && body.tool_choice !== 'none' ? tools : undefined,
         toolChoice: toolChoice(body),
-        parallelToolCalls: body.parallel_tool_calls,
         format: outputFormat(body),
         thinking: body.enable_thinking ?? thinkingOf(effort),
         thinkingBudget: body.thinking_budget,

@@ -83,7 +83,6 @@ export function responsesOptions(body: ResponsesBody, server: ServerOptions): Ch
     topP: body.top_p === 0 ? 1e-6 : body.top_p,
     tools: offered ? tools : undefined,
     toolChoice: offered ? toolChoice(body.tool_choice) : undefined,
-    parallelToolCalls: body.parallel_tool_calls,
     format:
       format?.type === 'json_object'
         ? ({ type: 'json' } as const)
