@@ -14,7 +14,7 @@ function withoutMetrics(): Plugin {
       if (!id.includes('katex/dist/katex.mjs')) return undefined;
       let smaller = code;
       for (const table of ['fontMetricsData', 'path']) {
-        const found = new RegExp(`^var ${table} = \\{[^]*?^\\};`, 'm');
+        const found = new RegExp(`^var ${table} = \\{[\\s\\S]*?^\\};`, 'm');
         if (!found.test(smaller)) throw new Error(`[web] KaTeX has no table ${table} any more; look at vite.config.ts`);
         smaller = smaller.replace(found, () => `var ${table} = {};`);
       }

@@ -1,7 +1,14 @@
 /** Asking: one answer at a time streams into its conversation, whichever is shown meanwhile. */
 import { signal } from '@preact/signals';
 import { type Conversation, type Message, newId, type ToolCall, titleOf } from './conversation.ts';
-import { changeConversation, changeMessage, conversations, currentId, startConversation, touch } from './conversations.ts';
+import {
+  changeConversation,
+  changeMessage,
+  conversations,
+  currentId,
+  startConversation,
+  touch,
+} from './conversations.ts';
 import { chosen } from './models.ts';
 import { settings, settingsFields } from './settings.ts';
 import { type ChatChunk, ServerFailure, streamChat } from './wire.ts';

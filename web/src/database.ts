@@ -14,10 +14,7 @@ const opened: Promise<IDBDatabase | undefined> = new Promise((resolve) => {
   }
 });
 
-async function ask<T>(
-  mode: IDBTransactionMode,
-  act: (store: IDBObjectStore) => IDBRequest<T>,
-): Promise<T | undefined> {
+async function ask<T>(mode: IDBTransactionMode, act: (store: IDBObjectStore) => IDBRequest<T>): Promise<T | undefined> {
   const database = await opened;
   if (database === undefined) return undefined;
   return new Promise((resolve) => {

@@ -15,7 +15,8 @@ export function newChat(): void {
 
 export function watchKeys(): void {
   addEventListener('keydown', (event) => {
-    const writing = event.target instanceof Element && event.target.matches('input, textarea, select, [contenteditable]');
+    const writing =
+      event.target instanceof Element && event.target.matches('input, textarea, select, [contenteditable]');
     if (event.key === 'Escape') {
       if (panel.value !== undefined) panel.value = undefined;
       else if (running.value) stop();

@@ -1,0 +1,51 @@
+/** Markdown as it grows: blocks that stay the same are drawn once. */
+import { useSignalEffect } from '@preact/signals';
+import type { Token } from 'marked';
+import { memo } from 'preact/compat';
+import { useRef } from 'preact/hooks';
+import { copyText } from './copy.ts';
+import { blocks, blockTree } from './markdown.ts';
+import { words } from './words.ts';
+
+interface BlockProps {
+  readonly block: Token;
+}
+
+const Block = memo(
+  function Block({ block }: BlockProps) {
+    const place = useRef<HTMLDivElement>(null);
+    const last = useRef('');
+    const draw = () => place.current?.replaceChildren(blockTree(block));
+    // Drawn again when the formulas' setter has come, or the language changed.
+    useSignalEffect(draw);
+    if (place.current && last.current !== block.raw) draw();
+    last.current = block.raw;
+    return <div class="block" ref={place} />;
+  },
+  (before, after) => before.block.raw === after.block.raw,
+);
+
+async function copyCode({ target }: Event): Promise<void> {
+  if (!(target instanceof HTMLElement) || !target.matches('[data-copy]')) return;
+  await copyText(target.closest('.code')?.querySelector('code')?.textContent ?? '');
+  target.textContent = words.value.copied;
+  setTimeout(() => {
+    target.textContent = words.value.copy;
+  }, 1500);
+}
+
+export function MarkdownView({ text }: { readonly text: string }) {
+  const place = useRef<HTMLDivElement>(null);
+  const listen = (element: HTMLDivElement | null) => {
+    if (element !== place.current) element?.addEventListener('click', copyCode);
+    place.current = element;
+  };
+  return (
+    <div class="markdown" ref={listen}>
+      {blocks(text).map((block, index) => (
+        // biome-ignore lint/suspicious/noArrayIndexKey: a block is what stands at its place
+        <Block key={index} block={block} />
+      ))}
+    </div>
+  );
+}
