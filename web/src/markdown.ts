@@ -12,12 +12,14 @@ import { words } from './words.ts';
 
 const BARE_TAG = /^<\/?(?:br|sub|sup|kbd|b|i|u|em|strong|details|summary)\s*\/?>$/i;
 
-const TAGS =
+const TAGS = (
   'p br hr h1 h2 h3 h4 h5 h6 ul ol li blockquote pre code span div button strong em del b i u sub sup kbd details summary table thead tbody tr th td a #text ' +
-  'math mrow mi mo mn ms mtext mspace mfrac msqrt mroot msub msup msubsup munder mover munderover mtable mtr mtd mstyle mpadded mphantom menclose mmultiscripts mprescripts none';
-const ATTRIBUTES =
-  'href class title start type align colspan rowspan target rel data-copy ' +
-  'xmlns display mathvariant mathcolor mathbackground mathsize accent accentunder columnalign columnspacing columnlines rowlines rowspacing fence stretchy separator form lspace rspace linethickness notation scriptlevel displaystyle minsize maxsize movablelimits symmetric largeop width height depth voffset';
+  'math mrow mi mo mn ms mtext mspace mfrac msqrt mroot msub msup msubsup munder mover munderover mtable mtr mtd mstyle mpadded mphantom menclose mmultiscripts mprescripts none'
+).split(' ');
+const ATTRIBUTES = (
+  'class title start type align colspan rowspan target rel data-copy ' +
+  'xmlns display mathvariant mathcolor mathbackground mathsize accent accentunder columnalign columnspacing columnlines rowlines rowspacing fence stretchy separator form lspace rspace linethickness notation scriptlevel displaystyle minsize maxsize movablelimits symmetric largeop width height depth voffset'
+).split(' ');
 
 const marked = new Marked(mathExtension, {
   gfm: true,
@@ -48,8 +50,9 @@ export function blocks(text: string): Token[] {
 
 export function blockTree(block: Token): DocumentFragment {
   return DOMPurify.sanitize(marked.parser([block]), {
-    ALLOWED_TAGS: TAGS.split(' '),
-    ALLOWED_ATTR: ATTRIBUTES.split(' '),
+    ALLOWED_TAGS: TAGS,
+    ALLOWED_ATTR: ['href', ...ATTRIBUTES],
+    ADD_URI_SAFE_ATTR: ATTRIBUTES,
     ALLOW_DATA_ATTR: false,
     ALLOW_ARIA_ATTR: false,
     ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
