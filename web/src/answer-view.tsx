@@ -1,4 +1,5 @@
 /** An answer: thoughts, text, tool calls, and beneath what it cost. */
+import { useComputed } from '@preact/signals';
 import { regenerate, running } from './answer.ts';
 import { copyText } from './copy.ts';
 import { IconButton } from './icon-button.tsx';
@@ -11,7 +12,8 @@ import { fill, words } from './words.ts';
 
 export function AnswerView({ conversationId, message }: MessageProps) {
   const w = words.value;
-  const live = running.value?.messageId === message.id;
+  // Computed, so that the progress of one answer draws no other one anew.
+  const live = useComputed(() => running.value?.messageId === message.id).value;
   const { content, reasoning, toolCalls, error, finish } = message;
   const begun = content !== '' || reasoning !== undefined || toolCalls !== undefined;
   return (

@@ -35,7 +35,7 @@ export function ConversationView() {
         follows.current = scrollHeight - scrollTop - clientHeight < NEAR;
       }}
     >
-      <div class="column">
+      <div class="column" aria-live="polite">
         {conversation.messages.map((message, index) => (
           <MessageView
             key={message.id}

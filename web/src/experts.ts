@@ -3,7 +3,7 @@ import { effect, signal } from '@preact/signals';
 import { models } from './models.ts';
 import { expertsShown } from './panel.ts';
 import { sseData } from './sse.ts';
-import { call, ServerFailure } from './wire.ts';
+import { call } from './wire.ts';
 
 interface ExpertsEvent {
   /** Numbers of the layers that have experts. */
@@ -26,6 +26,9 @@ export interface ExpertsHeat {
 
 /** Milliseconds until an expert's heat has fallen to 1/e. */
 const FADE_MS = 2500;
+
+/** Until a stream that ended is asked for again. */
+const AGAIN_MS = 5000;
 
 /** False where the server has no such route, or the model no experts. */
 export const expertsExist = signal(false);
@@ -52,13 +55,17 @@ function take({ layers, experts, fired, place }: ExpertsEvent): void {
   heat.value = map;
 }
 
+/** Follows the stream, again and again: it ends where a model is put away, and comes back with it. */
 async function follow(signal: AbortSignal): Promise<void> {
-  try {
-    const reply = await call('experts/stream', { signal });
-    expertsExist.value = true;
-    for await (const data of sseData(reply)) take(JSON.parse(data) as ExpertsEvent);
-  } catch (error) {
-    if (error instanceof ServerFailure) expertsExist.value = false;
+  while (!signal.aborted) {
+    try {
+      const reply = await call('experts/stream', { signal }, false);
+      expertsExist.value = true;
+      for await (const data of sseData(reply)) take(JSON.parse(data) as ExpertsEvent);
+    } catch {
+      if (!expertsExist.value) return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
   }
 }
 

@@ -1,10 +1,10 @@
 /** Markdown as it grows: blocks that stay the same are drawn once. */
-import { useSignalEffect } from '@preact/signals';
 import type { Token } from 'marked';
 import { memo } from 'preact/compat';
-import { useRef } from 'preact/hooks';
+import { useLayoutEffect, useRef } from 'preact/hooks';
 import { copyText } from './copy.ts';
 import { blocks, blockTree } from './markdown.ts';
+import { katex } from './math.ts';
 import { words } from './words.ts';
 
 interface BlockProps {
@@ -14,12 +14,7 @@ interface BlockProps {
 const Block = memo(
   function Block({ block }: BlockProps) {
     const place = useRef<HTMLDivElement>(null);
-    const last = useRef('');
-    const draw = () => place.current?.replaceChildren(blockTree(block));
-    // Drawn again when the formulas' setter has come, or the language changed.
-    useSignalEffect(draw);
-    if (place.current && last.current !== block.raw) draw();
-    last.current = block.raw;
+    useLayoutEffect(() => place.current?.replaceChildren(blockTree(block)), [block.raw, katex.value, words.value]);
     return <div class="block" ref={place} />;
   },
   (before, after) => before.block.raw === after.block.raw,
@@ -43,7 +38,6 @@ export function MarkdownView({ text }: { readonly text: string }) {
   return (
     <div class="markdown" ref={listen}>
       {blocks(text).map((block, index) => (
-        // biome-ignore lint/suspicious/noArrayIndexKey: a block is what stands at its place
         <Block key={index} block={block} />
       ))}
     </div>

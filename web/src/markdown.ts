@@ -10,10 +10,10 @@ import { highlight } from './highlight.ts';
 import { mathExtension } from './math.ts';
 import { words } from './words.ts';
 
-const BARE_TAG = /^<\/?(?:br|sub|sup|kbd|b|i|u|em|strong|details|summary)\s*\/?>$/i;
+const BARE_TAG = /^<\/?(?:br|sub|sup|kbd|b|i|u|em|strong)\s*\/?>$/i;
 
 const TAGS = (
-  'p br hr h1 h2 h3 h4 h5 h6 ul ol li blockquote pre code span div button strong em del b i u sub sup kbd details summary table thead tbody tr th td a #text ' +
+  'p br hr h1 h2 h3 h4 h5 h6 ul ol li blockquote pre code span div button strong em del b i u sub sup kbd table thead tbody tr th td a #text ' +
   'math mrow mi mo mn ms mtext mspace mfrac msqrt mroot msub msup msubsup munder mover munderover mtable mtr mtd mstyle mpadded mphantom menclose mmultiscripts mprescripts none'
 ).split(' ');
 const ATTRIBUTES = (

@@ -5,7 +5,8 @@ import { escapeHtml } from './escape.ts';
 
 type Katex = typeof import('katex').default;
 
-const katex = signal<Katex | undefined>(undefined);
+/** KaTeX, once it is awake: what shows formulas draws them anew then. */
+export const katex = signal<Katex | undefined>(undefined);
 let waking = false;
 
 function formula(tex: string, display: boolean): string {

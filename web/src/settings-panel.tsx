@@ -32,9 +32,11 @@ function NumberField({ name, label, min = 0, max, step = 1 }: NumberFieldProps) 
         step={step}
         placeholder={words.value.byModel}
         value={settings.value[name] ?? ''}
-        onInput={({ currentTarget: input }) => {
-          const value = input.value === '' || !input.validity.valid ? undefined : input.valueAsNumber;
-          if (input.value === '' || value !== undefined) change({ [name]: value });
+        onInput={({ currentTarget: { value, valueAsNumber: number, validity } }) => {
+          // The step is for the arrows; what is written may be finer. Out of range it is marked, and not taken.
+          if (value === '' && !validity.badInput) change({ [name]: undefined });
+          else if (!validity.rangeOverflow && !validity.rangeUnderflow && !validity.badInput)
+            change({ [name]: step === 1 ? Math.round(number) : number });
         }}
       />
     </label>

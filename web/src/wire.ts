@@ -57,8 +57,11 @@ function askKey(): Promise<string | undefined> {
   return asking;
 }
 
-/** A request to this server; asks for a key and tries again where one is wanted. Throws ServerFailure, or the abort. */
-export async function call(path: string, init: RequestInit = {}): Promise<Response> {
+/**
+ * A request to this server. Where a key is wanted it asks the reader (not with `asks` false: what nobody waits for) and
+ * tries again. Throws ServerFailure, or the abort.
+ */
+export async function call(path: string, init: RequestInit = {}, asks = true): Promise<Response> {
   for (;;) {
     const sent = apiKey.value;
     let reply: Response;
@@ -69,13 +72,13 @@ export async function call(path: string, init: RequestInit = {}): Promise<Respon
       if (init.signal?.aborted) throw error;
       throw new ServerFailure(words.value.offline);
     }
-    if (reply.status === 401 && (apiKey.value !== sent || (await askedAgain()))) continue;
+    if (reply.status === 401 && (apiKey.value !== sent || (asks && (await newKey())))) continue;
     if (!reply.ok) throw new ServerFailure(fill(words.value.failed, { why: await reason(reply) }));
     return reply;
   }
 }
 
-async function askedAgain(): Promise<boolean> {
+async function newKey(): Promise<boolean> {
   const key = await askKey();
   if (key) apiKey.value = key;
   return Boolean(key);
@@ -92,8 +95,8 @@ async function reason(reply: Response): Promise<string> {
   return `${reply.status} ${reply.statusText}`;
 }
 
-export async function fetchModels(): Promise<ModelEntry[]> {
-  const reply = await call('v1/models');
+export async function fetchModels(asks: boolean): Promise<ModelEntry[]> {
+  const reply = await call('v1/models', {}, asks);
   return ((await reply.json()) as { data: ModelEntry[] }).data;
 }
 
