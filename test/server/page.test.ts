@@ -85,7 +85,7 @@ describe(`the chat page${SKIP}`, { skip: CHROMIUM === undefined }, () => {
     });
     context.setDefaultTimeout(15_000);
     await context.addInitScript(
-      'window.violations = []; addEventListener("securitypolicyviolation", (e) => violations.push(`${e.violatedDirective} ${e.blockedURI} ${e.sample}`));',
+      'window.violations = []; addEventListener("securitypolicyviolation", (e) => violations.push([e.violatedDirective, e.blockedURI, e.sample].join(" ")));',
     );
   });
   afterAll(async () => {

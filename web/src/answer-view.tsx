@@ -3,6 +3,7 @@ import { useComputed } from '@preact/signals';
 import { regenerate, running } from './answer.ts';
 import { copyText } from './copy.ts';
 import { IconButton } from './icon-button.tsx';
+import { LiveSpeed } from './live-speed.tsx';
 import { MarkdownView } from './markdown-view.tsx';
 import type { MessageProps } from './message-view.tsx';
 import { PromptProgress } from './prompt-progress.tsx';
@@ -34,6 +35,7 @@ export function AnswerView({ conversationId, message }: MessageProps) {
       )}
       {finish === 'length' && <p class="faint">{w.cut}</p>}
       {finish === 'stopped' && <p class="faint">{w.stopped}</p>}
+      {live && begun && <LiveSpeed />}
       {!live && (
         <footer>
           {content !== '' && <IconButton icon="copy" label={w.copy} onClick={() => copyText(content)} />}

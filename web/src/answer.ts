@@ -17,14 +17,18 @@ import { words } from './words.ts';
 export interface Running {
   readonly messageId: string;
   readonly stop: () => void;
-  /** What it does until the first token. */
+  /** How far the prompt is read. */
   readonly progress?: NonNullable<ChatChunk['prompt_progress']>;
+  /** Pieces a second since the first one; a piece is a token, mostly. */
+  readonly speed?: number;
 }
 
 export const running = signal<Running | undefined>(undefined);
 
 /** Between two writes of a running answer into the database. */
 const KEEP_MS = 2000;
+/** Between two looks at the speed: figures that flicker are not read. */
+const SPEED_MS = 500;
 
 export function ask(text: string): void {
   const id = conversations.value.some((one) => one.id === currentId.value)
@@ -97,8 +101,10 @@ async function answer(id: string): Promise<void> {
   let message: Message = { id: newId(), role: 'assistant', content: '', model };
   changeConversation(id, (old) => ({ ...old, messages: [...old.messages, message] }));
   touch(id);
-  const mine: Running = { messageId: message.id, stop: () => abort.abort() };
-  running.value = mine;
+  running.value = { messageId: message.id, stop: () => abort.abort() };
+  const tell = (news: Pick<Running, 'progress' | 'speed'>) => {
+    if (running.value?.messageId === message.id) running.value = { ...running.value, ...news };
+  };
 
   let kept = performance.now();
   let frame = 0;
@@ -109,15 +115,27 @@ async function answer(id: string): Promise<void> {
     changeMessage(id, message.id, () => message, keep);
   };
   let thinkingSince: number | undefined;
+  let first: number | undefined;
+  let told = 0;
+  let pieces = 0;
   try {
     const body = { model, messages: requestMessages(asked), ...settingsFields() };
     for await (const chunk of streamChat(body, abort.signal)) {
-      if (chunk.prompt_progress && running.value?.messageId === message.id)
-        running.value = { ...mine, progress: chunk.prompt_progress };
-      if (chunk.choices?.[0]?.delta?.reasoning_content) thinkingSince ??= performance.now();
+      const now = performance.now();
+      const delta = chunk.choices?.[0]?.delta;
+      if (chunk.prompt_progress) tell({ progress: chunk.prompt_progress });
+      if (delta?.content || delta?.reasoning_content) {
+        first ??= now;
+        if (now - told > SPEED_MS && now > first) {
+          told = now;
+          tell({ speed: pieces / ((now - first) / 1000) });
+        }
+        pieces++;
+      }
+      if (delta?.reasoning_content) thinkingSince ??= now;
       message = withChunk(message, chunk);
       const thinks = thinkingSince !== undefined && message.content === '' && !message.toolCalls;
-      if (thinks) message = { ...message, thinkingMs: performance.now() - thinkingSince! };
+      if (thinks) message = { ...message, thinkingMs: now - thinkingSince! };
       frame ||= requestAnimationFrame(show);
     }
   } catch (error) {

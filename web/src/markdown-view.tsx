@@ -29,12 +29,12 @@ async function copyCode({ target }: Event): Promise<void> {
   }, 1500);
 }
 
+/** The same listener is added once, however often it is drawn. */
+function listen(element: HTMLElement | null): void {
+  element?.addEventListener('click', copyCode);
+}
+
 export function MarkdownView({ text }: { readonly text: string }) {
-  const place = useRef<HTMLDivElement>(null);
-  const listen = (element: HTMLDivElement | null) => {
-    if (element !== place.current) element?.addEventListener('click', copyCode);
-    place.current = element;
-  };
   return (
     <div class="markdown" ref={listen}>
       {blocks(text).map((block, index) => (

@@ -22,6 +22,7 @@ function change(part: Partial<Settings>): void {
 }
 
 function NumberField({ name, label, min = 0, max, step = 1 }: NumberFieldProps) {
+  const shown = settings.value[name] ?? '';
   return (
     <label class="field">
       <span>{label}</span>
@@ -31,7 +32,10 @@ function NumberField({ name, label, min = 0, max, step = 1 }: NumberFieldProps) 
         max={max}
         step={step}
         placeholder={words.value.byModel}
-        value={settings.value[name] ?? ''}
+        ref={(input) => {
+          // Not while it is written in: `0.` on the way to `0.5` is a number already.
+          if (input && input !== document.activeElement) input.value = String(shown);
+        }}
         onInput={({ currentTarget: { value, valueAsNumber: number, validity } }) => {
           // The step is for the arrows; what is written may be finer. Out of range it is marked, and not taken.
           if (value === '' && !validity.badInput) change({ [name]: undefined });
