@@ -87,7 +87,7 @@ describe(`the chat page${SKIP}`, { skip: CHROMIUM === undefined }, () => {
     await context.addInitScript(
       'window.violations = []; addEventListener("securitypolicyviolation", (e) => violations.push([e.violatedDirective, e.blockedURI, e.sample].join(" ")));',
     );
-  });
+  }, 60_000);
   afterAll(async () => {
     await context?.close();
     rmSync(profile, { recursive: true, force: true });
@@ -170,8 +170,8 @@ describe(`the chat page${SKIP}`, { skip: CHROMIUM === undefined }, () => {
     await page.click('.question >> nth=0 >> [aria-label=Edit]', { force: true });
     await page.fill('.editing textarea', 'Changed');
     await page.keyboard.press('Enter');
+    await expect.poll(() => page.locator('.question p').allTextContents()).toEqual(['Changed']);
     await whole(page);
-    expect(await page.locator('.question p').allTextContents()).toEqual(['Changed']);
     await page.evaluate('document.querySelector(".answer").dataset.old = "1"');
     await page.click('[aria-label="Answer again"]');
     await page.waitForSelector('.answer:not([data-old]) footer');

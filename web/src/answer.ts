@@ -125,7 +125,7 @@ async function answer(id: string): Promise<void> {
       const delta = chunk.choices?.[0]?.delta;
       if (chunk.prompt_progress) tell({ progress: chunk.prompt_progress });
       if (delta?.content || delta?.reasoning_content) {
-        first ??= now;
+        first ??= told = now;
         if (now - told > SPEED_MS && now > first) {
           told = now;
           tell({ speed: pieces / ((now - first) / 1000) });

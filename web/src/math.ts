@@ -29,8 +29,8 @@ function formula(tex: string, display: boolean): string {
       maxExpand: 500,
       maxSize: 20,
     });
-    // The TeX source inside would be shown as text once its wrapper is not allowed through.
-    const math = html.replace(/<annotation[^>]*>[\s\S]*?<\/annotation>/g, '');
+    // The TeX source inside would be shown as text once its wrapper is not let through; styles break the page's policy.
+    const math = html.replace(/<annotation[^>]*>[\s\S]*?<\/annotation>| style="[^"]*"/g, '');
     return display ? `<div class="formula">${math}</div>` : math;
   } catch {
     // No TeX, or not yet whole while it streams: show what was written.
