@@ -74,6 +74,14 @@ describe.skipIf(reason).each(isas)(`nodes, %s ${reason ?? ''}`, (isa) => {
       },
     );
 
+    it(`${name} on bf16 tiles: the same bits on any of them`, async () => {
+      const exact = make('q4_k', 21);
+      const test = { ...exact, placement: { ...exact.placement!, tiles: 1 } };
+      const whole = await bits(test, isa, 1, 1);
+      for (const [nodes, threads] of LAYOUTS)
+        expect(await bits(test, isa, nodes, threads), `${nodes} nodes, ${threads} threads`).toEqual(whole);
+    });
+
     it(`${name} split over two is right`, async () => {
       vi.stubEnv('TANDEM_NUMA', '2');
       await judgeOp(make('q4_k', 7), isa, { threads: 2 });
