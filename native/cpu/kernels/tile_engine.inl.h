@@ -10,6 +10,7 @@
 // A sum depends on its row and its token alone: chunks and the order within them are fixed.
 #pragma once
 
+#include "cpu/kernels/tile_dense.inl.h"
 #include "cpu/kernels/tile_panel.inl.h"
 #include "cpu/kernels/tile_unit.inl.h"
 #include "cpu/kernels/transpose.inl.h"
@@ -297,9 +298,9 @@ static void tile_fold(const float* products, int64_t strip, uint16_t* block) {
 }
 
 static void register_tile_engine() {
-  static const TileEngine amx{"amx", tile_pack, tile_fold, tile_multiply<TileMultiplier<AmxTiles>>};
-  static const TileEngine emulated{"amx-emulated", tile_pack, tile_fold, tile_multiply<TileMultiplier<EmulatedTiles>>};
-  static const TileEngine lanes{"avx512-bf16", tile_pack, tile_fold, tile_multiply<LaneMultiplier>};
+  static const TileEngine amx{"amx", tile_pack, tile_fold, tile_multiply<TileMultiplier<AmxTiles>>, tile_dense<AmxTiles>};
+  static const TileEngine emulated{"amx-emulated", tile_pack, tile_fold, tile_multiply<TileMultiplier<EmulatedTiles>>, tile_dense<EmulatedTiles>};
+  static const TileEngine lanes{"avx512-bf16", tile_pack, tile_fold, tile_multiply<LaneMultiplier>, nullptr};
   register_tiles(TileKind::amx, &amx);
   register_tiles(TileKind::amx_emulated, &emulated);
   register_tiles(TileKind::avx512_bf16, &lanes);
