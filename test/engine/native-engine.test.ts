@@ -11,7 +11,7 @@ describe.skipIf(nativeProblem() !== undefined)('native', () => {
   const warm = { temperature: 1, topP: 0.95, repetitionPenalty: 1.05, seed: 42, maxTokens: 40, ignoreEos: true };
 
   beforeAll(async () => {
-    engine = await load(undefined, { exact: true });
+    engine = await load(undefined, { exact: true, maxBatchRows: 256 });
   });
   afterAll(() => engine?.dispose());
 
