@@ -14,40 +14,40 @@
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
 
-// The instructions are written out: compilers add a copy to each intrinsic here, and a processor's front end would be measured.
-// Sums that do not wait for each other: two instructions a cycle, six cycles until a sum may be used again.
+#if TANDEM_ISA_LEVEL == 1 || TANDEM_ISA_LEVEL == 2
+// Twelve sums that do not wait for each other: two instructions a cycle, six cycles until a sum may be used again. The loop
+// is written out whole: compilers keep an array of sums in memory, and the stores would be measured. Operands are zero.
 constexpr int kPeakSums = 12;
+#define TANDEM_PEAK_CLOBBERS "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "cc"
+#define TANDEM_PEAK_LOOP(ROUNDS, EACH)                                                                                        \
+  asm volatile("vpxor %%xmm0, %%xmm0, %%xmm0\n vpxor %%xmm1, %%xmm1, %%xmm1\n vpxor %%xmm4, %%xmm4, %%xmm4\n"                  \
+               "vpxor %%xmm5, %%xmm5, %%xmm5\n vpxor %%xmm6, %%xmm6, %%xmm6\n vpxor %%xmm7, %%xmm7, %%xmm7\n"                  \
+               "vpxor %%xmm8, %%xmm8, %%xmm8\n vpxor %%xmm9, %%xmm9, %%xmm9\n vpxor %%xmm10, %%xmm10, %%xmm10\n"               \
+               "vpxor %%xmm11, %%xmm11, %%xmm11\n vpxor %%xmm12, %%xmm12, %%xmm12\n vpxor %%xmm13, %%xmm13, %%xmm13\n"         \
+               "vpxor %%xmm14, %%xmm14, %%xmm14\n vpxor %%xmm15, %%xmm15, %%xmm15\n"                                          \
+               ".p2align 5\n 1:\n" EACH(4) EACH(5) EACH(6) EACH(7) EACH(8) EACH(9) EACH(10) EACH(11) EACH(12) EACH(13) EACH(14) \
+                   EACH(15) "dec %0\n jnz 1b\n"                                                                              \
+               : "+r"(ROUNDS)                                                                                                 \
+               :                                                                                                              \
+               : TANDEM_PEAK_CLOBBERS)
+#define TANDEM_PEAK(NAME, EACH, OPERATIONS)                \
+  static Status NAME(StepContext& context) {               \
+    int64_t rounds = context.inputs[0].rows;               \
+    if (rounds > 0) TANDEM_PEAK_LOOP(rounds, EACH);        \
+    context.outputs[0].data[0] = kPeakSums * (OPERATIONS); \
+    return {};                                             \
+  }
+#endif
 
 #if TANDEM_ISA_LEVEL == 1
 
 // Products of bytes as pairs in 16 bits, pairs of those in 32, and the sum: three instructions for 32 products.
-static Status peak_avx2_int8(StepContext& context) {
-  constexpr int kSums = 8;  // few registers; an addition takes one cycle
-  __m256i a = _mm256_set1_epi8(1), b = a, sums[kSums] = {};
-  const __m256i ones = _mm256_set1_epi16(1);
-  for (int64_t round = 0; round < context.inputs[0].rows; round++) {
-#pragma GCC unroll 8
-    for (__m256i& sum : sums) {
-      asm volatile("" : "+x"(a), "+x"(b));
-      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), ones));
-    }
-  }
-  for (__m256i& sum : sums) asm volatile("" : "+x"(sum));
-  context.outputs[0].data[0] = kSums * 32 * 2;
-  return {};
-}
-
-static Status peak_avx2_f32(StepContext& context) {
-  const __m256 a = _mm256_set1_ps(0.5f), b = a;
-  __m256 sums[kPeakSums] = {};
-  for (int64_t round = 0; round < context.inputs[0].rows; round++) {
-#pragma GCC unroll 12
-    for (__m256& sum : sums) asm volatile("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
-  }
-  for (__m256& sum : sums) asm volatile("" : "+x"(sum));
-  context.outputs[0].data[0] = kPeakSums * 8 * 2;
-  return {};
-}
+#define TANDEM_EACH_INT8(SUM)                                              \
+  "vpmaddubsw %%ymm1, %%ymm0, %%ymm2\n vpmaddwd %%ymm1, %%ymm2, %%ymm2\n" \
+  "vpaddd %%ymm2, %%ymm" #SUM ", %%ymm" #SUM "\n"
+#define TANDEM_EACH_F32(SUM) "vfmadd231ps %%ymm1, %%ymm0, %%ymm" #SUM "\n"
+TANDEM_PEAK(peak_avx2_int8, TANDEM_EACH_INT8, 32 * 2)
+TANDEM_PEAK(peak_avx2_f32, TANDEM_EACH_F32, 8 * 2)
 
 static void register_peak() {
   register_kernel({"peak", "avx2_int8", TANDEM_ISA}, peak_avx2_int8);
@@ -56,43 +56,16 @@ static void register_peak() {
 
 #elif TANDEM_ISA_LEVEL == 2
 
-static Status peak_avx512_int8(StepContext& context) {
-  const __m512i a = _mm512_set1_epi8(1), b = a;
-  __m512i sums[kPeakSums] = {};
-  for (int64_t round = 0; round < context.inputs[0].rows; round++) {
-#pragma GCC unroll 12
-    for (__m512i& sum : sums) asm volatile("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
-  }
-  for (__m512i& sum : sums) asm volatile("" : "+v"(sum));
-  context.outputs[0].data[0] = kPeakSums * 64 * 2;
-  return {};
-}
-
-static Status peak_avx512_f32(StepContext& context) {
-  const __m512 a = _mm512_set1_ps(0.5f), b = a;
-  __m512 sums[kPeakSums] = {};
-  for (int64_t round = 0; round < context.inputs[0].rows; round++) {
-#pragma GCC unroll 12
-    for (__m512& sum : sums) asm volatile("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
-  }
-  for (__m512& sum : sums) asm volatile("" : "+v"(sum));
-  context.outputs[0].data[0] = kPeakSums * 16 * 2;
-  return {};
-}
-
-static void run_bf16(int64_t rounds) {
-  __m512 sums[kPeakSums] = {};
-  const __m512i a = _mm512_set1_epi16(0x3f00), b = a;  // 0.5
-  for (int64_t round = 0; round < rounds; round++) {
-#pragma GCC unroll 12
-    for (__m512& sum : sums) asm volatile("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
-  }
-  for (__m512& sum : sums) asm volatile("" : "+v"(sum));
-}
+#define TANDEM_EACH_INT8(SUM) "vpdpbusd %%zmm1, %%zmm0, %%zmm" #SUM "\n"
+#define TANDEM_EACH_F32(SUM) "vfmadd231ps %%zmm1, %%zmm0, %%zmm" #SUM "\n"
+#define TANDEM_EACH_BF16(SUM) "vdpbf16ps %%zmm1, %%zmm0, %%zmm" #SUM "\n"
+TANDEM_PEAK(peak_avx512_int8, TANDEM_EACH_INT8, 64 * 2)
+TANDEM_PEAK(peak_avx512_f32, TANDEM_EACH_F32, 16 * 2)
 
 static Status peak_avx512_bf16(StepContext& context) {
+  int64_t rounds = context.inputs[0].rows;
   const bool here = cpu_features().avx512bf16;
-  if (here) run_bf16(context.inputs[0].rows);
+  if (here && rounds > 0) TANDEM_PEAK_LOOP(rounds, TANDEM_EACH_BF16);
   context.outputs[0].data[0] = here ? kPeakSums * 32 * 2 : 0;
   return {};
 }
