@@ -1,7 +1,7 @@
 // Requests share passes: ask several things at once, each with its own options. The same seed gives the same text.
 import { load } from 'tandem';
 
-await using engine = await load(undefined, { contextLength: 512 });
+await using engine = await load(undefined, { contextLength: 512, exact: true }); // company must not show
 
 const sums = ['1 + 7 = ?', 'What is 9 + 0?', 'Compute 9 - 7.'];
 const answers = await Promise.all(

@@ -122,6 +122,33 @@ Napi::Value read_bandwidth(const Napi::CallbackInfo& info) {
   Napi::Object result = Napi::Object::New(env);
   result.Set("threads", Napi::Number::New(env, measured.threads));
   result.Set("bytesPerSecond", Napi::Number::New(env, measured.bytes_per_second));
+  Napi::Array nodes = Napi::Array::New(env);
+  for (const Bandwidth::Node& node : measured.nodes) {
+    Napi::Object entry = Napi::Object::New(env);
+    entry.Set("node", Napi::Number::New(env, node.id));
+    entry.Set("threads", Napi::Number::New(env, node.threads));
+    entry.Set("bytesPerSecond", Napi::Number::New(env, node.bytes_per_second));
+    nodes.Set(nodes.Length(), entry);
+  }
+  result.Set("nodes", nodes);
+  return result;
+}
+
+Napi::Value peaks(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (info.Length() != 1 || !info[0].IsNumber() || info[0].As<Napi::Number>().Int64Value() < 0 || info[0].As<Napi::Number>().Int64Value() > 65536)
+    return fail(env, wrong_arguments("(threads)"));
+  std::vector<Peak> measured;
+  const Status status = guarded([&] { return measure_peaks(info[0].As<Napi::Number>().Int32Value(), measured); });
+  if (!status.ok()) return fail(env, status);
+  Napi::Array result = Napi::Array::New(env);
+  for (const Peak& peak : measured) {
+    Napi::Object entry = Napi::Object::New(env);
+    entry.Set("name", Napi::String::New(env, peak.name));
+    entry.Set("threads", Napi::Number::New(env, peak.threads));
+    entry.Set("operationsPerSecond", Napi::Number::New(env, peak.operations_per_second));
+    result.Set(result.Length(), entry);
+  }
   return result;
 }
 
@@ -149,6 +176,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("createModel", Napi::Function::New<ModelHandle::create>(env, "createModel"));
   exports.Set("decodeRows", Napi::Function::New<decode_rows>(env, "decodeRows"));
   exports.Set("quantize", Napi::Function::New<quantize>(env, "quantize"));
+  exports.Set("peaks", Napi::Function::New<peaks>(env, "peaks"));
   exports.Set("dropCache", Napi::Function::New<drop_cache>(env, "dropCache"));
   exports.Set("readBandwidth", Napi::Function::New<read_bandwidth>(env, "readBandwidth"));
   return exports;

@@ -9,6 +9,7 @@
 
 #include "core/signature.h"
 #include "cpu/isa.h"
+#include "cpu/node_memory.h"
 #include "cpu/tiles.h"
 #include "cpu/pool.h"
 #include "quant/formats.h"
@@ -44,9 +45,10 @@ Status Model::load(ModelOptions options, std::thread::native_handle_type owner, 
   model->stop_ = options.stop;
   TANDEM_TRY(model->allocate(options));
   TANDEM_TRY(CpuTeam::create(options.threads, owner, model->team_));
+  for (const Region* shared : {&model->buffers_, &model->kv_memory_}) place_on_all(shared->data(), shared->size(), model->team_->plan());
   const int64_t other = static_cast<int64_t>(model->buffers_.size() + model->kv_memory_.size());
   TANDEM_TRY(model->weights_.load(model->program_, std::move(options.files), options.load, other, options.memory,
-                                   model->team_->pool().threads(), progress));
+                                   model->team_->plan(), progress));
   TANDEM_TRY(model->bind_steps());
   out = std::move(model);
   return {};
@@ -353,6 +355,7 @@ std::vector<std::pair<std::string, std::variant<double, std::string>>> Model::de
       {"tiles", std::string(tile_engine_ ? tile_engine_->name : "")},
       {"threads", static_cast<double>(team_->pool().threads())},
       {"nodes", static_cast<double>(team_->pool().nodes())},
+      {"splitBytes", static_cast<double>(weights_.split_bytes())},
       {"load", report.ways()},
       {"loaded", report.sentence()},
       {"weightBytes", static_cast<double>(weights_.bytes())},

@@ -6,6 +6,7 @@
 #include <map>
 #include <tuple>
 
+#include "cpu/node_memory.h"
 #include "cpu/topology.h"
 #include "quant/formats.h"
 
@@ -53,6 +54,11 @@ struct WeightStore::Range {
   std::string name;           // of the first weight that uses it, for messages
   uint8_t* target = nullptr;  // in the region; null: `data` points into the file
   const uint8_t* data = nullptr;
+  // Split over nodes: bounds of a matrix's rows [nodes + 1], and where the rows of each node begin, those of all matrices
+  // one after the other. `target` and `data` are then the first of these.
+  const std::vector<int64_t>* bounds = nullptr;
+  std::vector<uint8_t*> node_targets = {};
+  int64_t matrices() const { return static_cast<int64_t>(bytes) / row_bytes / bounds->back(); }
 };
 
 namespace {
@@ -76,7 +82,7 @@ struct WeightStore::Binding {
 WeightStore::WeightStore() = default;
 WeightStore::~WeightStore() = default;
 
-Status WeightStore::load(const Program& program, std::vector<FileInput> files, LoadMode mode, int64_t other_bytes, int64_t most, int threads,
+Status WeightStore::load(const Program& program, std::vector<FileInput> files, LoadMode mode, int64_t other_bytes, int64_t most, const TeamPlan& team,
                          LoadProgress& progress) {
   const auto started = std::chrono::steady_clock::now();
   for (FileInput& input : files) {
@@ -85,9 +91,10 @@ Status WeightStore::load(const Program& program, std::vector<FileInput> files, L
   }
   TANDEM_TRY(open_files());
   TANDEM_TRY(collect(program));
+  choose_split(program, team);
   TANDEM_TRY(choose_mode(mode, other_bytes, most));
-  TANDEM_TRY(place());
-  TANDEM_TRY(read(threads, progress));
+  TANDEM_TRY(place(team));
+  TANDEM_TRY(read(team.threads(), progress));
   for (const Range& range : ranges_)
     if (range.widened) widen(range.target, range.bytes / 2);
   bind(program);
@@ -160,6 +167,34 @@ Status WeightStore::collect(const Program& program) {
   return {};
 }
 
+// Which ranges may be split over the nodes: matrices that only `linear` and `experts` multiply by, in ranges that no other weight
+// uses, row after row.
+void WeightStore::choose_split(const Program& program, const TeamPlan& team) {
+  if (team.nodes() < 2) return;
+  std::vector<int> users(ranges_.size());
+  for (const auto* indices : {&part_of_, &scales_of_})
+    for (const std::vector<size_t>& list : *indices)
+      for (size_t index : list) users[index]++;
+  std::vector<bool> multiplied(program.weights.size()), otherwise(program.weights.size());
+  for (const Step& step : program.steps) {
+    for (size_t k = 0; k < step.inputs.size(); k++) {
+      if (step.inputs[k].kind != Operand::Kind::weight) continue;
+      const bool matrix = step.op == "linear" ? k == 1 : step.op == "experts" && k >= 3 && k <= 5;
+      (matrix ? multiplied : otherwise)[step.inputs[k].index] = true;
+    }
+  }
+  for (size_t id = 0; id < program.weights.size(); id++) {
+    const Weight& weight = program.weights[id];
+    if (!multiplied[id] || otherwise[id] || weight.shape.size() < 2) continue;
+    const int64_t rows = weight.shape[weight.shape.size() - 2];
+    const bool alone = std::all_of(part_of_[id].begin(), part_of_[id].end(), [&](size_t index) { return users[index] == 1; });
+    if (!alone || weight.step != 1 || weight.of != rows) continue;
+    const std::vector<int64_t>& bounds = bounds_.try_emplace(rows, split_rows(rows, team)).first->second;
+    if (bounds.empty()) continue;
+    for (size_t index : part_of_[id]) ranges_[index].bounds = &bounds;
+  }
+}
+
 Status WeightStore::choose_mode(LoadMode mode, int64_t other_bytes, int64_t most) {
   // Reserved huge pages are no part of what the system calls available, and serve the weights alone.
   const bool reserved = reserved_huge_bytes() >= bytes_ + (int64_t{2} << 20);
@@ -197,23 +232,58 @@ Status WeightStore::choose_mode(LoadMode mode, int64_t other_bytes, int64_t most
 
 bool WeightStore::in_region(const Range& range) const {
   if (range.aligned) return true;
-  return !files_[range.file]->input.in_memory && !(range.routed ? experts_mapped_ : dense_mapped_);
+  if (files_[range.file]->input.in_memory && range.bounds == nullptr) return false;
+  return !(range.routed ? experts_mapped_ : dense_mapped_);
 }
 
-// Gives every range its place: in the region at a multiple of 64, or in the file.
-Status WeightStore::place() {
-  const auto place_of = [](const Range& range) { return ((range.widened ? 2 : 1) * range.bytes + 63) & ~uint64_t{63}; };
+// Gives every range its place: in the region at a multiple of 64, or in the file. The region begins with what all nodes use:
+//
+//     [ norms, embeddings, scales, … ][ node 0: its rows of every split range ][ node 1: … ]
+Status WeightStore::place(const TeamPlan& team) {
+  const auto padded = [](uint64_t bytes) { return static_cast<size_t>((bytes + 63) & ~uint64_t{63}); };
+  const auto place_of = [&](const Range& range) { return padded((range.widened ? 2 : 1) * range.bytes); };
+  const size_t nodes = static_cast<size_t>(team.nodes());
+  const auto rows_of_node = [](const Range& range, size_t node) {
+    return static_cast<uint64_t>((*range.bounds)[node + 1] - (*range.bounds)[node]) * static_cast<uint64_t>(range.matrices() * range.row_bytes);
+  };
+  std::vector<size_t> sizes(nodes + 1);  // of the common part, then of the nodes'
+  for (Range& range : ranges_) {
+    if (!in_region(range)) {
+      range.bounds = nullptr;
+    } else if (range.bounds == nullptr) {
+      sizes[0] += place_of(range);
+    } else {
+      for (size_t node = 0; node < nodes; node++) sizes[node + 1] += padded(rows_of_node(range, node));
+    }
+  }
+  // Parts of nodes begin with a (huge) page: memory belongs to a node by pages.
   size_t size = 0;
-  for (const Range& range : ranges_)
-    if (in_region(range)) size += place_of(range);
+  for (size_t part : sizes) size += part;
   const bool huge = size >= (size_t{2} << 20);
-  if (!huge || !region_.allocate_reserved(size)) TANDEM_TRY(region_.allocate(size, huge, "the weights"));
-  size_t at = 0;
+  const size_t unit = nodes > 1 ? size_t{huge ? size_t{2} << 20 : 4096} : 64;
+  std::vector<size_t> starts{0};
+  for (size_t part : sizes) starts.push_back((starts.back() + part + unit - 1) / unit * unit);
+  if (!huge || !region_.allocate_reserved(starts.back())) TANDEM_TRY(region_.allocate(starts.back(), huge, "the weights"));
+  place_on_all(region_.data(), nodes > 1 ? starts[1] : starts.back(), team);
+  for (size_t node = 0; team.memory_nodes.size() > 1 && nodes > 1 && node < nodes; node++)
+    place_on_node(region_.data() + starts[node + 1], starts[node + 2] - starts[node + 1], team.system_node[node]);
+
+  std::vector<size_t> at(starts.begin(), starts.end() - 1);
   for (Range& range : ranges_) {
     LoadFile& from = *files_[range.file];
     if (in_region(range)) {
-      range.data = range.target = region_.data() + at;
-      at += place_of(range);
+      if (range.bounds == nullptr) {
+        range.target = region_.data() + at[0];
+        at[0] += place_of(range);
+      } else {
+        for (size_t node = 0; node < nodes; node++) {
+          range.node_targets.push_back(region_.data() + at[node + 1]);
+          at[node + 1] += padded(rows_of_node(range, node));
+        }
+        range.target = range.node_targets[0];
+        split_bytes_ += static_cast<int64_t>(range.bytes);
+      }
+      range.data = range.target;
       report_.in_pages += static_cast<int64_t>(range.bytes);
     } else if (from.input.in_memory) {
       range.data = from.input.bytes.data() + range.offset;
@@ -238,7 +308,22 @@ std::vector<WeightPiece> WeightStore::pieces_of(const Range& range) const {
   whole.format = range.format;
   whole.row_bytes = range.row_bytes;
   whole.name = &range.name;
-  return {whole};
+  if (range.bounds == nullptr) return {whole};
+  std::vector<WeightPiece> pieces;
+  for (int64_t matrix = 0; matrix < range.matrices(); matrix++) {
+    for (size_t node = 0; node < range.node_targets.size(); node++) {
+      const int64_t first = (*range.bounds)[node], rows = (*range.bounds)[node + 1] - first;
+      if (rows == 0) continue;
+      WeightPiece piece = whole;
+      piece.first_row = matrix * range.bounds->back() + first;
+      piece.offset += static_cast<uint64_t>(piece.first_row * range.row_bytes);
+      piece.bytes = static_cast<uint64_t>(rows * range.row_bytes);
+      piece.target = range.node_targets[node] + matrix * rows * range.row_bytes;
+      piece.data = piece.target;
+      pieces.push_back(piece);
+    }
+  }
+  return pieces;
 }
 
 Status WeightStore::read(int threads, LoadProgress& progress) {
@@ -274,8 +359,12 @@ void WeightStore::bind(const Program& program) {
     b.experts = rank == 3 ? weight.shape[0] : 1;
     const int64_t row_bytes = quant::row_bytes(*b.format, b.columns);
     b.row_bytes = weight.step * row_bytes;
-    binding->outer = std::make_unique<std::atomic<const uint8_t*>[]>(static_cast<size_t>(b.experts));
     const std::vector<size_t>& parts = part_of_[id];
+    if (const std::vector<int64_t>* bounds = ranges_[parts[0]].bounds; bounds != nullptr) {
+      b.nodes = static_cast<int>(bounds->size()) - 1;
+      b.node_rows = bounds->data();
+    }
+    binding->outer = std::make_unique<std::atomic<const uint8_t*>[]>(static_cast<size_t>(b.experts * b.nodes));
     const std::vector<size_t>& scales = scales_of_[id];
     const int64_t each = b.experts / static_cast<int64_t>(parts.size());
     const int64_t scale_row = scales.empty() ? 0 : ceil_divide(b.columns, b.format->scale_columns) * b.format->scale_bytes;
@@ -286,7 +375,12 @@ void WeightStore::bind(const Program& program) {
     for (int64_t e = 0; e < b.experts; e++) {
       const size_t part = static_cast<size_t>(e / each);
       const int64_t within = e % each;
-      binding->outer[static_cast<size_t>(e)].store(ranges_[parts[part]].data + (within * weight.of + weight.start) * row_bytes, std::memory_order_release);
+      for (int node = 0; b.node_rows != nullptr && node < b.nodes; node++) {
+        const int64_t rows = b.node_rows[node + 1] - b.node_rows[node];
+        const uint8_t* data = ranges_[parts[part]].node_targets[static_cast<size_t>(node)] + within * rows * row_bytes;
+        binding->outer[static_cast<size_t>(e * b.nodes + node)].store(data, std::memory_order_release);
+      }
+      if (b.node_rows == nullptr) binding->outer[static_cast<size_t>(e)].store(ranges_[parts[part]].data + (within * weight.of + weight.start) * row_bytes, std::memory_order_release);
       if (scales.empty()) continue;
       const int64_t first = within * ceil_divide(weight.of, b.format->scale_rows) + weight.start;
       binding->scales[static_cast<size_t>(e)] = ranges_[scales[part]].data + first * scale_row;

@@ -4,9 +4,12 @@
 // `mapped`: files are mapped read-only; tensors lie as the file has them, aligned to nothing. What fits into memory is paged in at
 // load, the rest when it is touched.
 // `automatic`: pages where all fits; else routed experts stay mapped and the rest goes into pages; else all is mapped.
+// Where the team has several NUMA nodes, the matrices of `linear` and `experts` that are in the region lie by rows: every node has
+// its rows of each, in memory of its own; what all threads use is spread over the nodes.
 // Small tensors (norms, biases, routers) and scale tensors are read in every mode, so they are always aligned to 64.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,6 +20,7 @@
 #include "core/program.h"
 #include "core/status.h"
 #include "core/weight_reader.h"
+#include "cpu/team_plan.h"
 
 namespace tandem {
 
@@ -28,13 +32,14 @@ class WeightStore {
   ~WeightStore();
 
   // `other_bytes`: what the model takes beside its weights, counted when choosing the mode and refusing what cannot fit.
-  // `most`: bytes that all of it may take, 0 = what the machine has. `threads`: of the model; more than those read, since
-  // reading is waiting.
-  Status load(const Program& program, std::vector<FileInput> files, LoadMode mode, int64_t other_bytes, int64_t most, int threads,
+  // `most`: bytes that all of it may take, 0 = what the machine has. `team`: whose nodes the weights are for; more threads
+  // than it has read, since reading is waiting.
+  Status load(const Program& program, std::vector<FileInput> files, LoadMode mode, int64_t other_bytes, int64_t most, const TeamPlan& team,
               LoadProgress& progress);
 
   const BoundWeight& weight(size_t id) const { return *bound_[id]; }
   int64_t bytes() const { return bytes_; }
+  int64_t split_bytes() const { return split_bytes_; }  // of matrices that lie on the nodes by rows
   const LoadReport& report() const { return report_; }
 
   // True once a mapped page could not be read: what was computed since is worth nothing. Cheap.
@@ -47,9 +52,10 @@ class WeightStore {
   struct Binding;
   Status open_files();
   Status collect(const Program& program);
+  void choose_split(const Program& program, const TeamPlan& team);
   Status choose_mode(LoadMode mode, int64_t other_bytes, int64_t most);
   bool in_region(const Range& range) const;
-  Status place();
+  Status place(const TeamPlan& team);
   std::vector<WeightPiece> pieces_of(const Range& range) const;
   Status read(int threads, LoadProgress& progress);
   void bind(const Program& program);
@@ -66,7 +72,8 @@ class WeightStore {
   LoadReport report_;
   bool dense_mapped_ = false, experts_mapped_ = false;
   uint64_t keep_ = 0;                          // bytes of the files that stay in the page cache
-  int64_t bytes_ = 0;
+  std::map<int64_t, std::vector<int64_t>> bounds_;  // rows of a matrix -> their bounds by node
+  int64_t bytes_ = 0, split_bytes_ = 0;
 };
 
 }  // namespace tandem

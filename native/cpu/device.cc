@@ -1,6 +1,5 @@
 #include "cpu/device.h"
 
-#include <algorithm>
 #include <cstdlib>
 #include <mutex>
 #include <utility>
@@ -11,19 +10,6 @@
 namespace tandem {
 
 void register_cpu_kernels();  // generated: calls the register functions of all kernel files
-
-namespace {
-
-struct Teams {
-  std::mutex mutex;
-  std::vector<CpuTeam*> alive;
-};
-Teams& teams() {
-  static Teams& instance = *new Teams;  // never destroyed: threads outlive static destructors at process.exit
-  return instance;
-}
-
-}  // namespace
 
 void ensure_kernels() {
   static std::once_flag once;
@@ -37,42 +23,28 @@ Status CpuTeam::create(int threads, std::thread::native_handle_type owner, std::
   };
   TeamWishes wishes;
   TANDEM_TRY(read_wishes(threads, variable("TANDEM_NUMA"), variable("TANDEM_OVERSUBSCRIBE"), wishes));
-  const Topology topology = read_topology();
-  out.reset(new CpuTeam(plan_team(topology, wishes), topology.quota <= 0, owner));
+  out.reset(new CpuTeam(plan_team(read_topology(), wishes), owner));
   return {};
 }
 
-CpuTeam::CpuTeam(TeamPlan plan, bool own_cores, std::thread::native_handle_type owner)
-    : plan_(std::move(plan)), own_cores_(own_cores && !plan_.cores.empty()), owner_(owner) {
+CpuTeam::CpuTeam(TeamPlan plan, std::thread::native_handle_type owner) : plan_(std::move(plan)), owner_(owner) {
   PoolOptions options;
   options.threads = plan_.threads();
   options.node_of = plan_.node_of;
   options.nodes = plan_.nodes();
   pool_ = std::make_unique<ThreadPool>(options);
-  std::lock_guard lock(teams().mutex);
-  std::vector<CpuTeam*>& alive = teams().alive;
-  alive.push_back(this);
-  for (CpuTeam* team : alive) team->bind(alive.size() == 1);
+  bind([this](int node) { return plan_.cpus[static_cast<size_t>(node)]; });
 }
 
 CpuTeam::~CpuTeam() {
-  std::lock_guard lock(teams().mutex);
-  std::vector<CpuTeam*>& alive = teams().alive;
-  alive.erase(std::find(alive.begin(), alive.end(), this));
-  // The owner may go on to other work, anywhere.
-  pool_->bind(owner_, std::vector<std::vector<int>>(static_cast<size_t>(pool_->threads()), plan_.allowed));
-  pool_.reset();  // under the lock: nobody binds threads that have ended
-  if (alive.size() == 1) alive.front()->bind(true);
+  bind([this](int) { return plan_.allowed; });  // the owner may go on to other work
 }
 
-void CpuTeam::bind(bool alone) {
-  std::vector<std::vector<int>> cpus;
-  for (int t = 0; t < pool_->threads(); t++) {
-    const size_t thread = static_cast<size_t>(t);
-    if (alone && own_cores_) cpus.push_back({plan_.cores[thread]});
-    else cpus.push_back(plan_.cpus[static_cast<size_t>(plan_.node_of[thread])]);
-  }
-  pool_->bind(owner_, cpus);
+template <typename Cpus> void CpuTeam::bind(Cpus&& cpus) {
+  if (plan_.memory_nodes.size() < 2) return;
+  std::vector<std::vector<int>> of_thread;
+  for (int node : pool_->team().node_of) of_thread.push_back(cpus(node));
+  pool_->bind(owner_, of_thread);
 }
 
 }  // namespace tandem

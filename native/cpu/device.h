@@ -14,8 +14,9 @@ namespace tandem {
 // Registers every kernel of every ISA this binary was built with. Once per process; further calls do nothing.
 void ensure_kernels();
 
-// A pool that knows its neighbours: each thread is bound to a core while the pool is the only one of the process and the
-// control group sets no quota; as soon as a second one lives, all move freely within their NUMA node.
+// The pool of a model. Threads are bound to the processors of their NUMA node where there are several, never to one core: on
+// a machine shared with others a thread that lost its core goes on at once on the one that its team mate left waiting for it
+// (docs/decisions/009-threads-and-nodes.md has the figures).
 class CpuTeam {
  public:
   // `threads`: 0 = automatic (Topology::automatic); never more than there are usable cores. TANDEM_NUMA and
@@ -28,10 +29,10 @@ class CpuTeam {
   const TeamPlan& plan() const { return plan_; }
 
  private:
-  CpuTeam(TeamPlan plan, bool own_cores, std::thread::native_handle_type owner);
-  void bind(bool alone);
+  CpuTeam(TeamPlan plan, std::thread::native_handle_type owner);
+  // cpus(node): where the threads of a node may run.
+  template <typename Cpus> void bind(Cpus&& cpus);
   TeamPlan plan_;
-  bool own_cores_;  // threads may be bound to cores
   std::unique_ptr<ThreadPool> pool_;
   std::thread::native_handle_type owner_;
 };

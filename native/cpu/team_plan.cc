@@ -18,17 +18,12 @@ TeamPlan plan_team(const Topology& topology, const TeamWishes& wishes) {
     all += static_cast<int64_t>(node.cores.size());
     plan.allowed.insert(plan.allowed.end(), node.cpus.begin(), node.cpus.end());
   }
-  const bool own_cores = threads <= all;
   for (const NumaNode& node : topology.nodes) {
     const int64_t after = before + static_cast<int64_t>(node.cores.size());
     const int64_t share = threads * after / all - threads * before / all;
     before = after;
     if (share == 0) continue;
-    for (int64_t i = 0; i < share; i++) {
-      plan.node_of.push_back(plan.nodes());
-      // The first cores of a node stay free where some do: interrupts and the event loop live there.
-      if (own_cores) plan.cores.push_back(node.cores[node.cores.size() - static_cast<size_t>(share - i)]);
-    }
+    plan.node_of.insert(plan.node_of.end(), static_cast<size_t>(share), plan.nodes());
     plan.system_node.push_back(node.id);
     plan.cpus.push_back(node.cpus);
   }

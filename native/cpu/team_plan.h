@@ -12,7 +12,6 @@ namespace tandem {
 struct TeamPlan {
   std::vector<int> node_of;            // per thread (thread 0 is the caller): its node, ascending, in [0, nodes)
   std::vector<int> system_node;        // per node: its number in the system, where its memory belongs
-  std::vector<int> cores;              // per thread: a processor of its own; empty where there are fewer cores than threads
   std::vector<std::vector<int>> cpus;  // per node: all processors its threads may use
   std::vector<int> allowed;            // all processors of the process
   std::vector<int> memory_nodes;       // the system's nodes that have threads, each once

@@ -39,6 +39,17 @@ struct TileProduct {
 // Two panels of kMostStrips × 16 tiles (512 columns).
 constexpr int64_t kPanelElements = 2 * kMostStrips * 16 * kTileElements;
 
+// c [m, 32] (+)= a [m, k] · panel [k / 2][32][2], f32 sums; m a multiple of 16, k of 32. Columns from `columns` on of c may
+// be left as they were.
+struct DenseProduct {
+  const uint16_t* a;
+  int64_t a_stride, m;
+  const uint16_t* panel;
+  int64_t k, columns;
+  float* c;
+  bool add;
+};
+
 enum class TileKind : int { avx512_bf16 = 0, amx_emulated = 1, amx = 2 };
 
 struct TileEngine {
@@ -48,6 +59,8 @@ struct TileEngine {
   // The same from 16 rows of products, features [16 · strip, 16 · strip + 16) of the next matrix's activations.
   void (*fold)(const float* products, int64_t strip, uint16_t* block);
   void (*multiply)(const TileProduct& product);
+  // Null: attention has products of its own for this engine.
+  void (*dense)(const DenseProduct& product);
 };
 
 void register_tiles(TileKind kind, const TileEngine* engine);

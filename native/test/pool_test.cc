@@ -156,7 +156,7 @@ TEST(pool_binds_and_lets_go) {
   std::atomic<int> calls{0};
   for (bool on : {true, false, true, false}) {
     std::vector<std::vector<int>> cpus(static_cast<size_t>(pool.threads()), plan.allowed);
-    for (size_t t = 0; on && t < cpus.size(); t++) cpus[t] = {plan.cores[t]};
+    for (size_t t = 0; on && t < cpus.size(); t++) cpus[t] = {plan.allowed[t]};
     pool.bind(pthread_self(), cpus);
     pool.run([&](int) { calls++; });
   }

@@ -1,11 +1,14 @@
 // The topology of machines that are not here, from folders with copies of their /proc and /sys; teams planned for them.
 #include "cpu/topology.h"
 
+#include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <set>
 #include <string>
 
+#include "core/memory.h"
+#include "cpu/node_memory.h"
 #include "cpu/team_plan.h"
 #include "test/harness.h"
 
@@ -69,13 +72,15 @@ TEST(topology_of_two_sockets_with_siblings) {
   EXPECT(t.nodes.size() == 2 && t.nodes[1].id == 1 && t.nodes[1].cpus.size() == 32 && t.nodes[1].cores.size() == 16 && t.nodes[1].cores[0] == 16);
   const TeamPlan all = plan(t, 0);
   EXPECT(all.threads() == 31 && all.nodes() == 2 && all.allowed.size() == 64);
-  EXPECT(all.cores.front() == 1 && all.cores.back() == 31);  // processor 0 stays free
   EXPECT(all.node_of[14] == 0 && all.node_of[15] == 1 && all.cpus[1].size() == 32);
   for (int threads = 1; threads <= 40; threads++) {
     const TeamPlan some = plan(t, threads);
     EXPECT(some.threads() == std::min(threads, 32) && some.nodes() == (threads > 1 ? 2 : 1));
-    EXPECT(std::set<int>(some.cores.begin(), some.cores.end()).size() == some.cores.size() && some.cores.size() == some.node_of.size());
-    for (size_t i = 0; i < some.cores.size(); i++) EXPECT(some.system_node[static_cast<size_t>(some.node_of[i])] == some.cores[i] / 16);
+    for (int node = 0; node < some.nodes(); node++) {
+      const auto count = std::count(some.node_of.begin(), some.node_of.end(), node);
+      EXPECT(count >= some.threads() / 2 && count <= 16 && some.memory_nodes.size() == static_cast<size_t>(some.nodes()));
+      EXPECT(some.cpus[static_cast<size_t>(node)] == t.nodes[static_cast<size_t>(some.system_node[static_cast<size_t>(node)])].cpus);
+    }
   }
 }
 
@@ -116,11 +121,40 @@ TEST(team_has_virtual_nodes) {
   p = plan(one, 1, 2);  // a node without threads: its rows are walked by the others
   EXPECT(p.nodes() == 2 && (p.node_of == std::vector<int>{1}));
   p = plan(one, 7, 3, true);
-  EXPECT((p.node_of == std::vector<int>{0, 0, 1, 1, 2, 2, 2}) && p.cores.empty());
+  EXPECT((p.node_of == std::vector<int>{0, 0, 1, 1, 2, 2, 2}));
   p = plan(two, 8, 1);
   EXPECT(p.nodes() == 1 && p.node_of == std::vector<int>(8, 0) && p.cpus[0].size() == 8);
   p = plan(two, 8, 4);
-  EXPECT((p.node_of == std::vector<int>{0, 0, 1, 1, 2, 2, 3, 3}) && (p.system_node == std::vector<int>{0, 0, 1, 1}) && p.cores.size() == 8);
+  EXPECT((p.node_of == std::vector<int>{0, 0, 1, 1, 2, 2, 3, 3}) && (p.system_node == std::vector<int>{0, 0, 1, 1}) && p.memory_nodes.size() == 2);
+}
+
+// Rows of a node are whole multiples, in proportion to its threads, and all of them; or there is no split.
+TEST(team_splits_rows) {
+  const TeamPlan two = plan(Machine(2, 4).read(), 7);  // 3 and 4 threads
+  EXPECT((split_rows(7 * 64, two) == std::vector<int64_t>{0, 3 * 64, 7 * 64}));
+  EXPECT((split_rows(130, two) == std::vector<int64_t>{0, 0, 130}) && split_rows(127, two).empty());
+  EXPECT(split_rows(4096, plan(Machine(1, 4).read(), 4)).empty());
+  for (int nodes : {2, 3, 16}) {
+    const TeamPlan p = plan(Machine(1, 2).read(), 2, nodes);
+    for (int64_t rows : {0, 1, 64, 128, 192, 1000, 1408, 10944, 102400}) {
+      const std::vector<int64_t> bounds = split_rows(rows, p);
+      EXPECT(bounds.empty() == (rows < 64 * nodes));
+      if (bounds.empty()) continue;
+      EXPECT(bounds.size() == static_cast<size_t>(nodes) + 1 && bounds.front() == 0 && bounds.back() == rows);
+      for (size_t i = 1; i + 1 < bounds.size(); i++) EXPECT(bounds[i] % 64 == 0 && bounds[i] > bounds[i - 1]);
+    }
+  }
+}
+
+// The policy is a wish: whatever the machine has, memory is there and holds what was written.
+TEST(node_memory_is_memory) {
+  Region region;
+  EXPECT_OK(region.allocate(1 << 20, false, "a test"));
+  const TeamPlan real = plan(read_topology(), 0);
+  place_on_node(region.data() + 100, 300000, real.system_node[0]);
+  place_on_all(region.data() + 400000, 600000, plan(Machine(2, 4).read(), 8));  // names a node that may not be here
+  std::memset(region.data(), 7, region.size());
+  for (size_t i = 0; i < region.size(); i += 4096) EXPECT(region.data()[i] == 7);
 }
 
 TEST(team_wishes_are_checked) {

@@ -51,7 +51,8 @@ export function withModelPath(command: Command): Command {
   return command.option('-m, --model <path>', MODEL);
 }
 
-export const EXACT = 'the same bits whatever the batch and the chunks: no bf16 tiles for long prompts';
+export const EXACT =
+  'the same bits whatever the batch and the chunks: no fast ways (panels, bf16 tiles) for long prompts';
 
 /** Other engines' names for `--threads`. */
 const THREAD_ALIASES = ['cpu-infer', 'cpu_infer'];

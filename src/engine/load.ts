@@ -40,8 +40,8 @@ export interface LoadOptions {
    */
   activations?: 'rounded' | 'f32';
   /**
-   * Native: the same bits for a row whatever the batch, the chunks and the threads. Default false: long prompts go over
-   * the machine's tiles (AMX, AVX512-BF16) in bf16, where it has them; `engine.info.numerics` says what came of it.
+   * Native: the same bits for a row whatever the batch, the chunks and the threads. Default false: long prompts take the
+   * fast ways: attention by panels, matrices over tiles in bf16 (AMX, AVX512-BF16). `engine.info.numerics` says which.
    */
   exact?: boolean;
   /** `reference` only: keys and values are rounded to f16, as engines with an expanded f16 cache have them. Default false. */

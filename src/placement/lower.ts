@@ -18,7 +18,7 @@ export interface Machine {
 export interface LowerOptions {
   /**
    * One format and one order of summation for each row, whatever the batch: no tiles (decision 003). Default false: fast
-   * where the machine has tiles; without them there is no difference.
+   * where the machine's rule says so.
    */
   readonly exact?: boolean;
   /**

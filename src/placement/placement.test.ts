@@ -55,9 +55,9 @@ describe('lower', () => {
       device: 'cpu',
       activation: 'q8_32',
       middle: 'q8_32',
-      tiles: 16,
+      tiles: 12,
     });
-    expect(of('lm_head')).toEqual({ device: 'cpu', activation: 'q8_32', tiles: 16 });
+    expect(of('lm_head')).toEqual({ device: 'cpu', activation: 'q8_32', tiles: 12 });
     expect(of('model.layers.5.mlp.gate')).toEqual({ device: 'cpu', activation: 'f32' });
     const exact = lower(mixed, { device: 'cpu', tiles: tileRule('amx') }, { exact: true });
     expect(exact).toEqual(lower(mixed, { device: 'cpu' }));
@@ -84,8 +84,8 @@ describe('lower', () => {
   test('AVX512-BF16 serves the formats without int8 kernels', () => {
     const rule = tileRule('avx512-bf16');
     expect(rule('experts', 'q4_k')).toBeUndefined();
-    expect(rule('experts', 'f8_e4m3')).toBe(16);
-    expect(rule('linear', 'bf16')).toBe(16);
+    expect(rule('experts', 'f8_e4m3')).toBe(8);
+    expect(rule('linear', 'bf16')).toBe(8);
     expect(rule('linear', 'f32')).toBeUndefined();
     expect(tileRule('')('linear', 'bf16')).toBeUndefined();
   });

@@ -8,8 +8,14 @@ import type { FormatName } from '../formats/dtype.ts';
 /** Rows from which a step of this op over weights of this format runs on tiles; undefined: never. */
 export type TileRule = (op: string, format?: FormatName) => number | undefined;
 
-/** Rows of a tile: from so many, decoding a panel to bf16 is cheaper than one more pass of dot products. */
-const TILE_ROWS = 16;
+/**
+ * With AMX a panel costs its decoding alone, whatever the rows: about 0.05 ns a weight, what int8 dot products take for
+ * 8 to 10 rows. Computed, not measured (decision 010).
+ */
+const AMX_ROWS = 12;
+
+/** AVX512-BF16 takes as long for 1 row as for 16, and as the dot products of bf16 and f8 for 7 (measured on Zen 4). */
+const LANE_ROWS = 8;
 
 /** AVX512-BF16 has half the peak of int8 dot products: it pays where the weights have no int8 kernel. */
 const HALF_PEAK: ReadonlySet<FormatName> = new Set(['bf16', 'f16', 'f8_e4m3']);
@@ -18,7 +24,7 @@ const HALF_PEAK: ReadonlySet<FormatName> = new Set(['bf16', 'f16', 'f8_e4m3']);
  * Query rows of a sequence from which attention goes by panels, latent attention expands where that is cheaper. On a unit
  * latent attention gains with the heads of one row already; without one panels stay f32, and decoding stays exact.
  */
-const ATTENTION_ROWS = TILE_ROWS;
+const ATTENTION_ROWS = 16;
 
 /** The rule of a unit; '': a machine without. */
 export function tileRule(unit: TileUnit | ''): TileRule {
@@ -28,7 +34,8 @@ export function tileRule(unit: TileUnit | ''): TileRule {
     if (!unit || (op !== 'linear' && op !== 'experts')) return undefined;
     // A file that keeps weights in f32 (routers, small heads) wants them so.
     if (format === undefined || format === 'f32') return undefined;
-    return unit === 'avx512-bf16' && !HALF_PEAK.has(format) ? undefined : TILE_ROWS;
+    if (unit !== 'avx512-bf16') return AMX_ROWS;
+    return HALF_PEAK.has(format) ? LANE_ROWS : undefined;
   };
 }
 
@@ -36,5 +43,5 @@ export function tileRule(unit: TileUnit | ''): TileRule {
 export function tileUnit({ isa, tiles, features }: MachineInfo, wanted: string = isa): TileUnit | '' {
   if (wanted === isa || tiles === 'amx-emulated') return tiles;
   if (wanted === 'amx') return 'amx';
-  return wanted === 'avx512' && features.includes('avx512bf16') ? 'avx512-bf16' : '';
+  return wanted === 'avx512' && features.includes('avx512bf16') && features.includes('avx512vbmi') ? 'avx512-bf16' : '';
 }

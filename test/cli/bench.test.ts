@@ -73,8 +73,11 @@ describe.skipIf(nativeProblem())('bench', () => {
     const args = ['bench', 'experts', ...TINY, '--layers', '1', '--tokens', '4', '--rounds', '1', '--threads', '1'];
     const [four] = JSON.parse((await tandem([...args, '--json'])).stdout);
     expect(four.shareOfReadBandwidth).toBeGreaterThan(0);
+    if (four.unit) expect(four.shareOfPeak).toBeGreaterThan(0);
     const machine = JSON.parse((await tandem(['bench', 'machine', '--json'])).stdout);
     expect(machine.readBandwidth[0]).toMatchObject({ threads: 1, gigabytesPerSecond: positive });
+    const names = machine.peaks.map(({ name }: { name: string }) => name);
+    expect(names.includes('avx2_int8')).toBe(machine.features.includes('avx2'));
     for (const { tflops } of machine.peaks) expect(tflops).toBeGreaterThan(0);
   });
 

@@ -35,8 +35,9 @@ static Status attention(StepContext& context) {
     decode_row(*weight.format, weight.matrix(0), sinks, plan.heads, weight.row_scales(0, 0));
     plan.sinks = sinks;
   }
-  return with_unit([&](auto unit) {
+  return with_unit(context, [&](auto unit, const TileEngine* engine) -> Status {
     using Unit = decltype(unit);
+    plan.engine = engine;
     for (size_t s = 0; s < sequences.size(); s++) modes[s] = panels_pay<Unit>(step.tiles, sequences[s].rows, plan.heads / plan.kv_heads) ? AttentionMode::panels : AttentionMode::exact;
     plan.modes = modes;
     TANDEM_TRY(attend<ExactCore>(context, plan));

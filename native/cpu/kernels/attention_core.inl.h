@@ -18,6 +18,7 @@
 #include "core/kernel.h"
 #include "cpu/kernels/vec.inl.h"
 #include "cpu/pool.h"
+#include "cpu/tiles.h"
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
 
@@ -54,6 +55,7 @@ struct AttentionPlan {
   int64_t window = 0;                // 0: all positions
   const AttentionMode* modes = nullptr;  // per sequence
   AttentionMode mode = AttentionMode::exact;  // of the sequences that are attended
+  const TileEngine* engine = nullptr;    // of the unit that panels are made for
 };
 
 struct AttentionTile {

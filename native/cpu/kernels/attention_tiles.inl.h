@@ -86,7 +86,7 @@ struct ContextBlock {
 // One panel of queries against the block. Column i sees positions [begins[i], ends[i]); columns [0, columns) are in use.
 //   scores, weights: [kBlockTokens, kColumns] each
 template <typename Unit>
-static void attend_block(const ContextBlock<Unit>& block, const typename Unit::Element* queries, int64_t columns, const int64_t* begins,
+static void attend_block(const Unit& unit, const ContextBlock<Unit>& block, const typename Unit::Element* queries, int64_t columns, const int64_t* begins,
                          const int64_t* ends, float scale, float* scores, typename Unit::Element* weights, const PanelState<Unit>& state,
                          Ahead& ahead) {
   constexpr int64_t kColumns = Unit::kColumns;
@@ -96,7 +96,7 @@ static void attend_block(const ContextBlock<Unit>& block, const typename Unit::E
   const int64_t count = (seen + kRowStep - 1) / kRowStep * kRowStep;
   // Keys take about half of the time: as many steps, each of a share of the bytes.
   ahead.spread(2 * count / Unit::kRows);
-  Unit::multiply(block.keys, block.key_stride, count, queries, block.key_depth, columns, scores, false, ahead);
+  unit.multiply(block.keys, block.key_stride, count, queries, block.key_depth, columns, scores, false, ahead);
   if (shortest < count || begins[columns - 1] > block.start) {
     for (int64_t i = 0; i < columns; i++) {
       for (int64_t t = 0; t < begins[i] - block.start && t < count; t++) scores[t * kColumns + i] = -INFINITY;
@@ -135,7 +135,7 @@ static void attend_block(const ContextBlock<Unit>& block, const typename Unit::E
     vec_store(state.totals + v, total);
   }
   ahead.spread(state.value_rows / Unit::kRows);
-  Unit::multiply(block.values, kBlockTokens, state.value_rows, weights, depth, columns, state.sums, true, ahead);
+  unit.multiply(block.values, kBlockTokens, state.value_rows, weights, depth, columns, state.sums, true, ahead);
 }
 
 // Rows [begin, begin + count) of a stream of a sequence, elements of the unit, [count, stride]; columns from `width` on are zero,
@@ -169,7 +169,7 @@ class TileCore {
     return panels_of(rows) * PanelState<Unit>::floats(pad_columns(plan.value_width));
   }
   TileCore(const StepContext& context, const AttentionPlan& plan, Carve& carve)
-      : context_(context), plan_(plan), key_width_(pad_depth(plan.key_width)), value_rows_(pad_columns(plan.value_width)) {
+      : unit_(plan.engine), context_(context), plan_(plan), key_width_(pad_depth(plan.key_width)), value_rows_(pad_columns(plan.value_width)) {
     const int64_t value_width = pad_depth(plan.value_width);
     rows_ = carve.take<float>(kLanes * key_width_);
     scores_ = carve.take<float>(kBlockTokens * kColumns);
@@ -239,7 +239,7 @@ class TileCore {
       }
       for (int64_t panel = 0; panel < panels_of(rows); panel++) {
         const int64_t first = panel * kColumns, columns = rows - first < kColumns ? rows - first : kColumns;
-        attend_block<Unit>(block, queries_ + panel * key_width_ * kColumns, columns, begins_ + first, ends_ + first, plan_.scale, scores_,
+        attend_block<Unit>(unit_, block, queries_ + panel * key_width_ * kColumns, columns, begins_ + first, ends_ + first, plan_.scale, scores_,
                            weights_, panel_of(state, panel), ahead);
       }
     }
@@ -264,6 +264,7 @@ class TileCore {
     return PanelState<Unit>::at(state + panel * PanelState<Unit>::floats(value_rows_), value_rows_);
   }
 
+  Unit unit_;
   const StepContext& context_;
   const AttentionPlan& plan_;
   int64_t key_width_, value_rows_;

@@ -11,8 +11,8 @@
 
 #include <cstring>
 
-#include "cpu/isa.h"
 #include "cpu/kernels/attention_core.inl.h"
+#include "cpu/tiles.h"
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
 
@@ -93,6 +93,7 @@ static inline void transpose_words(Words* r) {
 // ---- f32, on every machine ---------------------------------------------------------------------------------------------
 
 struct FloatUnit {
+  explicit FloatUnit(const TileEngine*) {}
   using Element = float;
   static constexpr int64_t kPair = 1;
   static constexpr int64_t kColumns = 2 * kLanes;
@@ -117,8 +118,8 @@ struct FloatUnit {
     }
   }
   // `columns`: how many of the panel's are wanted; others may be left as they were.
-  static void multiply(const float* a, int64_t a_stride, int64_t m, const float* panel, int64_t k, int64_t columns, float* c, bool add,
-                       Ahead& ahead) {
+  void multiply(const float* a, int64_t a_stride, int64_t m, const float* panel, int64_t k, int64_t columns, float* c, bool add,
+                Ahead& ahead) const {
     for (int64_t i = 0; i < m; i += kRows) {
       ahead.step();
       if (columns > kLanes) block<kRows, 2>(a + i * a_stride, a_stride, panel, k, c + i * kColumns, add);
@@ -168,6 +169,8 @@ struct FloatUnit {
 #define TANDEM_BF16 __attribute__((target("avx512bf16")))
 
 struct Bf16Unit {
+  // On the engine's tiles, where it has some for these products; else by VDPBF16PS.
+  explicit Bf16Unit(const TileEngine* engine) : dense_(engine->dense) {}
   using Element = uint16_t;
   static constexpr int64_t kPair = 2;
   static constexpr int64_t kColumns = 32;
@@ -193,8 +196,12 @@ struct Bf16Unit {
       for (int v = 0; v < V; v++) _mm512_storeu_ps(c + i * kColumns + v * 16, sum[i][v]);
     }
   }
-  TANDEM_BF16 static void multiply(const uint16_t* a, int64_t a_stride, int64_t m, const uint16_t* panel, int64_t k, int64_t columns,
-                                   float* c, bool add, Ahead& ahead) {
+  TANDEM_BF16 void multiply(const uint16_t* a, int64_t a_stride, int64_t m, const uint16_t* panel, int64_t k, int64_t columns, float* c,
+                            bool add, Ahead& ahead) const {
+    if (dense_ != nullptr) {
+      for (int64_t i = 0; i < m; i += kRows) ahead.step();
+      return dense_({a, a_stride, m, panel, k, columns, c, add});
+    }
     for (int64_t i = 0; i < m; i += kRows) {
       ahead.step();
       if (columns > 16) block<kRows, 2>(a + i * a_stride, a_stride, panel, k, c + i * kColumns, add);
@@ -243,16 +250,21 @@ struct Bf16Unit {
       }
     }
   }
+
+ private:
+  void (*dense_)(const DenseProduct& product);
 };
 #endif
 
-// body(unit) with the best unit of this machine.
+// body(unit, engine) with the unit of this machine: bf16 where the tile engine is, else f32.
 template <typename Body>
-static auto with_unit(Body&& body) {
+static Status with_unit(const StepContext& context, Body&& body) {
+  const TileEngine* engine = nullptr;
+  TANDEM_TRY(choose_tiles(context.isa, engine));
 #if TANDEM_ISA_LEVEL >= 2
-  if (cpu_features().avx512bf16) return body(Bf16Unit());
+  if (engine != nullptr) return body(Bf16Unit(engine), engine);
 #endif
-  return body(FloatUnit());
+  return body(FloatUnit(engine), engine);
 }
 
 }  // namespace tandem::TANDEM_ISA_NAMESPACE

@@ -1,11 +1,12 @@
 // The formats with code books (iq1_* iq2_* iq3_*) for dot_q256.
 //
-// `head` unpacks a block's rows of the book and its signs into small arrays; `codes` then fetches the rows of a vector one by
-// one and gives unsigned codes, too large by kOffset. In units of d/8 (iq3: d/4, d) all is integer: ±level for iq2 and iq3,
+// `head` unpacks the numbers of a block's rows and its signs into small arrays; `codes` then fetches the rows of a vector one by
+// one (avx512 looks small books up in registers) and gives unsigned codes, too large by kOffset. In units of d/8 (iq3: d/4, d) all is integer: ±level for iq2 and iq3,
 // 8·level ± 1 for iq1.
 #pragma once
 
 #include "cpu/kernels/dot_codes256.inl.h"
+#include "quant/grids_expand.h"
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
 
@@ -29,14 +30,76 @@ static inline Codes rows_of_book(const uint64_t* book, const uint16_t* rows, int
                           static_cast<int64_t>(book[i[4]]), static_cast<int64_t>(book[i[3]]), static_cast<int64_t>(book[i[2]]),
                           static_cast<int64_t>(book[i[1]]), static_cast<int64_t>(book[i[0]]));
 }
-static inline __m128i four_of_book(const uint32_t* book, const uint16_t* i) {
-  return _mm_set_epi32(static_cast<int>(book[i[3]]), static_cast<int>(book[i[2]]), static_cast<int>(book[i[1]]), static_cast<int>(book[i[0]]));
+// The numbers of a row's levels in place of the levels, 16 bits a row: two bits for one of three levels, three for one of eight.
+template <int count>
+struct PackedBook {
+  alignas(64) uint16_t rows[count];
+};
+template <int count, int weights, int levels, int words>
+static constexpr PackedBook<count> pack_book(const quant::GridData<count, weights, levels, words>& data) {
+  constexpr int bits = levels > 4 ? 3 : 2;
+  static_assert(weights * bits <= 16);
+  PackedBook<count> book{};
+  int row = 0;
+  for (int v = 0; v < 64 * words; v++) {
+    if ((data.bitmap[v / 64] >> (v % 64) & 1) == 0) continue;
+    uint32_t packed = 0;
+    for (int j = 0, rest = v; j < weights; j++, rest /= levels) packed |= static_cast<uint32_t>(rest % levels) << (bits * j);
+    book.rows[row++] = static_cast<uint16_t>(packed);
+  }
+  return book;
 }
-static inline Codes rows_of_book(const uint32_t* book, const uint16_t* rows, int g) {
-  const uint16_t* i = rows + 16 * g;
-  const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(four_of_book(book, i)), four_of_book(book, i + 4), 1);
-  const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(four_of_book(book, i + 8)), four_of_book(book, i + 12), 1);
-  return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+constexpr PackedBook<256> kPackedIq2Xxs = pack_book(quant::kIq2XxsData);
+constexpr PackedBook<256> kPackedIq3Xxs = pack_book(quant::kIq3XxsData);
+constexpr PackedBook<512> kPackedIq3S = pack_book(quant::kIq3SData);
+
+// A head with its rows of a small book looked up. From 512 rows of eight levels on, fetching rows one by one is faster (Zen 4).
+template <int kRows>
+struct PackedHead : BlockHead {
+  Codes packed[kRows / 32];
+  alignas(32) uint64_t signs[4];
+};
+// 32 look-ups at once: two registers of the book are 64 rows, the bits above choose among pairs of registers.
+template <int count>
+static inline __attribute__((always_inline)) Codes look_up(const uint16_t* book, Codes index) {
+  if constexpr (count == 64) {
+    return _mm512_permutex2var_epi16(_mm512_load_si512(book), index, _mm512_load_si512(book + 32));
+  } else {
+    const Codes low = look_up<count / 2>(book, index), high = look_up<count / 2>(book + count / 2, index);
+    return _mm512_mask_blend_epi16(_mm512_test_epi16_mask(index, _mm512_set1_epi16(count / 2)), low, high);
+  }
+}
+// Rows [32i, 32i + 32) of the book, by number.
+template <int kRows, int count>
+static inline void set_rows(PackedHead<kRows>& head, int i, const PackedBook<count>& book, __m256i low, __m256i high) {
+  head.packed[i] = look_up<count>(book.rows, _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
+}
+// Numbers of 64 levels: a packed row spreads over as many words as it has pairs of levels; each takes its pair, the second one
+// in its upper byte.
+static inline Codes spread_eights(Codes packed, int g) {
+  const Codes index = _mm512_set_epi64(0x0007000700070007, 0x0006000600060006, 0x0005000500050005, 0x0004000400040004,
+                                       0x0003000300030003, 0x0002000200020002, 0x0001000100010001, 0);
+  const Codes rows = _mm512_permutexvar_epi16(_mm512_add_epi16(index, _mm512_set1_epi16(static_cast<int16_t>(8 * g))), packed);
+  const Codes pairs = _mm512_srlv_epi16(rows, _mm512_set1_epi64(0x000c000800040000));
+  return both(_mm512_ternarylogic_epi32(_mm512_set1_epi16(0xff), pairs, _mm512_slli_epi16(pairs, 6), 0xca), 3);
+}
+static inline Codes spread_fours(Codes packed, int half) {
+  const Codes index = _mm512_set_epi64(0x000f000f000e000e, 0x000d000d000c000c, 0x000b000b000a000a, 0x0009000900080008,
+                                       0x0007000700060006, 0x0005000500040004, 0x0003000300020002, 0x0001000100000000);
+  const Codes rows = _mm512_permutexvar_epi16(_mm512_add_epi16(index, _mm512_set1_epi16(static_cast<int16_t>(16 * half))), packed);
+  const Codes pairs = _mm512_srlv_epi16(rows, _mm512_set1_epi64(0x0006000000060000));
+  return both(_mm512_ternarylogic_epi32(_mm512_set1_epi16(0xff), pairs, _mm512_slli_epi16(pairs, 5), 0xca), 7);
+}
+// Raised levels, without and with the sign.
+struct Levels {
+  alignas(16) uint8_t plus[16], minus[16];
+};
+constexpr Levels kLevels2 = {{64 + 8, 64 + 25, 64 + 43}, {64 - 8, 64 - 25, 64 - 43}};
+constexpr Levels kLevels3Xxs = {{68, 76, 84, 92, 100, 108, 116, 126}, {60, 52, 44, 36, 28, 20, 12, 2}};
+constexpr Levels kLevels3S = {{65, 67, 69, 71, 73, 75, 77, 79}, {63, 61, 59, 57, 55, 53, 51, 49}};
+static inline Codes levels_of(const Levels& levels, Codes numbers, uint64_t signs) {
+  const Codes plus = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(load128(levels.plus)), numbers);
+  return _mm512_mask_shuffle_epi8(plus, signs, _mm512_broadcast_i32x4(load128(levels.minus)), numbers);
 }
 // 64 ± level.
 static inline Codes signed_levels(Codes levels, const uint64_t* signs, int g) {
@@ -49,6 +112,16 @@ static inline Codes shifted_levels(Codes levels, const uint64_t* signs, int g) {
 }
 
 #else
+
+// No look-ups in registers here: the numbers of the rows are kept, and rows are fetched one by one.
+template <int kRows>
+using PackedHead = GridHead<kRows>;
+constexpr struct {} kPackedIq2Xxs, kPackedIq3Xxs, kPackedIq3S;
+template <int kRows, typename Book>
+static inline void set_rows(GridHead<kRows>& head, int i, const Book&, __m256i low, __m256i high) {
+  _mm256_store_si256(reinterpret_cast<__m256i*>(head.rows + 32 * i), low);
+  _mm256_store_si256(reinterpret_cast<__m256i*>(head.rows + 32 * i + 16), high);
+}
 
 static inline Codes rows_of_book(const uint64_t* book, const uint16_t* rows, int g) {
   const uint16_t* i = rows + 4 * g;
@@ -116,21 +189,24 @@ static inline __m256i repeat_words(__m128i words, int first) {
 struct DotIq2Xxs {
   static constexpr int kBytes = 66, kOffset = 64, kSub = 32;
   static constexpr bool kMins = false, kGrid = true;
-  static GridHead<32> head(const uint8_t* block) {
+  static PackedHead<32> head(const uint8_t* block) {
     // Four rows and a packed dword, eight times.
     const __m256 a = _mm256_castsi256_ps(load256(block + 2)), b = _mm256_castsi256_ps(load256(block + 34));
     const __m256i rows = _mm256_permute4x64_epi64(_mm256_castps_si256(_mm256_shuffle_ps(a, b, 0x88)), 0xd8);
     const __m256i packed = _mm256_permute4x64_epi64(_mm256_castps_si256(_mm256_shuffle_ps(a, b, 0xdd)), 0xd8);
-    GridHead<32> head;
+    PackedHead<32> head;
     head.d = half_at(block) * 0.125f;
     head.scales = widen_scales(odd_tops(packed));
-    store256(head.rows, _mm256_cvtepu8_epi16(_mm256_castsi256_si128(rows)));
-    store256(head.rows + 16, _mm256_cvtepu8_epi16(_mm256_extracti128_si256(rows, 1)));
+    set_rows(head, 0, kPackedIq2Xxs, _mm256_cvtepu8_epi16(_mm256_castsi256_si128(rows)), _mm256_cvtepu8_epi16(_mm256_extracti128_si256(rows, 1)));
     store256(head.signs, packed_signs(packed));
     return head;
   }
-  static Codes codes(const GridHead<32>& head, int g) {
+  static Codes codes(const PackedHead<32>& head, int g) {
+#if TANDEM_ISA_LEVEL >= 2
+    return levels_of(kLevels2, spread_eights(head.packed[0], g), head.signs[g]);
+#else
     return signed_levels(rows_of_book(quant::kGridIq2Xxs.rows, head.rows, g), head.signs, g);
+#endif
   }
 };
 
@@ -177,39 +253,49 @@ struct DotIq2S {
 struct DotIq3Xxs {
   static constexpr int kBytes = 98, kOffset = 64, kSub = 32;
   static constexpr bool kMins = false, kGrid = true;
-  static GridHead<64> head(const uint8_t* block) {
+  static PackedHead<64> head(const uint8_t* block) {
     const __m256i packed = load256(block + 66);
-    GridHead<64> head;
+    PackedHead<64> head;
     head.d = half_at(block) * 0.25f;
     head.scales = widen_scales(odd_tops(packed));
-    for (int i = 0; i < 64; i += 16) store256(head.rows + i, words_at(block + 2 + i));
+    for (int i = 0; i < 2; i++) set_rows(head, i, kPackedIq3Xxs, words_at(block + 2 + 32 * i), words_at(block + 18 + 32 * i));
     store256(head.signs, packed_signs(packed));
     return head;
   }
-  static Codes codes(const GridHead<64>& head, int g) {
+  static Codes codes(const PackedHead<64>& head, int g) {
+#if TANDEM_ISA_LEVEL >= 2
+    return levels_of(kLevels3Xxs, spread_fours(head.packed[g / 2], g % 2), head.signs[g]);
+#else
     return signed_levels(rows_of_book(quant::kGridIq3Xxs.rows, head.rows, g), head.signs, g);
+#endif
   }
 };
 
 struct DotIq3S {
   static constexpr int kBytes = 110, kOffset = 64, kSub = 32;
   static constexpr bool kMins = false, kGrid = true;
-  static GridHead<64> head(const uint8_t* block) {
-    GridHead<64> head;
+  static PackedHead<64> head(const uint8_t* block) {
+    PackedHead<64> head;
     head.d = half_at(block);
     head.scales = widen_scales(odd_nibbles(load_as<uint32_t>(block + 106)));
     // Bit r of a byte, at place 8.
     const __m256i shift = _mm256_broadcastsi128_si256(_mm_set_epi16(2, 4, 8, 16, 32, 64, 128, 256));
+    __m256i rows[4];
     for (int i = 0; i < 4; i++) {
       const __m256i bytes = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_set1_epi16(block[66 + 2 * i])), _mm_set1_epi16(block[67 + 2 * i]), 1);
       const __m256i ninth = and256(_mm256_mullo_epi16(bytes, shift), 0x01000100);
-      store256(head.rows + 16 * i, _mm256_or_si256(words_at(block + 2 + 16 * i), ninth));
+      rows[i] = _mm256_or_si256(words_at(block + 2 + 16 * i), ninth);
     }
+    for (int i = 0; i < 2; i++) set_rows(head, i, kPackedIq3S, rows[2 * i], rows[2 * i + 1]);
     store256(head.signs, load256(block + 74));
     return head;
   }
-  static Codes codes(const GridHead<64>& head, int g) {
+  static Codes codes(const PackedHead<64>& head, int g) {
+#if TANDEM_ISA_LEVEL >= 2
+    return levels_of(kLevels3S, spread_fours(head.packed[g / 2], g % 2), head.signs[g]);
+#else
     return signed_levels(rows_of_book(quant::kGridIq3S.rows, head.rows, g), head.signs, g);
+#endif
   }
 };
 

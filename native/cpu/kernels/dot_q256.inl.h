@@ -76,9 +76,12 @@ struct DotQ256 {
   }
 };
 
+// Rows of a tile of one token: four where unpacking is the limit.
+template <typename Format>
+constexpr int kAlone = is_grid<Format> || Format::kBytes < 110 || Format::kOffset == 128 ? 4 : 2;
 template <typename Format>
 #if TANDEM_ISA_LEVEL >= 2
-static constexpr DotKernel kQ256 = make_kernel<DotQ256, Format, 2, 4, 4, 4>();
+static constexpr DotKernel kQ256 = make_kernel<DotQ256, Format, kAlone<Format>, 4, 4, 4>();
 #else
 static constexpr DotKernel kQ256 = make_kernel<DotQ256, Format, 2, 2, 2, 2>();
 #endif

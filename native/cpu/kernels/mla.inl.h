@@ -167,8 +167,9 @@ static Status mla(StepContext& context) {
   plan.scale = static_cast<float>(step.number("scale"));
   plan.modes = modes;
 
-  return with_unit([&](auto unit) {
+  return with_unit(context, [&](auto unit, const TileEngine* engine) -> Status {
     using Unit = decltype(unit);
+    plan.engine = engine;
     // Absorbed rows that follow each other share decoded weights, whoever they belong to.
     int64_t span_count = 0;
     for (size_t s = 0; s < sequences.size(); s++) {

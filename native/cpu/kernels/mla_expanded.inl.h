@@ -37,7 +37,7 @@ class ExpandedMla {
   // most_rows: of one job.
   ExpandedMla(const StepContext& context, const AttentionPlan& plan, const MlaShape& shape, const MlaWeights& weights, int64_t most_rows,
               Carve& carve)
-      : context_(context), plan_(plan), shape_(shape), weights_(weights) {
+      : unit_(plan.engine), context_(context), plan_(plan), shape_(shape), weights_(weights) {
     const int64_t key_width = pad_depth(shape.nope + shape.rope), depth = pad_depth(shape.latent);
     const int64_t nope_width = whole(shape.nope), value_width = whole(shape.value), panels = whole(most_rows) / kColumns;
     const int64_t widest = depth > key_width ? depth : key_width;
@@ -71,7 +71,7 @@ class ExpandedMla {
       for (int64_t p = 0; p < panels; p++) {
         const int64_t columns = job.rows - p * kColumns < kColumns ? job.rows - p * kColumns : kColumns;
         for (int64_t i = 0; i < columns; i++) ends[i] = first + p * kColumns + i + 1;
-        attend_block<Unit>(block, queries_ + p * key_width * kColumns, columns, begins, ends, plan_.scale, scores_, weights_of_block_, state(p), ahead);
+        attend_block<Unit>(unit_, block, queries_ + p * key_width * kColumns, columns, begins, ends, plan_.scale, scores_, weights_of_block_, state(p), ahead);
       }
     }
     for (int64_t r = 0; r < job.rows; r++) {
@@ -150,7 +150,7 @@ class ExpandedMla {
     const auto multiply = [&](int64_t width, const Element* panels, Element* out, int64_t out_stride) {
       for (int64_t c = 0; c < width; c += kColumns) {
         const int64_t wanted = width - c < kColumns ? width - c : kColumns;
-        Unit::multiply(latents_, stride, tokens, panels + c * depth, depth, wanted, scores_, false, ahead);
+        unit_.multiply(latents_, stride, tokens, panels + c * depth, depth, wanted, scores_, false, ahead);
         for (int64_t t = 0; t < tokens; t++) Unit::store(out + t * out_stride + c, scores_ + t * kColumns, wanted);
       }
     };
@@ -168,6 +168,7 @@ class ExpandedMla {
   // Columns in whole panels.
   static int64_t whole(int64_t columns) { return (columns + kColumns - 1) / kColumns * kColumns; }
 
+  Unit unit_;
   const StepContext& context_;
   const AttentionPlan& plan_;
   const MlaShape& shape_;

@@ -10,6 +10,7 @@
 // A sum depends on its row and its token alone: chunks and the order within them are fixed.
 #pragma once
 
+#include "cpu/kernels/tile_dense.inl.h"
 #include "cpu/kernels/tile_panel.inl.h"
 #include "cpu/kernels/tile_unit.inl.h"
 #include "cpu/kernels/transpose.inl.h"
@@ -106,6 +107,18 @@ struct TileGroup {
   int64_t product_stride;  // from a strip to the next; blocks are neighbours
   int64_t steps;           // tiles of K
   bool first;              // no sums yet
+  // The pair of blocks that comes after this one, null at the end; this group asks for `lines` cache lines of it a step, from
+  // line `line` on. Tiles go through it in a thousand cycles: too fast to wait for what lies beyond the second-level cache.
+  const uint16_t* soon;
+  int64_t line, lines;
+
+  void fetch_soon(int64_t step) const {
+    if (soon == nullptr) return;
+    const int64_t run = steps * 16;  // lines of a block's chunk
+    for (int64_t i = line + step * lines; i < line + (step + 1) * lines && i < 2 * run; i++) {
+      _mm_prefetch(reinterpret_cast<const char*>(i < run ? soon + i * 32 : soon + token_stride + (i - run) * 32), _MM_HINT_T1);
+    }
+  }
 };
 
 // 2 × 2 tiles of sums (0 … 3), two of weights (4, 5), two of activations (6, 7).
@@ -149,6 +162,7 @@ struct TileMultiplier {
         unit_.template dot_bf16<2, 5, 6>();
         if constexpr (blocks > 1) unit_.template dot_bf16<3, 5, 7>();
       }
+      g.fetch_soon(k);
       if (pace > 0 && k % kStepsBetweenPieces == kStepsBetweenPieces - 1) next.run(pace);
     }
     unit_.template store<0>(sum_of(0, 0), 64);
@@ -231,10 +245,14 @@ static void tile_multiply(const TileProduct& product) {
       const int64_t pauses = tile_count(strips, 2) * tile_count(blocks, 2) * (group.steps / Multiplier::kStepsBetweenPieces);
       if (Multiplier::kDecodesMeanwhile) pace = tile_count(queue.left(), pauses);
     }
+    group.lines = tile_count(32, tile_count(strips, 2));
     for (int64_t b = 0; b < blocks; b += 2) {
-      group.tokens = product.tokens + (b * tiles + first / kTileColumns) * kTileElements;
+      const auto chunk_of = [&](int64_t block, int64_t column) { return product.tokens + (block * tiles + column / kTileColumns) * kTileElements; };
+      group.tokens = chunk_of(b, first);
+      group.soon = b + 2 < blocks ? chunk_of(b + 2, first) : more ? chunk_of(0, first + kChunkColumns) : nullptr;
       for (int64_t s = 0; s < strips; s += 2) {
         group.panel = panel + s * kStripElements;
+        group.line = s / 2 * group.steps * group.lines;
         group.products = product.products + (s * blocks + b) * kTileProducts;
         const bool two_strips = s + 1 < strips, two_blocks = b + 1 < blocks;
         if (two_strips && two_blocks) multiplier.template multiply<2, 2>(group, queue, pace);
@@ -280,9 +298,9 @@ static void tile_fold(const float* products, int64_t strip, uint16_t* block) {
 }
 
 static void register_tile_engine() {
-  static const TileEngine amx{"amx", tile_pack, tile_fold, tile_multiply<TileMultiplier<AmxTiles>>};
-  static const TileEngine emulated{"amx-emulated", tile_pack, tile_fold, tile_multiply<TileMultiplier<EmulatedTiles>>};
-  static const TileEngine lanes{"avx512-bf16", tile_pack, tile_fold, tile_multiply<LaneMultiplier>};
+  static const TileEngine amx{"amx", tile_pack, tile_fold, tile_multiply<TileMultiplier<AmxTiles>>, tile_dense<AmxTiles>};
+  static const TileEngine emulated{"amx-emulated", tile_pack, tile_fold, tile_multiply<TileMultiplier<EmulatedTiles>>, tile_dense<EmulatedTiles>};
+  static const TileEngine lanes{"avx512-bf16", tile_pack, tile_fold, tile_multiply<LaneMultiplier>, nullptr};
   register_tiles(TileKind::amx, &amx);
   register_tiles(TileKind::amx_emulated, &emulated);
   register_tiles(TileKind::avx512_bf16, &lanes);

@@ -153,12 +153,23 @@ class NativeExecutor implements NativeExecutable {
     this.pages = limits.pages;
     this.#model = model;
     this.#limits = limits;
-    const { weightBytes, kvBytes, bufferBytes, mappedBytes, hugeBytes, cacheBytes, diskBytes, loadSeconds, ...rest } =
-      model.describe();
+    const {
+      weightBytes,
+      kvBytes,
+      bufferBytes,
+      splitBytes,
+      mappedBytes,
+      hugeBytes,
+      cacheBytes,
+      diskBytes,
+      loadSeconds,
+      ...rest
+    } = model.describe();
     this.description = {
       backend: 'native',
       ...rest,
       'weight bytes': weightBytes,
+      'split bytes': splitBytes,
       'kv bytes': kvBytes,
       'buffer bytes': bufferBytes,
       'mapped bytes': mappedBytes,

@@ -123,8 +123,8 @@ export interface NativeBinding {
   /** For the conformance suite: activation codes and scales of one row. */
   quantize(format: ActivationFormat, x: Float32Array, isa: Isa): { codes: Int8Array; scales: Float32Array };
   /**
-   * For benchmarks: reads `bytes` of huge pages with so many threads (0: physical cores), several times; the fastest
-   * round, and the threads it had. Keeps the calling thread busy.
+   * For benchmarks: reads `bytes` of huge pages with so many threads (0: as many as a model takes), several times, each
+   * thread from its own NUMA node; the fastest round, and the threads it had. Keeps the calling thread busy.
    */
   readBandwidth(
     threads: number,
@@ -132,12 +132,12 @@ export interface NativeBinding {
   ): {
     threads: number;
     bytesPerSecond: number;
-    /** Each NUMA node alone, where there are several. */
-    nodes?: { node: number; threads: number; bytesPerSecond: number }[];
+    /** Each NUMA node alone; empty where there is one. */
+    nodes: { node: number; threads: number; bytesPerSecond: number }[];
   };
   /**
    * For benchmarks: the most arithmetic that each instruction set gives here, operands in registers, on so many threads at
-   * once (0: as many as a model takes). A product and a sum are two operations. Absent in builds that do not measure it.
+   * once (0: as many as a model takes). A product and a sum are two operations.
    */
-  peaks?(threads: number): { name: PeakName; threads: number; operationsPerSecond: number }[];
+  peaks(threads: number): { name: PeakName; threads: number; operationsPerSecond: number }[];
 }

@@ -34,7 +34,7 @@ export async function underCeiling<Result>(
 }
 
 function ceilingNow(threads: number, machine: Machine): Ceiling {
-  const peaks = loadNative().peaks?.(threads) ?? [];
+  const peaks = loadNative().peaks(threads);
   return {
     bytesPerSecond: readBandwidth(threads, machine).bytesPerSecond,
     peaks: Object.fromEntries(peaks.map(({ name, operationsPerSecond }) => [name, operationsPerSecond])),

@@ -15,16 +15,18 @@ async function benchMachine(flags: ReportFlags): Promise<void> {
   const machine = describeMachine();
   const { usableCores, features } = loadNative().machine();
   const readings = [...new Set([1, usableCores])].map((wanted) => {
-    const { threads, bytesPerSecond, nodes = [] } = readBandwidth(wanted, machine);
+    const { threads, bytesPerSecond, nodes } = readBandwidth(wanted, machine);
     const each = nodes.map(({ bytesPerSecond: bytes, ...node }) => ({ ...node, gigabytesPerSecond: bytes / 1e9 }));
     return { threads, gigabytesPerSecond: bytesPerSecond / 1e9, nodes: each };
   });
   const peaks = [...new Set([1, usableCores])].flatMap((wanted) =>
-    (loadNative().peaks?.(wanted) ?? []).map(({ name, threads, operationsPerSecond }) => ({
-      name,
-      threads,
-      tflops: operationsPerSecond / 1e12,
-    })),
+    loadNative()
+      .peaks(wanted)
+      .map(({ name, threads, operationsPerSecond }) => ({
+        name,
+        threads,
+        tflops: operationsPerSecond / 1e12,
+      })),
   );
   const rows = [
     ['cpu', machine.cpu],
