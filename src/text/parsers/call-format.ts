@@ -14,13 +14,7 @@ export type CallStructure =
   | { type: 'json_schema'; json_schema: boolean | Record<string, unknown> }
   | { type: 'sequence'; elements: CallStructure[] }
   | { type: 'tag'; begin: string; content: CallStructure; end: string }
-  | {
-      type: 'tags_with_separator';
-      tags: CallTag[];
-      separator: string;
-      at_least_one: boolean;
-      stop_after_first: boolean;
-    };
+  | { type: 'or'; elements: CallTag[] };
 export type CallTag = Extract<CallStructure, { type: 'tag' }>;
 
 export interface CallFormat {
