@@ -143,7 +143,7 @@ describe(`the chat page${SKIP}`, { skip: CHROMIUM === undefined }, () => {
     await page.waitForSelector('.answer math msup');
     expect(await page.textContent('.timings')).toMatch(/^\d+ tokens · [\d.]+ tok\/s/);
     await page.click('.thinking button');
-    expect(await page.textContent('.thoughts')).toBe('First I think.');
+    expect((await page.textContent('.thoughts'))!.trim()).toBe('First I think.');
     expect(await troubles()).toEqual([]);
   });
 
