@@ -24,6 +24,8 @@ interface Flags extends ModelFlags {
   heartbeat: number;
   heartbeatJson?: boolean;
   reasoningFormat: 'separate' | 'none';
+  prefixCache?: string;
+  prefixCacheSize?: number;
   idleUnload: number;
   lazy?: boolean;
   drain: number;
@@ -66,6 +68,8 @@ export function addServe(cli: Command, version: string): void {
         .choices(['separate', 'none'])
         .default('separate'),
     )
+    .option('--prefix-cache <dir>', 'keep what was computed of prompts on disk, for after a restart')
+    .option('--prefix-cache-size <size>', 'most bytes of that folder, e.g. 8GB', memorySize)
     .option('--idle-unload <seconds>', 'free the model after so long without requests; 0 never', count, 0)
     .option('--lazy', 'load with the first request instead of now')
     .option('--drain <ms>', 'time running answers get after SIGTERM', count, drainMs)
@@ -104,7 +108,12 @@ async function serve(argument: string | undefined, flags: Flags, version: string
         path,
         name: flags.name,
         aliases: flags.alias,
-        load: { ...loadOptions(flags), maxSequences: flags.parallel },
+        load: {
+          ...loadOptions(flags),
+          maxSequences: flags.parallel,
+          prefixCache:
+            flags.prefixCache === undefined ? true : { directory: flags.prefixCache, maxBytes: flags.prefixCacheSize },
+        },
       },
     ],
     version,
