@@ -10,6 +10,7 @@ import { addInspect } from './commands/inspect.ts';
 import { addLogits } from './commands/logits.ts';
 import { addPerplexity } from './commands/perplexity.ts';
 import { addRun } from './commands/run.ts';
+import { addServe } from './commands/serve.ts';
 import { addSynth } from './commands/synth.ts';
 import { paint } from './commands/terminal.ts';
 import { inFlags, usageError } from './commands/usage.ts';
@@ -55,9 +56,10 @@ TANDEM_ISA=avx2 forces an instruction set, TANDEM_DEBUG=1 adds stack traces, NO_
 
 for (const add of [addRun, addChat, addInspect, addExplain, addCompare, addLogits, addPerplexity, addSynth, addBench])
   add(cli);
+addServe(cli, version);
 
 try {
-  await cli.parseAsync();
+  await cli.parseAsync(dashed(process.argv));
 } catch (error) {
   if (isAbort(error)) process.exitCode = 130;
   else {
@@ -65,4 +67,12 @@ try {
     if (process.env.TANDEM_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`);
     process.exitCode = 1;
   }
+}
+
+/** Flags of the old world are written with underscores: `--max_new_tokens` is `--max-new-tokens`. */
+function dashed(argv: readonly string[]): string[] {
+  const end = argv.indexOf('--');
+  return argv.map((word, i) =>
+    end >= 0 && i >= end ? word : word.replace(/^--[a-z]+(?:_[a-z]+)+(?==|$)/, (flag) => flag.replaceAll('_', '-')),
+  );
 }

@@ -24,6 +24,13 @@ export const ERROR_CODES = {
   REQUEST_INVALID: 'an argument of a request has the wrong type or range',
   ABORTED: 'the request was cancelled',
   DISPOSED: 'the object was used after dispose',
+  MODEL_UNKNOWN: 'a request names a model that this server does not have',
+  MODEL_LOADING: 'the model is still being loaded',
+  QUEUE_FULL: 'more requests wait than the server accepts',
+  SERVER_STOPPING: 'the server is shutting down and takes no new requests',
+  ACCESS_DENIED: 'no valid API key, or a host or origin that is not allowed',
+  ROUTE_UNKNOWN: 'no such path, or not with this method',
+  BODY_TOO_LARGE: 'a request body is larger than the server accepts',
   COMPARE_FAILED: 'two executables cannot be compared: they run different programs',
 } as const;
 

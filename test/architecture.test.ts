@@ -21,6 +21,7 @@ const FLOORS: readonly [prefix: string, floor: number][] = [
   ['placement/', 4],
   ['engine/', 5],
   ['index.ts', 6],
+  ['server/', 6],
   ['cli.ts', 7],
   ['commands/', 7],
 ];

@@ -37,6 +37,8 @@ Napi::Value value_data(Napi::Env env, Model::ValueData& data) {
   return typed<Napi::Float32Array>(env, data.words);
 }
 
+Napi::Value page_data(Napi::Env env, std::vector<uint8_t>& bytes) { return typed<Napi::Uint8Array>(env, bytes); }
+
 using Bytes = std::shared_ptr<std::vector<uint8_t>>;
 
 // A copy of the bytes of a Uint8Array. `rule` says what the value is, where it is something else.
@@ -109,7 +111,9 @@ Napi::Function ModelHandle::define(Napi::Env env) {
                       InstanceMethod<&ModelHandle::describe>("describe"), InstanceMethod<&ModelHandle::begin>("begin"),
                       InstanceMethod<&ModelHandle::step>("step"), InstanceMethod<&ModelHandle::read>("read"),
                       InstanceMethod<&ModelHandle::write>("write"), InstanceMethod<&ModelHandle::end>("end"),
-                      InstanceMethod<&ModelHandle::timings>("timings"), InstanceMethod<&ModelHandle::dispose>("dispose")});
+                      InstanceMethod<&ModelHandle::read_page>("readPage"), InstanceMethod<&ModelHandle::write_page>("writePage"),
+                      InstanceMethod<&ModelHandle::timings>("timings"), InstanceMethod<&ModelHandle::expert_visits>("expertVisits"),
+                      InstanceMethod<&ModelHandle::dispose>("dispose")});
 }
 
 Napi::Value ModelHandle::create(const Napi::CallbackInfo& info) {
@@ -255,6 +259,20 @@ Napi::Value ModelHandle::write(const Napi::CallbackInfo& info) {
   return submit<std::monostate>(info.Env(), [value, data](Model& model, std::monostate&) { return model.write(value, *data); }, nothing);
 }
 
+Napi::Value ModelHandle::read_page(const Napi::CallbackInfo& info) {
+  const int64_t page = whole(info[0]);
+  return submit<std::vector<uint8_t>>(
+      info.Env(), [page](Model& model, std::vector<uint8_t>& out) { return model.read_page(page, out); }, page_data);
+}
+
+Napi::Value ModelHandle::write_page(const Napi::CallbackInfo& info) {
+  const int64_t page = whole(info[0]);
+  Bytes bytes;
+  const Status status = copy_bytes(info[1], "the bytes of a page are a Uint8Array", bytes);
+  if (!status.ok()) return rejected(info.Env(), status);
+  return submit<std::monostate>(info.Env(), [page, bytes](Model& model, std::monostate&) { return model.write_page(page, *bytes); }, nothing);
+}
+
 Napi::Value ModelHandle::end(const Napi::CallbackInfo& info) {
   return submit<PassOutput>(info.Env(), [](Model& model, PassOutput& out) { return model.finish(out); }, pass_result);
 }
@@ -293,6 +311,28 @@ Napi::Value ModelHandle::timings(const Napi::CallbackInfo& info) {
     list.Set(static_cast<uint32_t>(i), entry);
   }
   return list;
+}
+
+Napi::Value ModelHandle::expert_visits(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (disposed_) {
+    throw_status(env, gone());
+    return env.Undefined();
+  }
+  Model::ExpertVisits visits;
+  const Status status = guarded([&] {
+    visits = worker_->model->expert_visits();
+    return Status();
+  });
+  if (!status.ok()) {
+    throw_status(env, status);
+    return env.Undefined();
+  }
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("layers", typed<Napi::Int32Array>(env, visits.layers));
+  object.Set("experts", Napi::Number::New(env, static_cast<double>(visits.experts)));
+  object.Set("counts", typed<Napi::Uint32Array>(env, visits.counts));
+  return object;
 }
 
 Napi::Value ModelHandle::dispose(const Napi::CallbackInfo& info) {

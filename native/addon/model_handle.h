@@ -26,10 +26,13 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
   Napi::Value step(const Napi::CallbackInfo& info);
   Napi::Value read(const Napi::CallbackInfo& info);
   Napi::Value write(const Napi::CallbackInfo& info);
+  Napi::Value read_page(const Napi::CallbackInfo& info);
+  Napi::Value write_page(const Napi::CallbackInfo& info);
   Napi::Value end(const Napi::CallbackInfo& info);
   Napi::Value dispose(const Napi::CallbackInfo& info);
   void cancel(const Napi::CallbackInfo& info);
   Napi::Value describe(const Napi::CallbackInfo& info);
+  Napi::Value expert_visits(const Napi::CallbackInfo& info);
   Napi::Value timings(const Napi::CallbackInfo& info);
 
   // Runs `job` on the executor's thread and settles the promise on this one.

@@ -140,6 +140,12 @@ Status Model::bind_steps() {
     }
     contexts_.push_back(std::move(context));
   }
+  for (size_t i = 0; i < program_.steps.size(); i++) {
+    if (program_.steps[i].op != "router") continue;
+    routers_.push_back(i);
+    most_experts_ = std::max(most_experts_, contexts_[i].inputs[0].columns);
+  }
+  visits_ = std::vector<std::atomic<uint32_t>>(routers_.size() * static_cast<size_t>(most_experts_));
   return {};
 }
 
@@ -184,12 +190,31 @@ Status Model::run_step(size_t index) {
   const auto start = std::chrono::steady_clock::now();
   scratch_.reset();
   Status status = kernels_[index](contexts_[index]);
+  if (status.ok() && program_.steps[index].op == "router") count_visits(index);
   for (uint32_t id : program_.steps[index].outputs) filled_[id] = 1;
   const auto took = std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start);
   timings_[index].calls.fetch_add(1, std::memory_order_relaxed);
   timings_[index].nanoseconds.fetch_add(static_cast<uint64_t>(took.count()), std::memory_order_relaxed);
   if (weights_.lost()) return weights_.unchanged();  // whatever the kernel said, it read zeros
   return status;
+}
+
+void Model::count_visits(size_t index) {
+  const size_t row = static_cast<size_t>(std::find(routers_.begin(), routers_.end(), index) - routers_.begin());
+  std::atomic<uint32_t>* const counts = visits_.data() + row * static_cast<size_t>(most_experts_);
+  const MatrixView ids = contexts_[index].outputs[0];
+  for (int64_t r = 0; r < ids.rows; r++)
+    for (int64_t k = 0; k < ids.columns; k++)
+      if (const int32_t id = ids.ints(r)[k]; id >= 0 && id < most_experts_) counts[id].fetch_add(1, std::memory_order_relaxed);
+}
+
+Model::ExpertVisits Model::expert_visits() const {
+  ExpertVisits visits;
+  visits.experts = most_experts_;
+  for (const size_t step : routers_) visits.layers.push_back(program_.steps[step].layer);
+  visits.counts.reserve(visits_.size());
+  for (const auto& count : visits_) visits.counts.push_back(count.load(std::memory_order_relaxed));
+  return visits;
 }
 
 // Marks sequences whose flag was raised for this pass; true when none is left.
@@ -201,6 +226,32 @@ bool Model::drop_cancelled() {
     alive = alive || dead_[i] == 0;
   }
   return !alive;
+}
+
+Status Model::page_bytes(int64_t page, uint8_t*& data, size_t& size) const {
+  if (page < 0 || page >= kv_.pages)
+    return {Code::request_invalid, "[native] a page is below " + std::to_string(kv_.pages) + "; page " + std::to_string(page) + " was asked for; ask for one of the cache"};
+  size = static_cast<size_t>(kv_.page_elements) * (kv_.type == KvCache::Type::f32 ? 4 : 2);
+  data = kv_.base + static_cast<size_t>(page) * size;
+  return {};
+}
+
+Status Model::read_page(int64_t page, std::vector<uint8_t>& out) const {
+  uint8_t* data = nullptr;
+  size_t size = 0;
+  TANDEM_TRY(page_bytes(page, data, size));
+  out.assign(data, data + size);
+  return {};
+}
+
+Status Model::write_page(int64_t page, const std::vector<uint8_t>& bytes) {
+  uint8_t* data = nullptr;
+  size_t size = 0;
+  TANDEM_TRY(page_bytes(page, data, size));
+  if (bytes.size() != size)
+    return {Code::request_invalid, "[native] a page has " + std::to_string(size) + " bytes; " + std::to_string(bytes.size()) + " were given; give a whole page of this model"};
+  std::memcpy(data, bytes.data(), size);
+  return {};
 }
 
 void Model::cancel(int64_t slot) {

@@ -62,10 +62,22 @@ class Model {
   Status write(int64_t value, const ValueData& data);
   Status finish(PassOutput& out);
 
+  // The bytes of one page of the cache as they are, and back: for prefixes that outlive the process. Between passes.
+  Status read_page(int64_t page, std::vector<uint8_t>& out) const;
+  Status write_page(int64_t page, const std::vector<uint8_t>& bytes);
+
   // Any thread. `arm` names the next pass and gives its generation; `cancel` drops a slot's rows from the pass armed last
   // (also one that has not begun).
   uint32_t arm() { return generation_.fetch_add(1) + 1; }
   void cancel(int64_t slot);
+
+  // How often each expert of each layer with a router was chosen since load. Any thread.
+  struct ExpertVisits {
+    std::vector<int32_t> layers;   // layer of each row of `counts`
+    int64_t experts = 0;           // columns: the most of any layer
+    std::vector<uint32_t> counts;  // [layers, experts], wrapping
+  };
+  ExpertVisits expert_visits() const;
 
   const Program& program() const { return program_; }
   const std::vector<StepTiming>& timings() const { return timings_; }
@@ -77,9 +89,11 @@ class Model {
   Status allocate(const ModelOptions& options);
   Status bind_steps();
   Status run_step(size_t index);
+  void count_visits(size_t index);
   bool drop_cancelled();
   int64_t rows_of(const Value& value) const;
   uint32_t* memory_of(const Value& value) const;
+  Status page_bytes(int64_t page, uint8_t*& data, size_t& size) const;
   Status check_ids(int64_t value, const std::vector<uint32_t>& words) const;
 
   Program program_;
@@ -96,6 +110,9 @@ class Model {
   std::vector<KernelFunction> kernels_;
   std::vector<StepContext> contexts_;
   std::vector<StepTiming> timings_;
+  std::vector<size_t> routers_;  // steps
+  int64_t most_experts_ = 0;
+  std::vector<std::atomic<uint32_t>> visits_;  // [routers, most_experts]
 
   // The pass in hand.
   bool active_ = false;

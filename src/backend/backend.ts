@@ -36,6 +36,16 @@ export interface Stepper {
   readPage?(page: number): Promise<Float32Array>;
 }
 
+/** How often each expert was chosen. */
+export interface ExpertVisits {
+  /** Layer of each row of `counts`. */
+  readonly layers: Int32Array;
+  /** Columns of `counts`. */
+  readonly experts: number;
+  /** [layers, experts]; wraps at 2³². */
+  readonly counts: Uint32Array;
+}
+
 export interface Executable extends AsyncDisposable {
   readonly program: Program;
   readonly pages: number;
@@ -46,6 +56,11 @@ export interface Executable extends AsyncDisposable {
   /** Drops the rows of the sequence with this slot from the pass in flight, if any. */
   cancel(slot: number): void;
   start(batch: Batch): Promise<Stepper>;
+  /** Where the backend counts them: how often each expert was chosen since load. */
+  expertVisits?(): ExpertVisits;
+  /** Where the backend can: the bytes of one page of its cache, and back; both wait for the pass in flight. */
+  readPage?(page: number): Promise<Uint8Array>;
+  writePage?(page: number, bytes: Uint8Array): Promise<void>;
   dispose(): Promise<void>;
 }
 

@@ -6,13 +6,12 @@ import { createInterface, type Interface } from 'node:readline';
 import type { Command } from 'commander';
 import { nearest } from '../engine/option-names.ts';
 import { isAbort, TandemError } from '../errors.ts';
-import type { ChatMessage, Engine, GenerationResult } from '../index.ts';
+import type { ChatMessage, GenerationResult } from '../index.ts';
 import { figures, showAnswer } from './answer.ts';
-import { loadModel } from './load-model.ts';
+import { openAnswerer, type ServerFlags } from './answerer.ts';
 import {
   type ChatFlags,
   chatOptions,
-  loadOptions,
   MODEL,
   type ModelFlags,
   modelPath,
@@ -20,11 +19,13 @@ import {
   withChat,
   withModel,
   withSampling,
+  withServer,
 } from './options.ts';
+import type { Answerer } from './remote.ts';
 import { paint } from './terminal.ts';
 import { inFlags } from './usage.ts';
 
-interface Flags extends ModelFlags, SamplingFlags, ChatFlags {}
+interface Flags extends ModelFlags, SamplingFlags, ChatFlags, ServerFlags {}
 
 /** Other names that fingers know. */
 const ALIASES: Readonly<Record<string, string>> = {
@@ -48,7 +49,7 @@ export function addChat(cli: Command): void {
     .command('chat')
     .description('a conversation; /help lists what can be typed')
     .argument('[model]', MODEL);
-  withChat(withSampling(withModel(command)))
+  withServer(withChat(withSampling(withModel(command))))
     .addHelpText(
       'after',
       `
@@ -64,14 +65,14 @@ Examples:
       const interrupt = new AbortController();
       const stopLoading = () => interrupt.abort();
       process.once('SIGINT', stopLoading);
-      await using engine = await loadModel(modelPath(flags, model), loadOptions(flags), interrupt.signal);
+      await using answerer = await openAnswerer(modelPath(flags, model), flags, interrupt.signal);
       process.off('SIGINT', stopLoading);
-      await new Conversation(engine, flags, cli).converse();
+      await new Conversation(answerer, flags, cli).converse();
     });
 }
 
 class Conversation {
-  readonly #engine: Engine;
+  readonly #model: Answerer;
   readonly #flags: Flags;
   readonly #cli: Command;
   #system: string | undefined;
@@ -79,8 +80,8 @@ class Conversation {
   #last: GenerationResult | undefined;
   #answering: AbortController | undefined;
 
-  constructor(engine: Engine, flags: Flags, cli: Command) {
-    this.#engine = engine;
+  constructor(model: Answerer, flags: Flags, cli: Command) {
+    this.#model = model;
     this.#flags = flags;
     this.#cli = cli;
     this.#system = flags.system;
@@ -101,7 +102,7 @@ class Conversation {
     };
     lines.on('SIGINT', interrupt);
     process.on('SIGINT', interrupt);
-    if (terminal) process.stdout.write(`${paint('dim', `${this.#engine.info.model} · /help lists commands`)}\n\n`);
+    if (terminal) process.stdout.write(`${paint('dim', `${this.#model.name} · /help lists commands`)}\n\n`);
     try {
       await this.#readLines(lines);
     } finally {
@@ -174,7 +175,7 @@ class Conversation {
     const system: ChatMessage[] = this.#system ? [{ role: 'system', content: this.#system }] : [];
     this.#answering = new AbortController();
     try {
-      const generation = this.#engine.chat([...system, ...asked], {
+      const generation = this.#model.chat([...system, ...asked], {
         ...chatOptions(this.#flags),
         signal: this.#answering.signal,
       });

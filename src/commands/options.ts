@@ -164,6 +164,13 @@ export function loadOptions(flags: ModelFlags): LoadOptions {
   };
 }
 
+/** Adds the choice between a running server and this process. */
+export function withServer(command: Command): Command {
+  return command
+    .option('--server <url>', 'ask a running server (default: the one on this machine, where it has the model)')
+    .option('--no-server', 'load the model in this process');
+}
+
 /** Adds the options of sampling. */
 export function withSampling(command: Command): Command {
   return command

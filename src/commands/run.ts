@@ -2,13 +2,12 @@
 import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
 import { isAbort, TandemError } from '../errors.ts';
-import type { Engine, Generation, GenerationResult } from '../index.ts';
+import type { Generation, GenerationResult } from '../index.ts';
 import { figures, showAnswer } from './answer.ts';
-import { loadModel } from './load-model.ts';
+import { openAnswerer, type ServerFlags } from './answerer.ts';
 import {
   type ChatFlags,
   chatOptions,
-  loadOptions,
   type ModelFlags,
   modelPath,
   readPrompt,
@@ -17,10 +16,12 @@ import {
   withChat,
   withModel,
   withSampling,
+  withServer,
 } from './options.ts';
+import type { Answerer } from './remote.ts';
 import { paint } from './terminal.ts';
 
-interface Flags extends ModelFlags, SamplingFlags, ChatFlags {
+interface Flags extends ModelFlags, SamplingFlags, ChatFlags, ServerFlags {
   raw?: boolean;
   json?: boolean;
 }
@@ -30,7 +31,7 @@ export function addRun(cli: Command): void {
     .command('run')
     .description('answer one prompt and end')
     .argument('[prompt...]', 'the prompt; "-" stands for what stdin holds, as does no prompt at all');
-  withChat(withSampling(withModel(command)))
+  withServer(withChat(withSampling(withModel(command))))
     .option('--raw', 'complete the prompt as it is, without the chat template')
     .option('--json', 'print one JSON object when the answer is complete')
     .addHelpText(
@@ -59,8 +60,8 @@ async function run(words: string[], flags: Flags): Promise<void> {
   }
   const interrupt = new AbortController();
   process.once('SIGINT', () => interrupt.abort());
-  await using engine = await loadModel(modelPath(flags), loadOptions(flags), interrupt.signal);
-  const generation = answer(engine, prompt, flags, interrupt.signal);
+  await using model = await openAnswerer(modelPath(flags), flags, interrupt.signal);
+  const generation = answer(model, prompt, flags, interrupt.signal);
   const result = await (flags.json
     ? wholeAnswer(generation)
     : showAnswer(generation, { thinking: !flags.hideThinking }));
@@ -71,10 +72,10 @@ async function run(words: string[], flags: Flags): Promise<void> {
   }
 }
 
-function answer(engine: Engine, prompt: string, flags: Flags, signal: AbortSignal): Generation {
-  if (flags.raw) return engine.generate(prompt, { ...samplingOptions(flags), signal });
+function answer(model: Answerer, prompt: string, flags: Flags, signal: AbortSignal): Generation {
+  if (flags.raw) return model.generate(prompt, { ...samplingOptions(flags), signal });
   const system = flags.system ? [{ role: 'system' as const, content: flags.system }] : [];
-  return engine.chat([...system, { role: 'user', content: prompt }], { ...chatOptions(flags), signal });
+  return model.chat([...system, { role: 'user', content: prompt }], { ...chatOptions(flags), signal });
 }
 
 /** The result, also of an answer that was stopped. */

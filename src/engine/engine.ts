@@ -2,20 +2,24 @@
  * A loaded model that answers. Any number of requests may run at once; they share passes and KV pages and never see
  * each other. Everything is an option of the call; the engine keeps no conversation.
  */
-import type { Executable } from '../backend/backend.ts';
+import type { Executable, ExpertVisits } from '../backend/backend.ts';
 import { TandemError } from '../errors.ts';
 import { PAGE_TOKENS } from '../program/program.ts';
 import { chatPrompt } from '../text/chat-prompt.ts';
 import type { ChatTemplate } from '../text/chat-template.ts';
 import { type ChatMessage, separateReasoning, type ToolCall, type ToolDefinition } from '../text/messages.ts';
+import type { CallRequest } from '../text/parsers/call-format.ts';
 import type { OutputParser } from '../text/parsers/events.ts';
-import { parserFor } from '../text/parsers/index.ts';
+import { callFormat, parserFor, type ThinkingGate, thinkingGate } from '../text/parsers/index.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { ChunkSize } from './chunk-size.ts';
 import { Generation, type GenerationSink } from './generation.ts';
+import { GrammarCompiler, type OutputFormat } from './grammar.ts';
+import { Guide } from './guide.ts';
 import { PagePool } from './kv-cache.ts';
 import { disposed, EngineLoop } from './loop.ts';
 import { checkOptionNames } from './option-names.ts';
+import type { PageStore, PageStoreStats } from './page-store.ts';
 import {
   type Divergence,
   type LogitSource,
@@ -25,6 +29,8 @@ import {
   type Perplexity,
   type PerplexityOptions,
 } from './perplexity.ts';
+import { PrefixArchive } from './prefix-archive.ts';
+import { PrefixCache } from './prefix-cache.ts';
 import { LogitsRequest, type Progress, type Request, type TakeLogits, TextRequest } from './request.ts';
 import {
   invalid,
@@ -51,6 +57,10 @@ export interface GenerateOptions extends SamplingOptions {
   addSpecial?: boolean;
   /** String prompts only: read control tokens written in the prompt as such. Default false. */
   parseSpecial?: boolean;
+  /** The text is of this form and cannot be of another. In `chat`: the answer, after the thinking. */
+  format?: OutputFormat;
+  /** Higher goes first; below 0 waits behind everybody. Default 0. */
+  priority?: number;
   /** Stops it wherever it is, also in the middle of the prompt. */
   signal?: AbortSignal;
   /** Prompt tokens computed, of all. */
@@ -62,6 +72,8 @@ const GENERATE_OPTIONS = [
   'stop',
   'stopTokens',
   'ignoreEos',
+  'format',
+  'priority',
   'addSpecial',
   'parseSpecial',
   'signal',
@@ -86,6 +98,10 @@ export interface ChatOptions extends Omit<GenerateOptions, 'addSpecial' | 'parse
   thinking?: boolean;
   /** `none` leaves `<think>` and tool calls in the text as the model wrote them. Default `separate`. */
   parse?: 'separate' | 'none';
+  /** Whether a tool has to be called: `auto` leaves it to the model (default); `required` (any) or a name demand one call. */
+  toolChoice?: 'auto' | 'none' | 'required' | { readonly name: string };
+  /** Most tokens of thinking; then it is ended and the answer begins. */
+  thinkingBudget?: number;
   /** Further variables of the chat template. */
   templateVariables?: Readonly<Record<string, unknown>>;
 }
@@ -93,7 +109,9 @@ export interface ChatOptions extends Omit<GenerateOptions, 'addSpecial' | 'parse
 const CHAT_OPTIONS = [
   ...GENERATE_OPTIONS.filter((name) => name !== 'addSpecial' && name !== 'parseSpecial'),
   'tools',
+  'toolChoice',
   'thinking',
+  'thinkingBudget',
   'parse',
   'templateVariables',
 ] as const satisfies readonly (keyof ChatOptions)[];
@@ -120,6 +138,16 @@ export interface EngineInfo {
   readonly execution: Readonly<Record<string, string | number>>;
 }
 
+/** One request as it stands between two passes. */
+export interface RequestState {
+  readonly id: number;
+  readonly state: 'running' | 'waiting';
+  readonly promptTokens: number;
+  /** Tokens whose keys and values are there. */
+  readonly computed: number;
+  readonly generated: number;
+}
+
 /** What `load` puts together. */
 export interface EngineParts {
   readonly executable: Executable;
@@ -129,6 +157,8 @@ export interface EngineParts {
   readonly info: EngineInfo;
   readonly samplingDefaults?: SamplingDefaults;
   readonly limits: EngineLimits;
+  /** Prefixes that outlive the process; needs an executable whose pages can be read. */
+  readonly pageStore?: PageStore;
   /** Called once, after the executable is gone. */
   readonly close?: () => Promise<void>;
 }
@@ -142,6 +172,8 @@ export interface EngineLimits {
   readonly soloTargetMs: number;
   /** Rows of the first pass where nobody decodes, before any speed was measured. */
   readonly firstRows: number;
+  /** False: no page is shared between requests. Default true. */
+  readonly prefixCache?: boolean;
 }
 
 export class Engine implements AsyncDisposable {
@@ -149,6 +181,8 @@ export class Engine implements AsyncDisposable {
   readonly #parts: EngineParts;
   readonly #scheduler: Scheduler;
   readonly #loop: EngineLoop;
+  readonly #grammars: GrammarCompiler;
+  readonly #archive: PrefixArchive | undefined;
   #disposing: Promise<void> | undefined;
 
   /** Use `load`. */
@@ -160,8 +194,20 @@ export class Engine implements AsyncDisposable {
     const chunk = new ChunkSize({ minRows: Math.min(16, maxRows), maxRows, firstRows: 64, targetMs });
     // Even a few rows read most experts of a large model: fewer than 64 would cost as long.
     const soloChunk = new ChunkSize({ minRows: Math.min(64, maxRows), maxRows, firstRows, targetMs: soloTargetMs });
-    this.#scheduler = new Scheduler({ ...limits, pool: new PagePool(executable.pages), chunk, soloChunk });
+    const pool = new PagePool(executable.pages);
+    const prefixes = limits.prefixCache === false ? undefined : new PrefixCache(pool);
+    this.#scheduler = new Scheduler({ ...limits, pool, chunk, soloChunk, prefixes });
     this.#loop = new EngineLoop(this.#scheduler, executable);
+    this.#grammars = new GrammarCompiler(parts.tokenizer, info.vocabSize);
+    const { readPage, writePage } = executable;
+    if (parts.pageStore && prefixes && readPage && writePage)
+      this.#archive = new PrefixArchive(
+        parts.pageStore,
+        prefixes,
+        pool,
+        { readPage: readPage.bind(executable), writePage: writePage.bind(executable) },
+        () => this.#loop.wake(),
+      );
   }
 
   /** Continues a prompt: text or token ids. Errors come out of the generation, not of this call. */
@@ -174,7 +220,13 @@ export class Engine implements AsyncDisposable {
       if (typeof prompt !== 'string' && typeof prompt?.[Symbol.iterator] !== 'function')
         throw invalid('the prompt', 'a text, or token ids', prompt);
       const ids = typeof prompt === 'string' ? this.tokenize(prompt, { addSpecial, parseSpecial }) : [...prompt];
-      return this.#start(ids, options, sink);
+      if (options.format === undefined) return this.#start(ids, options, sink);
+      return this.#grammars.matcher(options.format).then((format) => {
+        const { tokenizer } = this.#parts;
+        return this.#start(ids, options, sink, {
+          guide: new Guide({ tokenizer, vocabSize: this.info.vocabSize, format }),
+        });
+      });
     });
   }
 
@@ -185,7 +237,15 @@ export class Engine implements AsyncDisposable {
       const { template, tokenizer, info } = this.#parts;
       if (this.#disposing) throw disposed();
       if (template instanceof TandemError) throw template;
-      const { tools, thinking: enableThinking, parse = 'separate', templateVariables: kwargs, ...rest } = options;
+      const {
+        tools,
+        toolChoice = 'auto',
+        thinking: enableThinking,
+        thinkingBudget: budget,
+        parse = 'separate',
+        templateVariables: kwargs,
+        ...rest
+      } = options;
       if (tools !== undefined && !(Array.isArray(tools) && tools.every((tool) => typeof tool?.name === 'string')))
         throw invalid('tools', 'an array of tools with names', tools);
       checkFlag('thinking', enableThinking);
@@ -199,13 +259,56 @@ export class Engine implements AsyncDisposable {
         architecture: info.architecture,
         startInside: prompt.opensThinking,
         reasoning: parse,
-        tools: parse,
+        calls: parse,
+        tools,
       });
-      return this.#start(prompt.ids, rest, sink, parser);
+      const start = (guide?: Guide) => this.#start(prompt.ids, rest, sink, { parser, guide });
+      const gate = thinkingGate(template.source, prompt.opensThinking);
+      const called = tools && toolChoice !== 'auto' && toolChoice !== 'none';
+      if (options.format === undefined && !called && (budget === undefined || gate === undefined)) return start();
+      return this.#guide(options, gate, called ? { tools, toolChoice } : undefined).then(start);
     });
   }
 
-  #start(prompt: readonly number[], options: GenerateOptions, sink: GenerationSink, parser?: OutputParser): () => void {
+  async #guide(
+    { format, thinkingBudget }: ChatOptions,
+    gate: ThinkingGate | undefined,
+    calls: CallRequest | undefined,
+  ): Promise<Guide> {
+    const { tokenizer, template } = this.#parts;
+    if (format !== undefined && calls !== undefined)
+      throw invalid('format', 'absent where a tool call is demanded', format, 'ask for one of the two');
+    const source = (template as ChatTemplate).source;
+    const wanted = calls === undefined ? format : callFormat(source, this.info.architecture, calls);
+    const budget = numberIn(
+      'thinkingBudget',
+      thinkingBudget,
+      { low: 0, high: Number.MAX_SAFE_INTEGER, integer: true },
+      Infinity,
+    );
+    const thinks = gate !== undefined && !(wanted?.type === 'calls' && wanted.first);
+    return new Guide({
+      tokenizer,
+      vocabSize: this.info.vocabSize,
+      format: wanted === undefined ? undefined : await this.#grammars.matcher(wanted),
+      thinking: thinks
+        ? {
+            inside: gate.inside,
+            open: gate.open === undefined ? undefined : tokenizer.tokenId(gate.open),
+            gate: gate.close,
+            closing: tokenizer.encode(gate.forced, { parseSpecial: true }),
+            budget: thinkingBudget === undefined ? undefined : budget,
+          }
+        : undefined,
+    });
+  }
+
+  #start(
+    prompt: readonly number[],
+    options: GenerateOptions,
+    sink: GenerationSink,
+    { parser, guide }: { parser?: OutputParser; guide?: Guide } = {},
+  ): (() => void) | Promise<() => void> {
     const { tokenizer, samplingDefaults = {} } = this.#parts;
     const { contextLength, vocabSize } = this.info;
     const { signal, ignoreEos = false } = options;
@@ -224,8 +327,9 @@ export class Engine implements AsyncDisposable {
     const sequence = new Sequence({
       prompt: ids,
       maxLen: Math.min(contextLength, ids.length + maxTokens),
-      sampler: new Sampler(settings, ids),
+      sampler: new Sampler(settings, ids, guide),
       stopTokens: new Set(ignoreEos ? own : [...tokenizer.eosIds, ...own]),
+      priority: numberIn('priority', options.priority, { low: -1000, high: 1000 }, 0),
     });
     const request = new TextRequest({
       sequence,
@@ -237,7 +341,20 @@ export class Engine implements AsyncDisposable {
       sink,
       now: performance.now(),
     });
-    return this.#submit(request, signal);
+    if (this.#archive === undefined) return this.#submit(request, signal);
+    return this.#archive.restore(ids, signal).then(() => this.#submit(request, signal));
+  }
+
+  /** Ids of the prompt that `chat` would make of a conversation. */
+  promptTokens(
+    messages: readonly ChatMessage[],
+    { tools, thinking, templateVariables }: Pick<ChatOptions, 'tools' | 'thinking' | 'templateVariables'> = {},
+  ): number[] {
+    const { template, tokenizer } = this.#parts;
+    if (template instanceof TandemError) throw template;
+    const conversation = checkedMessages(messages).map(separateReasoning);
+    const options = { tools, enableThinking: thinking, kwargs: templateVariables };
+    return chatPrompt(template, tokenizer, conversation, options).ids;
   }
 
   /**
@@ -340,14 +457,43 @@ export class Engine implements AsyncDisposable {
     return this.#parts.tokenizer.decode(ids);
   }
 
-  stats(): SchedulerStats {
-    return this.#scheduler.stats;
+  /** Most sequences that run at once. */
+  get maxSequences(): number {
+    return this.#parts.limits.maxSequences;
+  }
+
+  /** Source of the model's chat template, where it has a valid one. */
+  get chatTemplate(): string | undefined {
+    const { template } = this.#parts;
+    return template instanceof TandemError ? undefined : template.source;
+  }
+
+  /** How often each expert was chosen since load; undefined where the backend does not count. */
+  expertVisits(): ExpertVisits | undefined {
+    if (this.#disposing) throw disposed();
+    return this.#parts.executable.expertVisits?.();
+  }
+
+  /** What runs and waits now, oldest first. */
+  requests(): RequestState[] {
+    return this.#scheduler.sequences().map(({ order, state, promptLen, computedLen, generatedLen }) => ({
+      id: order,
+      state: state === 'running' ? state : 'waiting',
+      promptTokens: promptLen,
+      computed: computedLen,
+      generated: generatedLen,
+    }));
+  }
+
+  stats(): SchedulerStats & { disk?: PageStoreStats } {
+    return { ...this.#scheduler.stats, disk: this.#archive?.stats };
   }
 
   /** Ends what runs (DISPOSED) and frees everything. May be called twice. */
   dispose(): Promise<void> {
     this.#disposing ??= this.#loop
       .dispose()
+      .then(() => this.#archive?.flush())
       .then(() => this.#parts.executable.dispose())
       .finally(() => this.#parts.close?.());
     return this.#disposing;

@@ -16,32 +16,53 @@ export interface GenerationSink {
 export class Generation implements AsyncIterable<GenerationEvent>, PromiseLike<GenerationResult> {
   readonly #events: GenerationEvent[] = [];
   readonly #result: Promise<GenerationResult>;
+  /** Resolves once the request is queued; rejects with what was wrong with it. */
+  readonly ready: Promise<void>;
   #resolve!: (result: GenerationResult) => void;
   #reject!: (error: unknown) => void;
   #wake: (() => void) | undefined;
   #ended: { error?: unknown } | undefined;
   #iterated = false;
   #partial: GenerationResult | undefined;
-  readonly #abort: () => void;
+  #abort: () => void = () => {};
 
-  /** `start` gets the sink and gives back what aborts the work. Errors it throws become the generation's. */
-  constructor(start: (sink: GenerationSink) => () => void) {
+  /**
+   * `start` gets the sink and gives back what aborts the work, at once or when it is queued. Errors it throws become the
+   * generation's.
+   */
+  constructor(start: (sink: GenerationSink) => (() => void) | Promise<() => void>) {
     this.#result = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
     });
     this.#result.catch(() => {}); // who only iterates sees the error there
-    let abort = () => {};
+    this.ready = this.#start(start);
+    this.ready.catch(() => {}); // the iterator and the result tell it too
+  }
+
+  async #start(start: (sink: GenerationSink) => (() => void) | Promise<() => void>): Promise<void> {
     try {
-      abort = start({
+      const started = start({
         emit: (event) => this.#emit(event),
         finish: (result) => this.#end(result),
         fail: (error, partial) => this.#end(partial, { error }),
       });
+      this.#abort = typeof started === 'function' ? started : await this.#queued(started);
     } catch (error) {
       this.#end(undefined, { error });
+      throw error;
     }
-    this.#abort = abort;
+  }
+
+  /** An abort before the work is queued is passed on as soon as it is. */
+  async #queued(starting: Promise<() => void>): Promise<() => void> {
+    let early = false;
+    this.#abort = () => {
+      early = true;
+    };
+    const abort = await starting;
+    if (early) abort();
+    return abort;
   }
 
   /** What was generated, once it ended, however it ended; undefined before, and where nothing was. */

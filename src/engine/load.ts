@@ -7,14 +7,16 @@ import { openCheckpoint } from '../formats/open.ts';
 import { buildProgram } from '../models/index.ts';
 import { lower } from '../placement/lower.ts';
 import { nativeMachine } from '../placement/machine.ts';
-import type { KvType } from '../program/program.ts';
+import { type KvType, type Program, pageBytes } from '../program/program.ts';
 import { createChatTemplate } from '../text/chat-template.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
 import { Engine } from './engine.ts';
+import { fingerprint } from './fingerprint.ts';
 import { firstRows } from './first-rows.ts';
 import { samplingDefaults } from './generation-defaults.ts';
 import { availableMemory, chooseMemory } from './memory.ts';
 import { checkOptionNames } from './option-names.ts';
+import { PageStore } from './page-store.ts';
 import { invalid, numberIn } from './sampling.ts';
 
 export interface LoadOptions {
@@ -50,6 +52,11 @@ export interface LoadOptions {
   maxBatchRows?: number;
   /** Most sequences that run at once, [1, 4096]; more wait. Default 32. */
   maxSequences?: number;
+  /**
+   * Prompts that begin alike share what was computed. Default true: in memory, beside the requests that run. With a folder
+   * also on disk, for later processes; `maxBytes` (default 8 GB) bounds it.
+   */
+  prefixCache?: boolean | { readonly directory: string; readonly maxBytes?: number };
   /** Stops loading. */
   signal?: AbortSignal;
   /** Bytes of weights that are ready, of all. */
@@ -70,6 +77,7 @@ const LOAD_OPTIONS = [
   'kvBytes',
   'maxBatchRows',
   'maxSequences',
+  'prefixCache',
   'signal',
   'onProgress',
 ] as const satisfies readonly (keyof LoadOptions)[];
@@ -146,10 +154,22 @@ async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<
   const executable = await watched(options, (watch) =>
     backend.prepare(placed, checkpoint, { ...limits, ...watch, threads, isa, load, memory: memoryLimit }),
   );
+  const numerics = placed.steps.some(({ placement }) => placement?.tiles !== undefined) ? 'fast' : 'exact';
+  const { prefixCache = true } = options;
+  const pageStore =
+    typeof prefixCache === 'boolean'
+      ? undefined
+      : await openPageStore(prefixCache, checkpoint, placed, {
+          kvType,
+          numerics,
+          activations,
+          isa: String(executable.description.isa ?? backend.name),
+        });
   return new Engine({
     executable,
     tokenizer,
     template,
+    pageStore,
     samplingDefaults: samplingDefaults(checkpoint),
     limits: {
       maxRows,
@@ -158,6 +178,7 @@ async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<
       targetMs: TARGET_MS,
       soloTargetMs: SOLO_TARGET_MS,
       firstRows: firstRows(placed, executable.description, SOLO_TARGET_MS),
+      prefixCache: prefixCache !== false,
     },
     close: () => checkpoint.close(),
     info: {
@@ -168,12 +189,29 @@ async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<
       contextLimit: memory.contextLimit,
       vocabSize: program.vocabSize,
       kvType,
-      numerics: placed.steps.some(({ placement }) => placement?.tiles !== undefined) ? 'fast' : 'exact',
+      numerics,
       weights: memory.weights,
       kv: memory.kv,
       buffers: memory.buffers,
       execution: executable.description,
     },
+  });
+}
+
+const STORE_BYTES = 8 * 2 ** 30;
+
+async function openPageStore(
+  { directory, maxBytes = STORE_BYTES }: { readonly directory: string; readonly maxBytes?: number },
+  checkpoint: Checkpoint,
+  program: Program,
+  numerics: Readonly<Record<string, string>>,
+): Promise<PageStore> {
+  if (typeof directory !== 'string' || directory === '') throw invalid('prefixCache.directory', 'a folder', directory);
+  return PageStore.open({
+    directory,
+    fingerprint: await fingerprint(checkpoint, numerics),
+    pageBytes: pageBytes(program.kv),
+    maxBytes: numberIn('prefixCache.maxBytes', maxBytes, { low: 0, high: 2 ** 53 }, STORE_BYTES),
   });
 }
 

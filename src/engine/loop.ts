@@ -28,7 +28,12 @@ export class EngineLoop {
     if (this.#disposed) throw disposed();
     this.#scheduler.add(request.sequence);
     this.#requests.set(request.sequence, { request, ended });
-    this.#running ??= this.#run().catch((error) => this.#broken(error));
+    this.wake();
+  }
+
+  /** Goes on, where there is something to do: called also when pages became free. */
+  wake(): void {
+    if (!this.#disposed) this.#running ??= this.#run().catch((error) => this.#broken(error));
   }
 
   /** Ends a request with `error` at once, queued or running; rows of it in flight are cancelled. */
@@ -48,6 +53,7 @@ export class EngineLoop {
   async #run(): Promise<void> {
     for (;;) {
       await turn(); // also gathers the requests of one turn into one pass
+      await this.#scheduler.ready();
       const plan = this.#scheduler.next();
       if (plan === undefined) {
         this.#running = undefined; // before anybody else runs: a request made next starts the loop anew
@@ -107,6 +113,7 @@ export class EngineLoop {
     const entry = this.#requests.get(sequence);
     if (!entry) return;
     this.#requests.delete(sequence);
+    sequence.sampler?.guide?.dispose();
     entry.ended();
     action(entry.request, performance.now());
   }

@@ -63,7 +63,7 @@ export class TextRequest implements Request {
   started(now: number): void {
     if (!Number.isNaN(this.#startedAt)) return;
     this.#startedAt = now;
-    this.#progress(0);
+    this.#progress(this.sequence.cachedLen);
   }
 
   advance(outcome: Outcome, now: number): boolean {
@@ -114,7 +114,7 @@ export class TextRequest implements Request {
 
   #progress(done: number): void {
     const total = this.sequence.promptLen;
-    this.#options.sink.emit({ type: 'prefill', done, total });
+    this.#options.sink.emit({ type: 'prefill', done, total, cached: this.sequence.cachedLen });
     this.#options.onProgress?.({ done, total });
   }
 
@@ -164,6 +164,7 @@ export class TextRequest implements Request {
       stopString: this.#stopString,
       usage: {
         promptTokens: promptLen,
+        cachedTokens: sequence.cachedLen,
         completionTokens: generatedLen,
         reasoningTokens: this.#reasoningTokens,
         totalTokens: promptLen + generatedLen,
@@ -171,7 +172,7 @@ export class TextRequest implements Request {
       timings: {
         queueMs: startedAt - calledAt,
         promptMs: firstAt - startedAt,
-        promptTokensPerSecond: generatedLen > 0 ? rate(promptLen, firstAt - startedAt) : 0,
+        promptTokensPerSecond: generatedLen > 0 ? rate(promptLen - sequence.cachedLen, firstAt - startedAt) : 0,
         generationMs: lastAt - firstAt,
         tokensPerSecond: rate(generatedLen - 1, lastAt - firstAt),
         timeToFirstTokenMs: firstAt - calledAt,

@@ -4,8 +4,8 @@ import type { OutputEvent } from '../text/parsers/events.ts';
 
 /** One piece of a generation, in order of `for await`. */
 export type GenerationEvent =
-  /** Prompt tokens computed so far. Ends with done = total. */
-  | { readonly type: 'prefill'; readonly done: number; readonly total: number }
+  /** Prompt tokens computed so far, `cached` of them found ready. Ends with done = total. */
+  | { readonly type: 'prefill'; readonly done: number; readonly total: number; readonly cached: number }
   /**
    * `text`: of the answer, whole code points, never part of a stop string. `chat` also tells `reasoning` apart, and
    * `tool-call-start`, `-arguments` (fragments that joined are the model's JSON) and `-end`.
@@ -27,6 +27,8 @@ export interface TokenLogprob {
 
 export interface Usage {
   readonly promptTokens: number;
+  /** Of these, tokens whose keys and values were there already. */
+  readonly cachedTokens: number;
   /** Tokens drawn, the one that ended the text included. */
   readonly completionTokens: number;
   /** Of these, tokens of the thinking. */

@@ -4,6 +4,7 @@
  */
 import { TandemError } from '../errors.ts';
 import type { SamplingRecord } from '../program/batch.ts';
+import type { Guide } from './guide.ts';
 
 /** All fields are optional; what is absent comes from the model's generation config, else is off (greedy). */
 export interface SamplingOptions {
@@ -145,6 +146,8 @@ function checkedSeed(seed: SamplingOptions['seed']): number | bigint {
 /** One sequence's settings with what its penalties have to know. */
 export class Sampler {
   readonly settings: SamplingSettings;
+  /** Forbids tokens that would break a form. */
+  readonly guide: Guide | undefined;
   readonly #seedLow: number;
   readonly #seedHigh: number;
   readonly #penalized: boolean;
@@ -152,8 +155,9 @@ export class Sampler {
   #tokens = new Int32Array(0);
   #counts = new Int32Array(0);
 
-  constructor(settings: SamplingSettings, prompt: Int32Array) {
+  constructor(settings: SamplingSettings, prompt: Int32Array, guide?: Guide) {
     this.settings = settings;
+    this.guide = guide;
     const seed = BigInt(settings.seed);
     this.#seedLow = Number(seed & 0xffffffffn);
     this.#seedHigh = Number(seed >> 32n);
@@ -165,6 +169,7 @@ export class Sampler {
   /** A token was generated. */
   count(token: number): void {
     if (this.#penalized) this.#see(token, 1);
+    this.guide?.accept(token);
   }
 
   #see(token: number, times: number): void {
@@ -200,6 +205,7 @@ export class Sampler {
       penaltyCounts: this.#counts.subarray(0, this.#indexOf.size),
       biasTokens: settings.biasTokens,
       biasValues: settings.biasValues,
+      mask: this.guide?.mask(),
     };
   }
 }

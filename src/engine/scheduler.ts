@@ -3,11 +3,13 @@
  * Pure and synchronous: `next()` plans one pass, `commit` or `fail` ends it; the engine loop runs it in between.
  *
  *     waiting ──admit──▶ running ──commit──▶ done
- *        ▲                  │ pages run out: the youngest is preempted, its pages are released,
+ *        ▲                  │ pages run out: the last in order is preempted, its pages are released,
  *        └──────────────────┘ its tokens (prompt and drawn) are computed again later
  *
- * Promises: no page has two writers; none is lost; the oldest sequence always gets on; between sequences the one that
- * waited longest for rows comes first; decode rows go before prefill rows, and an eighth of the rows stays for prefill.
+ * First is who has the higher priority, then who is older. Promises: no page has two writers; none is lost; the first
+ * sequence always gets on; between running sequences the one that waited longest for rows comes first; decode rows go before
+ * prefill rows, and an eighth of the rows stays for prefill. Full pages are shared by prefix (prefix-cache.ts); pages that
+ * only the cache owns count as free.
  */
 import { TandemError } from '../errors.ts';
 import type { PassResult } from '../program/batch.ts';
@@ -15,6 +17,7 @@ import { PAGE_TOKENS } from '../program/program.ts';
 import { assemble, type Choice, type Plan, type Work } from './batch.ts';
 import type { ChunkSize } from './chunk-size.ts';
 import { type PagePool, pagesFor } from './kv-cache.ts';
+import type { PrefixCache, PrefixStats } from './prefix-cache.ts';
 import type { Sequence } from './sequence.ts';
 
 export interface SchedulerOptions {
@@ -28,6 +31,8 @@ export interface SchedulerOptions {
   readonly chunk: ChunkSize;
   /** Of passes in which nobody decodes and so nobody waits for a next token; default: `chunk`. */
   readonly soloChunk?: ChunkSize;
+  /** Absent: nothing is shared. */
+  readonly prefixes?: PrefixCache;
 }
 
 /** What a pass did for one sequence. */
@@ -46,6 +51,7 @@ export type Outcome = { readonly sequence: Sequence } & (
 export interface SchedulerStats {
   running: number;
   waiting: number;
+  /** Free, or only remembered. */
   freePages: number;
   totalPages: number;
   preemptions: number;
@@ -53,12 +59,14 @@ export interface SchedulerStats {
   /** Rows computed, recomputed ones included. */
   rows: number;
   chunkRows: number;
+  prefixes?: PrefixStats;
 }
 
 export class Scheduler {
   readonly #options: SchedulerOptions;
   readonly #pool: PagePool;
-  /** Oldest first, both. */
+  readonly #prefixes: PrefixCache | undefined;
+  /** In order (`before`), both. */
   readonly #waiting: Sequence[] = [];
   readonly #running: Sequence[] = [];
   readonly #slots: number[] = [];
@@ -73,6 +81,7 @@ export class Scheduler {
   constructor(options: SchedulerOptions) {
     this.#options = options;
     this.#pool = options.pool;
+    this.#prefixes = options.prefixes;
     const check = (field: 'maxRows' | 'maxOutputs' | 'maxSequences', low: number, high: number) => {
       const value = options[field];
       if (!Number.isInteger(value) || value < low || value > high)
@@ -92,13 +101,19 @@ export class Scheduler {
     return {
       running: this.#running.length,
       waiting: this.#waiting.length,
-      freePages: this.#pool.free,
+      freePages: this.#pool.free + (this.#prefixes?.reclaimable ?? 0),
       totalPages: this.#pool.total,
       preemptions: this.#preemptions,
       passes: this.#passes,
       rows: this.#rows,
       chunkRows: this.#options.chunk.rows,
+      prefixes: this.#prefixes?.stats,
     };
+  }
+
+  /** Running ones, then waiting ones, oldest first. */
+  sequences(): readonly Sequence[] {
+    return [...this.#running, ...this.#waiting];
   }
 
   /** Queues a new sequence. CONTEXT_OVERFLOW when all pages together could not hold it. */
@@ -113,7 +128,7 @@ export class Scheduler {
       });
     sequence.order = this.#arrivals++;
     sequence.state = 'waiting';
-    this.#waiting.push(sequence);
+    insertInOrder(this.#waiting, sequence);
   }
 
   /**
@@ -132,6 +147,11 @@ export class Scheduler {
       this.#retire(sequence);
     }
     return false;
+  }
+
+  /** Resolves when what guides the next draws of running sequences is known. */
+  async ready(): Promise<void> {
+    for (const { sampler } of this.sequences()) await sampler?.guide?.ready;
   }
 
   /** The next pass, or undefined when there is nothing to do. */
@@ -164,6 +184,7 @@ export class Scheduler {
       }
       const outcome = advance(work, result);
       outcomes.push(outcome);
+      if (outcome.kind !== 'failed') this.#prefixes?.learn(sequence);
       if (sequence.finish !== undefined || outcome.kind === 'failed') this.#retire(sequence);
     }
     return outcomes;
@@ -182,7 +203,8 @@ export class Scheduler {
 
   /** Throws unless every page has the owners it should have. For tests. */
   check(): void {
-    this.#pool.check([...this.#running, ...this.#waiting].map((sequence) => sequence.pages));
+    const lists = [...this.#running, ...this.#waiting].map((sequence) => sequence.pages);
+    this.#pool.check(this.#prefixes ? [...lists, this.#prefixes.pages()] : lists);
   }
 
   #end(plan: Plan): void {
@@ -195,21 +217,29 @@ export class Scheduler {
   }
 
   /**
-   * Oldest first, never around one that does not fit. A sequence gets the pages of all its known tokens at once, so a
+   * In order, never around one that does not fit. A sequence gets the pages of all its known tokens at once, so a
    * prefill once begun is not short of pages; beside others one page for each of them stays free, else the newcomer
    * would be preempted within 64 tokens.
    */
   #admit(): void {
     while (this.#waiting.length > 0 && this.#running.length < this.#options.maxSequences && this.#slots.length > 0) {
       const sequence = this.#waiting[0];
-      const needed = pagesFor(sequence.length);
-      if (this.#pool.free < needed + this.#running.length) return;
+      // The last known token is always computed, and every token whose logits are wanted.
+      const known = sequence.tokens(0, Math.min(sequence.length - 1, sequence.outputFrom));
+      const path = this.#prefixes?.find(known) ?? [];
+      const held = path.filter(({ page }) => this.#pool.owners(page) === 1).length;
+      const needed = pagesFor(sequence.length) - path.length;
+      const available = () => this.#pool.free + (this.#prefixes?.reclaimable ?? 0) - held;
+      if (available() < needed + this.#running.length) this.#prefixes?.onShortage?.();
+      if (available() < needed + this.#running.length) return;
       this.#waiting.shift();
-      for (let i = 0; i < needed; i++) sequence.addPage(this.#pool.allocate());
+      this.#prefixes?.adopt(sequence, path);
+      if (sequence.preemptions === 0) sequence.cachedLen = sequence.computedLen;
+      for (let i = 0; i < needed; i++) sequence.addPage(this.#allocate());
       sequence.slot = this.#slots.pop()!;
       sequence.state = 'running';
       sequence.lastPass = this.#passes;
-      insertByOrder(this.#running, sequence);
+      insertInOrder(this.#running, sequence);
     }
   }
 
@@ -248,16 +278,17 @@ export class Scheduler {
     return solo ? soloChunk : chunk;
   }
 
-  /** Gives pages to the choices, oldest first; younger sequences are preempted for older ones, never the reverse. */
+  /** Gives pages to the choices, in order; later sequences are preempted for earlier ones, never the reverse. */
   #reserve(choices: readonly Choice[], stalled: Set<Sequence>): Choice[] {
-    const byAge = [...choices].sort((a, b) => a.sequence.order - b.sequence.order);
-    for (const { sequence, rows } of byAge) {
+    const inOrder = [...choices].sort((a, b) => before(a.sequence, b.sequence));
+    for (const { sequence, rows } of inOrder) {
       if (sequence.state !== 'running') continue;
       const needed = pagesFor(sequence.computedLen + rows) - sequence.pages.length;
       while (this.#pool.free < needed) {
-        const youngest = this.#running[this.#running.length - 1];
-        if (youngest === sequence) break;
-        this.#preempt(youngest);
+        if (this.#prefixes?.evict()) continue;
+        const last = this.#running[this.#running.length - 1];
+        if (last === sequence) break;
+        this.#preempt(last);
       }
       if (this.#pool.free < needed) stalled.add(sequence);
       else for (let i = 0; i < needed; i++) sequence.addPage(this.#pool.allocate());
@@ -265,12 +296,18 @@ export class Scheduler {
     return choices.filter(({ sequence }) => sequence.state === 'running' && !stalled.has(sequence));
   }
 
+  /** A page; the cache gives one up where none is free. The caller has counted. */
+  #allocate(): number {
+    if (this.#pool.free === 0) this.#prefixes?.evict();
+    return this.#pool.allocate();
+  }
+
   #preempt(sequence: Sequence): void {
     this.#retire(sequence);
     sequence.state = 'waiting';
     sequence.preemptions++;
     this.#preemptions++;
-    insertByOrder(this.#waiting, sequence);
+    insertInOrder(this.#waiting, sequence);
   }
 
   /** Ends running: pages and slot go back. */
@@ -306,7 +343,11 @@ function advance({ sequence, rows, firstOutput, outputs }: Work, result: PassRes
         fix: 'check the weights (`tandem compare` names the first step that goes wrong)',
       }),
     };
-  sequence.append(token);
+  try {
+    sequence.append(token);
+  } catch (error) {
+    return { sequence, kind: 'failed', error: error as TandemError };
+  }
   return { sequence, kind: 'token', token, logprob: result.logprobs[firstOutput], top: result.top[firstOutput] };
 }
 
@@ -315,8 +356,13 @@ function take(list: Sequence[], sequence: Sequence): void {
   if (index >= 0) list.splice(index, 1);
 }
 
-function insertByOrder(list: Sequence[], sequence: Sequence): void {
+/** Negative where `a` goes first. */
+function before(a: Sequence, b: Sequence): number {
+  return b.priority - a.priority || a.order - b.order;
+}
+
+function insertInOrder(list: Sequence[], sequence: Sequence): void {
   let at = list.length;
-  while (at > 0 && list[at - 1].order > sequence.order) at--;
+  while (at > 0 && before(sequence, list[at - 1]) < 0) at--;
   list.splice(at, 0, sequence);
 }

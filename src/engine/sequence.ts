@@ -9,6 +9,7 @@
  */
 
 import { pagesFor } from './kv-cache.ts';
+import type { PrefixNode } from './prefix-cache.ts';
 import type { Sampler } from './sampling.ts';
 
 export type SequenceState = 'new' | 'waiting' | 'running' | 'done';
@@ -23,6 +24,8 @@ export interface SequenceOptions {
   readonly logitsFrom?: number;
   /** Ids that end the sequence. */
   readonly stopTokens: ReadonlySet<number>;
+  /** Higher goes first. Default 0. */
+  readonly priority?: number;
 }
 
 export class Sequence {
@@ -30,6 +33,7 @@ export class Sequence {
   readonly maxLen: number;
   readonly sampler: Sampler | null;
   readonly stopTokens: ReadonlySet<number>;
+  readonly priority: number;
   state: SequenceState = 'new';
   /** Why it ended by itself: a stop token, or `maxLen`. */
   finish: 'stop' | 'length' | undefined;
@@ -38,6 +42,11 @@ export class Sequence {
   /** Cancel flag of the backend while running, else −1. */
   slot = -1;
   computedLen = 0;
+  /** Prompt tokens that were found computed when it first ran. */
+  cachedLen = 0;
+  /** Its leading pages that the prefix cache knows, and the last of them there. */
+  prefixPages = 0;
+  prefix: PrefixNode | undefined;
   /** Number of the pass that last had rows of this sequence. */
   lastPass = 0;
   preemptions = 0;
@@ -47,11 +56,12 @@ export class Sequence {
   #pageCount = 0;
   #outputFrom: number;
 
-  constructor({ prompt, maxLen, sampler, stopTokens, logitsFrom = 0 }: SequenceOptions) {
+  constructor({ prompt, maxLen, sampler, stopTokens, logitsFrom = 0, priority = 0 }: SequenceOptions) {
     this.promptLen = prompt.length;
     this.maxLen = sampler ? maxLen : prompt.length;
     this.sampler = sampler;
     this.stopTokens = stopTokens;
+    this.priority = priority;
     this.#tokens = prompt.slice();
     this.#length = prompt.length;
     this.#pages = new Int32Array(pagesFor(this.maxComputed));
@@ -93,11 +103,17 @@ export class Sequence {
   addPage(page: number): void {
     this.#pages[this.#pageCount++] = page;
   }
+  /** Puts another page with the same keys and values in the place of one. */
+  replacePage(index: number, page: number): void {
+    this.#pages[index] = page;
+  }
   /** Forgets the pages, for the scheduler to release. */
   takePages(): Int32Array {
     const pages = this.pages;
     this.#pageCount = 0;
     this.computedLen = 0;
+    this.prefixPages = 0;
+    this.prefix = undefined;
     return pages;
   }
 

@@ -1,6 +1,6 @@
 /**
  * Batch laws: what a sequence gives does not depend on its company. Alone, in a batch of 7, prefilled in chunks of
- * 1, 5 and 64, and preempted and restarted, every sequence draws the same tokens, and the logits of every position are
+ * 1, 5 and 64, preempted and restarted, resumed from the prefix cache: every sequence draws the same tokens, and the logits of every position are
  * the same bits. One suite for all backends and models, in exact mode; fast-laws.test.ts has what holds in fast mode.
  */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -85,6 +85,12 @@ describe.each(SUBJECTS)('%s', (_, native, make) => {
       expect(tokens).toEqual(order.map((index) => alone[index]));
       expect(stats.preemptions).toBeGreaterThan(0);
       expect(stats.freePages).toBe(3);
+    });
+
+    test('resumed from the prefix cache', async () => {
+      const { tokens, stats } = await tokensOf(executable, { cases: all, again: true });
+      expect(tokens).toEqual(alone);
+      expect(stats.prefixes?.found).toBeGreaterThanOrEqual(128);
     });
 
     test('logits are the same bits in chunks of 1, 5 and 64, alone and beside another', async () => {

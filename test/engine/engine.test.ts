@@ -30,14 +30,20 @@ describe('a generation', () => {
     const texts = events.flatMap((event) => (event.type === 'text' ? [event.text] : []));
     expect(texts).toEqual([...'3 个杯子 🫙.']);
     expect(events.filter(({ type }) => type === 'prefill')).toEqual([
-      { type: 'prefill', done: 0, total: 4 },
-      { type: 'prefill', done: 4, total: 4 },
+      { type: 'prefill', done: 0, total: 4, cached: 0 },
+      { type: 'prefill', done: 4, total: 4, cached: 0 },
     ]);
     const result = await generation;
     expect(events.at(-1)).toEqual({ type: 'done', result });
     expect(result).toMatchObject({ text: '3 个杯子 🫙.', finishReason: 'stop', reasoning: '', toolCalls: [] });
     expect(result.tokens.at(-1)).toBe(END);
-    expect(result.usage).toEqual({ promptTokens: 4, completionTokens: 18, reasoningTokens: 0, totalTokens: 22 });
+    expect(result.usage).toEqual({
+      promptTokens: 4,
+      cachedTokens: 0,
+      completionTokens: 18,
+      reasoningTokens: 0,
+      totalTokens: 22,
+    });
     const { timings } = result;
     expect(timings.timeToFirstTokenMs).toBeCloseTo(timings.queueMs + timings.promptMs, 6);
     expect(timings.totalMs).toBeGreaterThanOrEqual(timings.timeToFirstTokenMs + timings.generationMs);

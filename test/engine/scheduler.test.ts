@@ -6,6 +6,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { ChunkSize } from '../../src/engine/chunk-size.ts';
 import { PagePool, pagesFor } from '../../src/engine/kv-cache.ts';
+import { PrefixCache } from '../../src/engine/prefix-cache.ts';
 import { Sampler, type SamplingOptions, samplingSettings } from '../../src/engine/sampling.ts';
 import { type Outcome, Scheduler } from '../../src/engine/scheduler.ts';
 import { Sequence } from '../../src/engine/sequence.ts';
@@ -17,12 +18,22 @@ interface Limits {
   maxOutputs?: number;
   maxSequences?: number;
   chunkRows?: number;
+  /** Pages are shared by prefix. */
+  prefixes?: boolean;
 }
 
-function house({ pages = 64, maxRows = 128, maxOutputs = 16, maxSequences = 16, chunkRows = 64 }: Limits = {}) {
+function house({
+  pages = 64,
+  maxRows = 128,
+  maxOutputs = 16,
+  maxSequences = 16,
+  chunkRows = 64,
+  prefixes = false,
+}: Limits = {}) {
   const pool = new PagePool(pages);
+  const cache = prefixes ? new PrefixCache(pool) : undefined;
   const chunk = new ChunkSize({ minRows: chunkRows, maxRows: chunkRows, firstRows: chunkRows, targetMs: 400 });
-  const scheduler = new Scheduler({ pool, maxRows, maxOutputs, maxSequences, chunk });
+  const scheduler = new Scheduler({ pool, maxRows, maxOutputs, maxSequences, chunk, prefixes: cache });
   const executable = new FakeExecutable({ pages });
   const pass = (): Outcome[] | undefined => {
     const plan = scheduler.next();
@@ -36,14 +47,15 @@ function house({ pages = 64, maxRows = 128, maxOutputs = 16, maxSequences = 16, 
 }
 
 const VOCAB = 97;
+/** Prompts of every third salt begin alike, for 70 tokens. */
 function promptOf(length: number, salt: number): Int32Array {
-  return Int32Array.from({ length }, (_, i) => hashOf([salt, i]) % VOCAB);
+  return Int32Array.from({ length }, (_, i) => hashOf([i < 70 ? salt % 3 : salt + 3, i]) % VOCAB);
 }
 function sequenceOf(
   length: number,
   generate: number,
   salt: number,
-  options: SamplingOptions & { stop?: number[] } = {},
+  options: SamplingOptions & { stop?: number[]; priority?: number } = {},
 ): Sequence {
   const prompt = promptOf(length, salt);
   const settings = samplingSettings({ seed: salt, frequencyPenalty: salt % 2, ...options }, {}, VOCAB);
@@ -52,6 +64,7 @@ function sequenceOf(
     maxLen: length + generate,
     sampler: new Sampler(settings, prompt),
     stopTokens: new Set(options.stop ?? (salt % 3 === 0 ? [3] : [])),
+    priority: options.priority,
   });
 }
 /** What the sequence gives alone, in one chunk, with room for all. */
@@ -84,13 +97,15 @@ describe('batch laws on the scheduler', () => {
     ['two rows a pass', { maxRows: 2, maxOutputs: 2 }],
     ['pages for one and a half', { pages: 6 }],
     ['one at a time', { maxSequences: 1 }],
+    ['pages shared by prefix', { prefixes: true }],
+    ['pages shared by prefix, for one and a half', { prefixes: true, pages: 6 }],
   ] as [string, Limits][])('%s gives the tokens of each sequence alone', (_, limits) => {
     const { scheduler, pool, pass } = house(limits);
     const sequences = cases.map(({ length, generate, salt }) => sequenceOf(length, generate, salt));
     for (const sequence of sequences) scheduler.add(sequence);
     while (pass());
     expect(sequences.map((sequence) => [...sequence.tokens()])).toEqual(expected);
-    expect(pool.free).toBe(pool.total);
+    expect(scheduler.stats.freePages).toBe(pool.total);
     if (limits.pages === 6) expect(scheduler.stats.preemptions).toBeGreaterThan(0);
   });
 });
@@ -116,7 +131,57 @@ describe('logits of every position', () => {
   });
 });
 
+describe('prefixes', () => {
+  test('a prompt that was computed before is not computed again, but for its last page', () => {
+    const { scheduler, pass } = house({ prefixes: true });
+    scheduler.add(sequenceOf(300, 5, 2));
+    while (pass());
+    const again = sequenceOf(300, 5, 2);
+    scheduler.add(again);
+    const before = scheduler.stats.rows;
+    while (pass());
+    expect(again.cachedLen).toBe(256);
+    expect(scheduler.stats.rows - before).toBe(300 - 256 + 4);
+    expect([...again.tokens()]).toEqual(alone(300, 5, 2));
+  });
+
+  test('logits that are wanted are computed, whatever is known', () => {
+    const { scheduler, pass } = house({ prefixes: true });
+    const prompt = promptOf(200, 2);
+    const positions = (): number => {
+      scheduler.add(new Sequence({ prompt, maxLen: 0, sampler: null, stopTokens: new Set(), logitsFrom: 130 }));
+      let count = 0;
+      for (let outcomes = pass(); outcomes; outcomes = pass())
+        for (const outcome of outcomes) if (outcome.kind === 'logits') count += outcome.data.length / VOCAB;
+      return count;
+    };
+    expect(positions()).toBe(70);
+    const before = scheduler.stats.rows;
+    expect(positions()).toBe(70);
+    expect(scheduler.stats.rows - before).toBe(200 - 128);
+  });
+});
+
 describe('order', () => {
+  test('who has the higher priority runs first, and is never preempted for the lower one', () => {
+    const { scheduler, pass } = house({ pages: 4, maxSequences: 8 });
+    const background = sequenceOf(60, 150, 5, { priority: -1, stop: [] });
+    const urgent = sequenceOf(60, 120, 8, { stop: [] });
+    scheduler.add(background);
+    pass();
+    scheduler.add(urgent);
+    while (urgent.state !== 'done') pass();
+    expect(urgent.preemptions).toBe(0);
+    expect(background.preemptions).toBeGreaterThan(0);
+    const late = sequenceOf(10, 5, 11, { stop: [] });
+    const first = sequenceOf(10, 5, 14, { priority: 3, stop: [] });
+    const other = house({ maxSequences: 1 });
+    other.scheduler.add(late);
+    other.scheduler.add(first);
+    while (first.state !== 'done') other.pass();
+    expect(late.generatedLen).toBe(0);
+  });
+
   test('decode rows come first and prefill rows of several sequences share the pass', () => {
     const { scheduler, pass } = house({ chunkRows: 64, maxRows: 64 });
     const first = sequenceOf(10, 30, 2);
@@ -254,6 +319,7 @@ test('random arrivals, aborts, failures and shortages: pages stay accounted for,
         kind: fc.constant('arrive' as const),
         length: fc.integer({ min: 1, max: 80 }),
         generate: fc.integer({ min: 1, max: 170 }),
+        priority: fc.integer({ min: -1, max: 1 }),
       }),
     },
     {
@@ -269,8 +335,10 @@ test('random arrivals, aborts, failures and shortages: pages stay accounted for,
     maxOutputs: fc.integer({ min: 2, max: 8 }),
     maxSequences: fc.integer({ min: 1, max: 8 }),
     chunkRows: fc.integer({ min: 1, max: 64 }),
+    prefixes: fc.boolean(),
   });
   let preemptions = 0;
+  let found = 0;
   fc.assert(
     fc.property(limits, fc.array(event, { minLength: 10, maxLength: 60, size: 'max' }), (limit, events) => {
       const { scheduler, executable, pool } = house(limit);
@@ -309,8 +377,8 @@ test('random arrivals, aborts, failures and shortages: pages stay accounted for,
       };
       events.forEach((what, salt) => {
         if (what.kind === 'arrive') {
-          const { length, generate } = what;
-          const sequence = sequenceOf(length, generate, salt);
+          const { length, generate, priority } = what;
+          const sequence = sequenceOf(length, generate, salt, { priority });
           scheduler.add(sequence);
           live.push({ sequence, length, generate, salt });
         } else if (what.kind === 'abort') {
@@ -324,13 +392,14 @@ test('random arrivals, aborts, failures and shortages: pages stay accounted for,
       let budget = 20_000;
       while (onePass()) must(--budget > 0, 'everybody ends');
       preemptions += scheduler.stats.preemptions;
+      found += scheduler.stats.prefixes?.found ?? 0;
       expect(live).toEqual([]);
-      expect(pool.free).toBe(pool.total);
-      expect(scheduler.stats).toMatchObject({ running: 0, waiting: 0 });
+      expect(scheduler.stats).toMatchObject({ running: 0, waiting: 0, freePages: pool.total });
       for (const { sequence, length, generate, salt } of ended)
         expect([...sequence.tokens()]).toEqual(alone(length, generate, salt));
     }),
     { numRuns: 60 },
   );
   expect(preemptions).toBeGreaterThan(10);
+  expect(found).toBeGreaterThan(1000);
 });

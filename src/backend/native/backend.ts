@@ -8,7 +8,7 @@ import type { Batch, PassResult } from '../../program/batch.ts';
 import { planBuffers } from '../../program/buffers.ts';
 import { encodeBatch, encodeProgram, type TensorLocation } from '../../program/encode.ts';
 import type { Program } from '../../program/program.ts';
-import type { Backend, Executable, PrepareOptions, Stepper } from '../backend.ts';
+import type { Backend, Executable, ExpertVisits, PrepareOptions, Stepper } from '../backend.ts';
 import { checkBatch } from '../check-batch.ts';
 import { Turns } from '../turns.ts';
 import type { Isa, NativeBinding, NativeModel, NativePassResult } from './binding.ts';
@@ -216,6 +216,20 @@ class NativeExecutor implements NativeExecutable {
       write: (value, data) => during(() => native(model.write(value, data))),
       finish: () => during(async () => toPassResult(batch, await native(model.end()), dropped), true),
     };
+  }
+
+  async readPage(page: number): Promise<Uint8Array> {
+    const end = await this.#turns.take();
+    return native(this.#model.readPage(page)).finally(end);
+  }
+
+  async writePage(page: number, bytes: Uint8Array): Promise<void> {
+    const end = await this.#turns.take();
+    return native(this.#model.writePage(page, bytes)).finally(end);
+  }
+
+  expertVisits(): ExpertVisits {
+    return this.#model.expertVisits();
   }
 
   timings(): readonly StepTiming[] {

@@ -2,7 +2,9 @@
  * The face of the native addon, as typed as the other side allows. Everything here is implemented in native/addon/.
  * Native errors arrive as Error with `code` (an ErrorCode) and a message already in the house's form.
  */
+
 import type { ActivationFormat } from '../../program/program.ts';
+import type { ExpertVisits } from '../backend.ts';
 
 export type Isa = 'scalar' | 'avx2' | 'avx512' | 'amx';
 
@@ -76,6 +78,11 @@ export interface NativeModel {
   read(value: number): Promise<Float32Array | Int32Array>;
   write(value: number, data: Float32Array | Int32Array): Promise<void>;
   end(): Promise<NativePassResult>;
+  /** How often each expert was chosen since load, [layers with a router, experts]; counts wrap at 2³². */
+  expertVisits(): ExpertVisits;
+  /** The bytes of one page of the cache, and back. */
+  readPage(page: number): Promise<Uint8Array>;
+  writePage(page: number, bytes: Uint8Array): Promise<void>;
   /** Per step: name, calls, total microseconds since load (for `explain` and benchmarks). */
   timings(): { step: number; calls: number; microseconds: number }[];
   /** Frees everything once the pass in flight has ended. Idempotent. */

@@ -8,6 +8,7 @@
  * A call that breaks off ends with what it had; a call without arguments has `{}`.
  */
 import { findMarker, heldFrom } from '../markers.ts';
+import type { CallSpelling } from './call-format.ts';
 import { type OutputEvent, type OutputParser, randomCallId } from './events.ts';
 
 export const CALLS_BEGIN = '<｜tool▁calls▁begin｜>';
@@ -20,6 +21,19 @@ const ALL = [CALLS_BEGIN, CALLS_END, CALL_BEGIN, CALL_END, SEPARATOR];
 /** What ends the arguments: the marker for it, or one that shows it was forgotten. */
 const ARGUMENT_ENDS = [CALL_END, CALLS_END, CALL_BEGIN, CALLS_BEGIN];
 const FENCE = '```';
+
+/** V3's and R1's spelling; V3.1's templates have no fence. */
+export function deepSeekSpelling(template: string): CallSpelling {
+  const fenced = template.includes(FENCE);
+  return {
+    before: CALLS_BEGIN,
+    begin: (name) =>
+      fenced ? `${CALL_BEGIN}function${SEPARATOR}${name}\n${FENCE}json\n` : `${CALL_BEGIN}${name}${SEPARATOR}`,
+    end: fenced ? `\n${FENCE}${CALL_END}` : CALL_END,
+    after: CALLS_END,
+    markers: ALL,
+  };
+}
 
 /**
  * Where the parser stands. `text`: outside; `after`: in white space behind the calls; `calls`: between calls;

@@ -18,6 +18,11 @@ export interface OutputParser {
   finish(): OutputEvent[];
 }
 
+/** An event of this text; none for no text. */
+export function textEvents(text: string): OutputEvent[] {
+  return text === '' ? [] : [{ type: 'text', text }];
+}
+
 /** Joins neighbouring events of one kind. */
 export function joinEvents(events: Iterable<OutputEvent>): OutputEvent[] {
   const joined: OutputEvent[] = [];

@@ -97,7 +97,7 @@ const cases: [string, string, OutputEvent[], ParserChoice?][] = [
     [text(`${analysis('A')}B`)],
     { ...harmony, reasoning: 'none' },
   ],
-  ['calls left as they are', calls('a', '{}'), [text(calls('a', '{}'))], { ...harmony, tools: 'none' }],
+  ['calls left as they are', calls('a', '{}'), [text(calls('a', '{}'))], { ...harmony, calls: 'none' }],
   ['a template decides', analysis('A'), [reasoning('A')], { template: `x${CHANNEL}y`, newId: harmony.newId }],
   ['another model', analysis('A'), [text(analysis('A'))], { architecture: 'llama' }],
 ];

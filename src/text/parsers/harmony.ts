@@ -10,12 +10,22 @@
  * A header that never comes to its message is text.
  */
 import { findMarker, heldFrom } from '../markers.ts';
+import type { CallSpelling } from './call-format.ts';
 import type { OutputEvent, OutputParser } from './events.ts';
 
 export const CHANNEL = '<|channel|>';
 const START = '<|start|>';
 const MESSAGE = '<|message|>';
 const CONSTRAIN = '<|constrain|>';
+/** A call that is demanded comes at once, without analysis; `<|call|>` is an end of generation. */
+export const HARMONY_SPELLING: CallSpelling = {
+  before: '',
+  begin: (name) => `${CHANNEL}commentary to=functions.${name} ${CONSTRAIN}json${MESSAGE}`,
+  end: '',
+  after: '',
+  markers: [CHANNEL, CONSTRAIN, MESSAGE],
+  first: true,
+};
 const ENDS = ['<|end|>', '<|return|>', '<|call|>'];
 
 /** What a header leads to, and what ends it without a message. */

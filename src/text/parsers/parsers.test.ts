@@ -111,8 +111,13 @@ const cases: [string, string, OutputEvent[], ParserChoice?][] = [
   ],
   ['a marker that breaks off', 'a<｜tool▁ca', [text('a<｜tool▁ca')]],
   ['an empty list of calls', `a${BEGIN}${END}b`, [text('ab')]],
-  ['calls left as they are', BEGIN + v31('a', '{}'), [text(BEGIN + v31('a', '{}'))], { ...deepseek, tools: 'none' }],
-  ['another model', BEGIN + v31('a', '{}'), [text(BEGIN + v31('a', '{}'))], { architecture: 'llama' }],
+  ['calls left as they are', BEGIN + v31('a', '{}'), [text(BEGIN + v31('a', '{}'))], { ...deepseek, calls: 'none' }],
+  [
+    'another model',
+    BEGIN + v31('a', '{}'),
+    [text(BEGIN + v31('a', '{}'))],
+    { architecture: 'llama', newId: deepseek.newId },
+  ],
   ['a template decides', v31('a', '{}'), call(0, 'a', '{}'), { template: `x${BEGIN}`, newId: deepseek.newId }],
 ];
 

@@ -1,0 +1,184 @@
+/** `tandem serve [MODEL]`: an OpenAI, Anthropic, Ollama and llama.cpp server until Ctrl-C or SIGTERM. */
+import * as fs from 'node:fs';
+import { type Command, Option } from 'commander';
+import { TandemError } from '../errors.ts';
+import { DEFAULT_SERVER_OPTIONS } from '../server/context.ts';
+import { startServer } from '../server/start.ts';
+import { count, loadOptions, MODEL, type ModelFlags, memorySize, modelPath, positive, withModel } from './options.ts';
+import { ProgressBar, paint } from './terminal.ts';
+
+interface Flags extends ModelFlags {
+  modelPath?: string;
+  ggufPath?: string;
+  name?: string;
+  alias?: string[];
+  host: string;
+  port: number;
+  apiKey?: string[];
+  cors?: string[];
+  allowedHost?: string[];
+  bodyLimit?: number;
+  maxNewTokens?: number;
+  maxQueue: number;
+  parallel?: number;
+  heartbeat: number;
+  heartbeatJson?: boolean;
+  reasoningFormat: 'separate' | 'none';
+  prefixCache?: string;
+  prefixCacheSize?: number;
+  idleUnload: number;
+  lazy?: boolean;
+  drain: number;
+  tlsCert?: string;
+  tlsKey?: string;
+  logLevel: string;
+}
+
+const list = (value: string, all: string[] = []) => [...all, ...value.split(',').filter((item) => item !== '')];
+
+export function addServe(cli: Command, version: string): void {
+  const { host, port, maxQueue, heartbeatMs, drainMs } = DEFAULT_SERVER_OPTIONS;
+  const command = cli
+    .command('serve')
+    .description('answer OpenAI, Anthropic, Ollama and llama.cpp clients, and serve the chat page')
+    .argument('[model]', MODEL);
+  withModel(command)
+    .addOption(
+      new Option(
+        '--model-path <dir>',
+        'folder with tokenizer and config (KTransformers); beside --gguf-path the file is served',
+      ).hideHelp(),
+    )
+    .addOption(new Option('--gguf-path <path>', 'GGUF file, or the folder it is in (KTransformers)').hideHelp())
+    .option('--host <address>', '0.0.0.0 lets other machines in', host)
+    .option('--port <n>', 'port; 0 takes a free one', count, port)
+    .option('--name <name>', "public name of the model (default: the file's)")
+    .option('--alias <name>', 'further names clients may use, comma-separated or repeated', list)
+    .option('--api-key <key>', 'keys that clients must send (or TANDEM_API_KEY), comma-separated or repeated', list)
+    .option('--cors <origin>', 'origins browsers may call from; * for all (default: localhost)', list)
+    .option('--allowed-host <name>', 'host names answered beside addresses and localhost; * for all', list)
+    .option('--max-new-tokens <n>', 'longest answer where a client names none', positive)
+    .option('--parallel <n>', 'requests computed at once; more wait', positive)
+    .option('--max-queue <n>', 'requests that may wait; more get 429', count, maxQueue)
+    .option('--body-limit <size>', 'largest request, e.g. 64MB', memorySize)
+    .option('--heartbeat <ms>', 'sign of life of silent streams', positive, heartbeatMs)
+    .option('--heartbeat-json', 'keep answers that are not streamed alive with white space')
+    .addOption(
+      new Option('--reasoning-format <how>', 'thinking as reasoning_content, or none: left in the text')
+        .choices(['separate', 'none'])
+        .default('separate'),
+    )
+    .option('--prefix-cache <dir>', 'keep what was computed of prompts on disk, for after a restart')
+    .option('--prefix-cache-size <size>', 'most bytes of that folder, e.g. 8GB', memorySize)
+    .option('--idle-unload <seconds>', 'free the model after so long without requests; 0 never', count, 0)
+    .option('--lazy', 'load with the first request instead of now')
+    .option('--drain <ms>', 'time running answers get after SIGTERM', count, drainMs)
+    .option('--tls-cert <file>', 'PEM certificate; serves https')
+    .option('--tls-key <file>', 'PEM key')
+    .addOption(
+      new Option('--log-level <level>', 'of the JSON lines on stderr')
+        .choices(['silent', 'error', 'warn', 'info', 'debug'])
+        .default('warn'),
+    )
+    .addHelpText(
+      'after',
+      `
+Examples:
+  tandem serve                                           the model that ships, on http://localhost:${port}
+  tandem serve model.gguf --host 0.0.0.0 --api-key s3cret
+  tandem serve --model_path DIR --gguf_path DIR --port 10002 --cpu_infer 65 --max_new_tokens 8192`,
+    )
+    .action((model: string | undefined, flags: Flags) => serve(model, flags, version));
+}
+
+async function serve(argument: string | undefined, flags: Flags, version: string): Promise<void> {
+  const path = servedPath(flags, argument);
+  const bar = new ProgressBar('loading');
+  const keys = flags.apiKey ?? list(process.env.TANDEM_API_KEY ?? '');
+  if ((flags.tlsCert === undefined) !== (flags.tlsKey === undefined))
+    throw new TandemError('REQUEST_INVALID', {
+      room: 'cli',
+      rule: 'TLS takes a certificate and a key',
+      given: `only --tls-${flags.tlsCert === undefined ? 'key' : 'cert'} was given`,
+      fix: 'give both --tls-cert and --tls-key',
+    });
+  const server = await startServer({
+    models: [
+      {
+        path,
+        name: flags.name,
+        aliases: flags.alias,
+        load: {
+          ...loadOptions(flags),
+          maxSequences: flags.parallel,
+          prefixCache:
+            flags.prefixCache === undefined ? true : { directory: flags.prefixCache, maxBytes: flags.prefixCacheSize },
+        },
+      },
+    ],
+    version,
+    host: flags.host,
+    port: flags.port,
+    apiKeys: keys,
+    corsOrigins: flags.cors ?? DEFAULT_SERVER_OPTIONS.corsOrigins,
+    allowedHosts: flags.allowedHost ?? [],
+    bodyBytes: flags.bodyLimit ?? DEFAULT_SERVER_OPTIONS.bodyBytes,
+    heartbeatMs: flags.heartbeat,
+    heartbeatJson: flags.heartbeatJson === true,
+    maxTokens: flags.maxNewTokens,
+    reasoningFormat: flags.reasoningFormat,
+    maxQueue: flags.maxQueue,
+    drainMs: flags.drain,
+    tls: flags.tlsCert && flags.tlsKey ? { cert: flags.tlsCert, key: flags.tlsKey } : undefined,
+    idleMs: flags.idleUnload * 1000,
+    lazy: flags.lazy,
+    logLevel: flags.logLevel,
+    onProgress: (done, total) => bar.update(done, total),
+  });
+  const say = (text: string) => process.stderr.write(`${text}\n`);
+  const [model] = server.models.list();
+  say(`${paint('bold', server.url, process.stderr)}  ${model.id}  (chat page at /, API reference at /docs)`);
+  if (flags.host !== '127.0.0.1' && flags.host !== 'localhost' && keys.length === 0)
+    say(paint('yellow', 'anybody who reaches this port can use the model: --api-key KEY asks for one', process.stderr));
+  const stopped = new Promise<void>((resolve) => {
+    let asked = 0;
+    const stop = () => {
+      if (++asked > 1) process.exit(130);
+      say('finishing running answers; again to end at once');
+      resolve();
+    };
+    process.on('SIGINT', stop);
+    process.on('SIGTERM', stop);
+  });
+  try {
+    await Promise.race([server.ready.finally(() => bar.end()), stopped]);
+    if (!flags.lazy) say('ready');
+    await stopped;
+  } finally {
+    await server.close();
+  }
+}
+
+/** The old world names a folder of the tokenizer and one of the weights; a GGUF file holds both. */
+function servedPath(flags: Flags, argument: string | undefined): string {
+  const { modelPath: folder, ggufPath: gguf } = flags;
+  if (gguf !== undefined) return modelPath(flags, firstGguf(gguf));
+  if (folder !== undefined) return modelPath(flags, folder);
+  return modelPath(flags, argument);
+}
+
+function firstGguf(path: string): string {
+  if (!fs.existsSync(path) || !fs.statSync(path).isDirectory()) return path;
+  const files = fs
+    .readdirSync(path)
+    .filter((name) => name.endsWith('.gguf'))
+    .sort();
+  const first = files.filter((name) => !/-\d{5}-of-\d{5}\.gguf$/.test(name) || /-00001-of-/.test(name));
+  if (first.length === 1) return `${path}/${first[0]}`;
+  throw new TandemError('FILE_NOT_FOUND', {
+    room: 'cli',
+    rule: '--gguf-path names a GGUF file, or a folder with one model',
+    given: `${path} holds ${first.length === 0 ? 'none' : first.join(', ')}`,
+    fix: 'name the file (the first one of a split set)',
+  });
+}

@@ -1,0 +1,66 @@
+/** Who may talk to the server: host names (DNS rebinding), origins of browsers (CORS), API keys. */
+import { createHash, timingSafeEqual } from 'node:crypto';
+import { isIP } from 'node:net';
+import { TandemError } from '../errors.ts';
+import type { ServerOptions } from './context.ts';
+
+/** True for `localhost`, its subdomains and loopback addresses. */
+export function isLocal(hostname: string): boolean {
+  return (
+    hostname === 'localhost' ||
+    hostname.endsWith('.localhost') ||
+    hostname === '::1' ||
+    /^127(\.\d{1,3}){3}$/.test(hostname)
+  );
+}
+
+/** Host part of a Host header, without port and brackets, lower case; undefined where it is no host. */
+export function hostname(header: string): string | undefined {
+  const match = /^(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::\d{1,5})?$/i.exec(header);
+  return match === null ? undefined : (match[1] ?? match[2]).toLowerCase();
+}
+
+/**
+ * A page of another site can make a browser call this server under a name it owns (DNS rebinding). Addresses, localhost
+ * and the name the server was told to listen on are answered; other names have to be allowed.
+ */
+export function checkHost(header: string | undefined, options: Pick<ServerOptions, 'allowedHosts' | 'host'>): void {
+  if (options.allowedHosts.includes('*')) return;
+  const name = header === undefined ? undefined : hostname(header);
+  if (name !== undefined) {
+    const allowed = [...options.allowedHosts, options.host].map((host) => host.toLowerCase());
+    if (isLocal(name) || isIP(name) !== 0 || allowed.includes(name)) return;
+  }
+  throw new TandemError('ACCESS_DENIED', {
+    room: 'origin',
+    rule: 'the Host header is an address, localhost or an allowed name',
+    given: name === undefined ? 'it is missing or malformed' : `it is ${name}`,
+    fix: 'start the server with --allowed-host NAME, or * for any',
+  });
+}
+
+/** The value of Access-Control-Allow-Origin for a browser's Origin; undefined: the browser may not read the answer. */
+export function allowedOrigin(origin: string | undefined, allowed: readonly string[]): string | undefined {
+  if (origin === undefined) return undefined;
+  if (allowed.includes('*')) return '*';
+  if (allowed.includes(origin)) return origin;
+  if (!allowed.includes('localhost') || !URL.canParse(origin)) return undefined;
+  return isLocal(new URL(origin).hostname.replace(/^\[|\]$/g, '')) ? origin : undefined;
+}
+
+/** Checks a key in constant time. Without configured keys anything goes, also none. */
+export function checkKey(header: (name: string) => string | undefined, keys: readonly string[]): void {
+  if (keys.length === 0) return;
+  const given = header('authorization')?.match(/^Bearer\s+(.+)$/i)?.[1] ?? header('x-api-key') ?? header('api-key');
+  const digest = (text: string) => createHash('sha256').update(text).digest();
+  const wanted = digest(given ?? '');
+  let good = false;
+  for (const key of keys) good = timingSafeEqual(wanted, digest(key)) || good;
+  if (given !== undefined && good) return;
+  throw new TandemError('ACCESS_DENIED', {
+    room: 'server',
+    rule: 'a request carries a valid API key',
+    given: given === undefined ? 'it carries none' : 'the key is not one of this server',
+    fix: 'send Authorization: Bearer KEY, or x-api-key: KEY',
+  });
+}

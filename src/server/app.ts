@@ -1,0 +1,275 @@
+/**
+ * The application: what every request passes (id, host, CORS, key, log, metrics) around the routes of the dialects.
+ * Pure over `fetch`: a test needs no socket.
+ */
+import { OpenAPIHono } from '@hono/zod-openapi';
+import type { Engine } from '../engine/engine.ts';
+import { TandemError } from '../errors.ts';
+import { allowedOrigin, checkHost, checkKey } from './access.ts';
+import type {
+  Dialect,
+  RequestVariables,
+  RunningGeneration,
+  ServerApp,
+  ServerContext,
+  ServerOptions,
+  ServerRequest,
+  StartGeneration,
+} from './context.ts';
+import { asTandemError, httpFailure, retryHeaders } from './failures.ts';
+import type { ServerLogger } from './log.ts';
+import { ServerMetrics } from './metrics.ts';
+import type { Lease, ModelHost } from './models.ts';
+import { streamResponse } from './stream.ts';
+
+export interface AppParts {
+  readonly models: ModelHost;
+  readonly dialects: readonly Dialect[];
+  readonly options: ServerOptions;
+  readonly logger: ServerLogger;
+  readonly version: string;
+}
+
+export interface ServerHandle {
+  readonly app: ServerApp;
+  readonly metrics: ServerMetrics;
+  /** Generations that run or wait. */
+  running(): number;
+  /** No new generations from here on. */
+  stop(): void;
+  /** Ends those that still run. */
+  abort(): void;
+}
+
+/** Paths that need no key: probes of balancers and of clients that look who is there. */
+const OPEN_PATHS = new Set(['/', '/health', '/v1/health', '/livez', '/readyz', '/favicon.ico', '/api/version']);
+
+export function buildApp({ models, dialects, options, logger, version }: AppParts): ServerHandle {
+  const app: ServerApp = new OpenAPIHono<{ Variables: RequestVariables }>();
+  const metrics = new ServerMetrics(models);
+  const end = new AbortController();
+  let stopping = false;
+  let running = 0;
+
+  const dialectOf = (path: string): Dialect => dialects.find((dialect) => dialect.owns(path)) ?? dialects[0];
+
+  /** The answer to a request that failed before its own answer began. */
+  const refuse = (request: ServerRequest, thrown: unknown, dialect = dialectOf(request.req.path)): Response => {
+    const error = asTandemError(thrown);
+    const failure = httpFailure(error);
+    request.get('facts').error = error.code;
+    if (failure.status === 500)
+      logger.error({ request: request.get('requestId'), error: causeOf(thrown) }, 'a request failed');
+    return Response.json(dialect.errorBody(error), { status: failure.status, headers: retryHeaders(failure) });
+  };
+
+  app.use(async (request, next) => {
+    const started = performance.now();
+    const id = sane(request.req.header('x-request-id')) ?? `req_${crypto.randomUUID().replaceAll('-', '')}`;
+    const facts: RequestVariables['facts'] = {};
+    request.set('requestId', id);
+    request.set('facts', facts);
+    request.set('signal', AbortSignal.any([request.req.raw.signal, end.signal]));
+    const origin = allowedOrigin(request.req.header('origin'), options.corsOrigins);
+    try {
+      checkHost(request.req.header('host'), options);
+      if (request.req.method === 'OPTIONS') request.res = new Response(null, { status: 204 });
+      else {
+        if (!OPEN_PATHS.has(request.req.path)) checkKey((name) => request.req.header(name), options.apiKeys);
+        await next();
+      }
+    } catch (error) {
+      request.res = refuse(request, error);
+    }
+    const headers = request.res.headers;
+    headers.set('x-request-id', id);
+    if (origin !== undefined) {
+      headers.set('access-control-allow-origin', origin);
+      headers.set('access-control-expose-headers', 'x-request-id, retry-after');
+      headers.append('vary', 'Origin');
+      if (request.req.method === 'OPTIONS') {
+        const asked = request.req.header('access-control-request-headers');
+        headers.set('access-control-allow-methods', 'GET, POST, DELETE, OPTIONS, HEAD');
+        headers.set('access-control-allow-headers', asked ?? '*, Authorization, Content-Type');
+        headers.set('access-control-max-age', '7200');
+        // A page on the public web that reaches into a private network has to ask for that too.
+        if (request.req.header('access-control-request-private-network'))
+          headers.set('access-control-allow-private-network', 'true');
+      }
+    }
+    const { method, path } = request.req;
+    const status = request.res.status;
+    const finish = () => {
+      const ms = Math.round(performance.now() - started);
+      metrics.answered(facts.dialect ?? 'other', status, ms);
+      logger[status >= 500 ? 'error' : 'info']({ request: id, method, path, status, ms, ...facts }, 'answered');
+    };
+    request.res = whenSent(request.res, finish);
+  });
+
+  app.notFound((request) => refuse(request, routeUnknown(request)));
+  app.onError((error, request) => refuse(request as ServerRequest, error));
+
+  const server: ServerContext = {
+    models,
+    options,
+    metrics,
+    version,
+    stopping: () => stopping,
+
+    async generate(request, name, start): Promise<RunningGeneration> {
+      if (stopping)
+        throw new TandemError('SERVER_STOPPING', {
+          room: 'server',
+          rule: 'a server that is shutting down takes no new requests',
+          fix: 'try again once it is back, or ask another one',
+        });
+      const entry = models.find(name);
+      if (entry === undefined) throw models.unknown(name);
+      const facts = request.get('facts');
+      facts.model = entry.id;
+      const lease = await models.acquire(name, { signal: request.get('signal'), wait: options.waitForModel });
+      try {
+        checkQueue(lease.engine);
+        return begin(request, lease, start);
+      } catch (error) {
+        lease.release();
+        throw error;
+      }
+    },
+
+    stream(request, format, write) {
+      const gone = new AbortController();
+      request.set('signal', AbortSignal.any([request.get('signal'), gone.signal]));
+      return streamResponse(
+        {
+          format,
+          heartbeatMs: options.heartbeatMs,
+          signal: request.get('signal'),
+          onFailure: (thrown) => {
+            const error = asTandemError(thrown);
+            request.get('facts').error = error.code;
+            if (httpFailure(error).status === 500)
+              logger.error({ request: request.get('requestId'), error: causeOf(thrown) }, 'a stream failed');
+          },
+        },
+        write,
+        () => gone.abort(new TandemError('ABORTED', { room: 'server', rule: 'the client went away' })),
+      );
+    },
+
+    async json(request, dialect, make) {
+      if (!options.heartbeatJson) return Response.json(await make());
+      const format = {
+        contentType: 'application/json' as never,
+        heartbeat: () => ' ',
+        failure: (error: TandemError) => JSON.stringify(dialect.errorBody(error)),
+      };
+      return server.stream(request, format, async (out) => out.write(JSON.stringify(await make())));
+    },
+  };
+
+  function checkQueue(engine: Engine): void {
+    const { waiting } = engine.stats();
+    if (waiting >= options.maxQueue)
+      throw new TandemError('QUEUE_FULL', {
+        room: 'server',
+        rule: `at most ${options.maxQueue} requests wait for their turn`,
+        given: `${waiting} do`,
+        fix: 'try again in a moment, or start the server with a larger --max-queue',
+      });
+  }
+
+  /** Counts a generation from its start to its end, whatever ends it. */
+  function begin(request: ServerRequest, lease: Lease, start: StartGeneration): RunningGeneration {
+    const facts = request.get('facts');
+    running++;
+    const generation = start(lease.engine, request.get('signal'));
+    generation
+      .then(
+        (result) => {
+          facts.promptTokens = result.usage.promptTokens;
+          facts.cachedTokens = result.usage.cachedTokens;
+          facts.completionTokens = result.usage.completionTokens;
+          facts.finish = result.finishReason;
+          metrics.generated(lease.model.id, result);
+        },
+        (error: unknown) => {
+          facts.finish = asTandemError(error).code;
+          const { partial } = generation;
+          if (partial) metrics.generated(lease.model.id, partial);
+        },
+      )
+      .then(() => {
+        running--;
+        lease.release();
+      });
+    return { engine: lease.engine, generation, model: lease.model };
+  }
+
+  for (const dialect of dialects) dialect.mount(app, server);
+  return {
+    app,
+    metrics,
+    running: () => running,
+    stop: () => {
+      stopping = true;
+    },
+    abort: () =>
+      end.abort(new TandemError('ABORTED', { room: 'server', rule: 'the server ended before the answer did' })),
+  };
+}
+
+/** A client's own id, where it is short and plain enough to be logged and sent back. */
+function sane(id: string | undefined): string | undefined {
+  return id !== undefined && /^[\w.:/+=-]{1,128}$/.test(id) ? id : undefined;
+}
+
+function routeUnknown(request: ServerRequest): TandemError {
+  const { method, path } = request.req;
+  const shown = path.length > 100 ? `${path.slice(0, 100)}…` : path;
+  return new TandemError('ROUTE_UNKNOWN', {
+    room: 'server',
+    rule: 'a request goes to a route of this server',
+    given: `${method} ${shown} is none`,
+    fix: 'see /docs for all routes',
+  });
+}
+
+/** What the log says of a fault: stacks belong there and nowhere else. */
+function causeOf(thrown: unknown): string {
+  const cause = thrown instanceof TandemError ? (thrown.cause ?? thrown) : thrown;
+  return cause instanceof Error ? (cause.stack ?? cause.message) : String(cause);
+}
+
+/** The same response; `done` is called once its body was sent, or given up. */
+function whenSent(response: Response, done: () => void): Response {
+  const { body } = response;
+  if (body === null) {
+    done();
+    return response;
+  }
+  const reader = body.getReader();
+  let told = false;
+  const tell = () => {
+    if (!told) done();
+    told = true;
+  };
+  const watched = new ReadableStream<Uint8Array>(
+    {
+      async pull(controller) {
+        const { done: last, value } = await reader.read();
+        if (last) {
+          tell();
+          controller.close();
+        } else controller.enqueue(value);
+      },
+      cancel(reason) {
+        tell();
+        return reader.cancel(reason);
+      },
+    },
+    { highWaterMark: 0 },
+  );
+  return new Response(watched, response);
+}

@@ -1,0 +1,147 @@
+/** llama.cpp's routes around the answers: health, props, slots, tokens, metrics. Dashboards and balancers know them. */
+import { z } from '@hono/zod-openapi';
+import { TandemError } from '../../errors.ts';
+import type { Dialect, ServerRequest } from '../context.ts';
+import { get, post } from '../routes.ts';
+import { openaiError } from './openai/failure.ts';
+
+const TAG = 'Operation';
+
+const tokenizeBody = z.looseObject({
+  content: z.string().optional(),
+  text: z.string().optional(),
+  prompt: z.string().optional(),
+  model: z.string().nullish(),
+  add_special: z.boolean().optional(),
+  parse_special: z.boolean().optional(),
+  with_pieces: z.boolean().optional(),
+});
+
+const detokenizeBody = z.looseObject({ tokens: z.array(z.number().int().min(0)), model: z.string().nullish() });
+
+export const llamacpp: Dialect = {
+  name: 'llamacpp',
+  owns: (path) => /^\/(v1\/)?(health|livez|readyz|metrics|props|slots|tokenize|detokenize)$/.test(path),
+  errorBody: openaiError,
+  mount(app, server) {
+    const ready = () => {
+      const models = server.models.list();
+      const loading = models.find(({ state }) => state === 'loading');
+      if (server.stopping())
+        throw new TandemError('SERVER_STOPPING', { room: 'server', rule: 'the server is shutting down' });
+      if (loading)
+        throw new TandemError('MODEL_LOADING', {
+          room: 'server',
+          rule: 'the server is ready once its model is loaded',
+          given: `${loading.id} is ${Math.floor(loading.progress * 100)} % there`,
+        });
+      const failed = models.find(({ state }) => state === 'failed');
+      if (failed)
+        throw new TandemError('NATIVE_FAILED', {
+          room: 'server',
+          rule: 'the model can be loaded',
+          given: failed.error,
+        });
+      return Response.json({ status: 'ok' });
+    };
+    get(app, llamacpp, {
+      paths: ['/health', '/v1/health', '/readyz'],
+      tag: TAG,
+      summary: 'Ready to answer?',
+      handle: ready,
+    });
+    get(app, llamacpp, {
+      paths: ['/livez'],
+      tag: TAG,
+      summary: 'Alive?',
+      handle: () => Response.json({ status: 'ok' }),
+    });
+    get(app, llamacpp, {
+      paths: ['/metrics'],
+      tag: TAG,
+      summary: 'Prometheus metrics',
+      handle: async () =>
+        new Response(await server.metrics.registry.metrics(), {
+          headers: { 'content-type': server.metrics.registry.contentType },
+        }),
+    });
+    get(app, llamacpp, {
+      paths: ['/props'],
+      tag: TAG,
+      summary: 'What the server runs',
+      handle: () => {
+        const [model] = server.models.list();
+        const engine = server.models.peek(model.id);
+        return Response.json({
+          build_info: `tandem ${server.version}`,
+          model_alias: model.id,
+          total_slots: engine?.maxSequences ?? 0,
+          default_generation_settings: { n_ctx: model.contextLength },
+          chat_template: engine?.chatTemplate ?? '',
+          modalities: { vision: false, audio: false },
+          is_sleeping: engine === undefined,
+        });
+      },
+    });
+    get(app, llamacpp, {
+      paths: ['/slots'],
+      tag: TAG,
+      summary: 'Requests that run',
+      handle: () => {
+        const engine = server.models.peek('');
+        return Response.json(
+          (engine?.requests() ?? []).map(({ id, promptTokens, computed, generated, state }) => ({
+            id,
+            is_processing: state === 'running',
+            n_prompt_tokens: promptTokens,
+            n_prompt_tokens_processed: Math.min(computed, promptTokens),
+            n_decoded: generated,
+          })),
+        );
+      },
+    });
+    post(app, server, llamacpp, {
+      paths: ['/tokenize', '/v1/tokenize'],
+      tag: TAG,
+      summary: 'Token ids of a text',
+      body: tokenizeBody,
+      handle: async (request, body) =>
+        borrowed(request, body.model, (engine) => {
+          const text = body.content ?? body.text ?? body.prompt ?? '';
+          const tokens = engine.tokenize(text, {
+            addSpecial: body.add_special ?? false,
+            parseSpecial: body.parse_special ?? true,
+          });
+          const shown = body.with_pieces ? tokens.map((id) => ({ id, piece: engine.detokenize([id]) })) : tokens;
+          return { tokens: shown, count: tokens.length, max_model_len: engine.info.contextLength };
+        }),
+    });
+    post(app, server, llamacpp, {
+      paths: ['/detokenize', '/v1/detokenize'],
+      tag: TAG,
+      summary: 'Text of token ids',
+      body: detokenizeBody,
+      handle: async (request, { tokens, model }) =>
+        borrowed(request, model, (engine) => {
+          const content = engine.detokenize(tokens);
+          return { content, prompt: content };
+        }),
+    });
+
+    async function borrowed(
+      request: ServerRequest,
+      model: string | null | undefined,
+      answer: (engine: import('../../engine/engine.ts').Engine) => unknown,
+    ): Promise<Response> {
+      const { engine, release } = await server.models.acquire(model ?? '', {
+        signal: request.get('signal'),
+        wait: server.options.waitForModel,
+      });
+      try {
+        return Response.json(answer(engine));
+      } finally {
+        release();
+      }
+    }
+  },
+};

@@ -1,0 +1,104 @@
+/** From a chat body to a conversation and the engine's options. */
+import type { ChatOptions } from '../../../engine/engine.ts';
+import type { ChatMessage, ToolDefinition } from '../../../text/messages.ts';
+import { contentText } from '../../content.ts';
+import type { ServerOptions } from '../../context.ts';
+import { defined } from '../../defined.ts';
+import type { ChatBody } from './chat-schema.ts';
+import { samplingOptions } from './sampling.ts';
+
+export interface ChatJob {
+  readonly messages: readonly ChatMessage[];
+  readonly options: ChatOptions;
+}
+
+export function chatJob(body: ChatBody, server: ServerOptions): ChatJob {
+  const tools = toolDefinitions(body);
+  const separate =
+    body.reasoning_format === undefined || body.reasoning_format === null
+      ? server.reasoningFormat
+      : body.reasoning_format === 'none'
+        ? 'none'
+        : 'separate';
+  const effort = body.reasoning_effort;
+  return {
+    messages: body.messages.map(chatMessage),
+    options: {
+      ...samplingOptions(body),
+      ...defined({
+        maxTokens: body.max_completion_tokens ?? body.max_tokens ?? server.maxTokens,
+        logprobs: body.logprobs ? (body.top_logprobs ?? true) : undefined,
+        tools: tools.length > 0 && body.tool_choice !== 'none' ? tools : undefined,
+        toolChoice: toolChoice(body),
+        format: outputFormat(body),
+        thinking: body.enable_thinking ?? thinkingOf(effort),
+        thinkingBudget: body.thinking_budget,
+        parse: separate === 'none' ? ('none' as const) : undefined,
+        priority: body.priority,
+        templateVariables:
+          effort || body.chat_template_kwargs
+            ? { ...(effort ? { reasoning_effort: effort } : {}), ...body.chat_template_kwargs }
+            : undefined,
+      }),
+    },
+  };
+}
+
+function thinkingOf(effort: string | null | undefined): boolean | undefined {
+  return effort === 'none' ? false : undefined;
+}
+
+function chatMessage(message: ChatBody['messages'][number], index: number): ChatMessage {
+  const { role, name, tool_calls: calls, tool_call_id: callId } = message;
+  const reasoning = message.reasoning_content ?? message.reasoning;
+  return {
+    role: role === 'developer' ? 'system' : role === 'function' ? 'tool' : role,
+    content: contentText(message.content, `messages[${index}]`),
+    ...defined({ name, reasoning, toolCallId: callId }),
+    ...(calls && calls.length > 0
+      ? {
+          toolCalls: calls.map(({ id, function: { name, arguments: given } }) => ({
+            ...defined({ id }),
+            name,
+            arguments: typeof given === 'string' ? given || '{}' : JSON.stringify(given ?? {}),
+          })),
+        }
+      : {}),
+  };
+}
+
+function toolDefinitions({ tools }: ChatBody): ToolDefinition[] {
+  return (tools ?? []).flatMap(({ type, function: definition }) =>
+    definition && (type ?? 'function') === 'function'
+      ? [
+          {
+            name: definition.name,
+            ...defined({ description: definition.description, parameters: definition.parameters }),
+          },
+        ]
+      : [],
+  );
+}
+
+function toolChoice({ tool_choice: choice, tools }: ChatBody): ChatOptions['toolChoice'] {
+  if (!tools || tools.length === 0 || choice === null || choice === undefined) return undefined;
+  if (typeof choice === 'string') return choice;
+  return choice.function ? { name: choice.function.name } : 'auto';
+}
+
+function outputFormat({ response_format: format }: ChatBody): ChatOptions['format'] {
+  switch (format?.type) {
+    case 'json_object':
+      return format.schema === undefined || format.schema === null
+        ? { type: 'json' }
+        : { type: 'schema', schema: format.schema };
+    case 'json_schema':
+      return { type: 'schema', schema: format.json_schema?.schema ?? format.schema ?? {} };
+    case 'regex':
+      return { type: 'regex', pattern: format.pattern ?? '' };
+    case 'grammar':
+      return { type: 'ebnf', grammar: format.grammar ?? '' };
+    default:
+      return undefined;
+  }
+}

@@ -1,0 +1,106 @@
+/** Puts a server together: models, dialects, application, socket. */
+import { type LoadOptions, load } from '../engine/load.ts';
+import { readModelCard } from '../engine/model-card.ts';
+import { type AppParts, buildApp } from './app.ts';
+import { DEFAULT_SERVER_OPTIONS, type Dialect, type ServerOptions } from './context.ts';
+import { anthropic } from './dialects/anthropic/messages.ts';
+import { experts } from './dialects/experts.ts';
+import { llamacpp } from './dialects/llamacpp.ts';
+import { ollama } from './dialects/ollama/ollama.ts';
+import { openaiChat } from './dialects/openai/chat.ts';
+import { openaiCompletions } from './dialects/openai/completions.ts';
+import { openaiEmbeddings } from './dialects/openai/embeddings.ts';
+import { openaiModels } from './dialects/openai/models.ts';
+import { openaiResponses } from './dialects/openai/responses.ts';
+import { mountFrontPage } from './front-page.ts';
+import { type ListeningServer, listen } from './listen.ts';
+import { createLogger, type ServerLogger } from './log.ts';
+import { ModelHost, type ModelSource } from './models.ts';
+import { mountReference } from './reference-page.ts';
+
+export const DIALECTS: readonly Dialect[] = [
+  llamacpp,
+  experts,
+  ollama,
+  anthropic,
+  openaiModels,
+  openaiCompletions,
+  openaiResponses,
+  openaiEmbeddings,
+  openaiChat,
+];
+
+export interface ServedModel {
+  readonly path: string;
+  /** Public name; default: the file's or folder's. */
+  readonly name?: string;
+  readonly aliases?: readonly string[];
+  readonly load?: LoadOptions;
+}
+
+export interface StartOptions extends Partial<ServerOptions> {
+  readonly models: readonly ServedModel[];
+  readonly version: string;
+  /** Milliseconds without a request after which a model is unloaded; 0 (default): never. */
+  readonly idleMs?: number;
+  /** Loads when first asked, not at start. Default false. */
+  readonly lazy?: boolean;
+  readonly logLevel?: string;
+  readonly logger?: ServerLogger;
+  readonly onProgress?: (done: number, total: number) => void;
+}
+
+export interface RunningServer extends ListeningServer {
+  readonly models: ModelHost;
+  /** Once the first model is loaded; rejects where it cannot be. */
+  readonly ready: Promise<void>;
+}
+
+/** Listens at once and loads meanwhile: balancers and front ends get an answer from the first moment. */
+export async function startServer(start: StartOptions): Promise<RunningServer> {
+  const { models: served, version, idleMs = 0, lazy = false, logLevel = 'info', onProgress, ...given } = start;
+  const options: ServerOptions = { ...DEFAULT_SERVER_OPTIONS, ...given };
+  const sources = await Promise.all(served.map((model) => sourceOf(model, onProgress)));
+  const models = new ModelHost(sources, { idleMs });
+  const parts: AppParts = {
+    models,
+    dialects: DIALECTS,
+    options,
+    logger: start.logger ?? createLogger(logLevel),
+    version,
+  };
+  const handle = buildApp(parts);
+  mountFrontPage(handle.app);
+  mountReference(handle.app, version);
+  const listening = await listen(handle, options);
+  const ready = lazy ? Promise.resolve() : models.warm('');
+  ready.catch(() => {}); // told by `entry`, the log and every request
+  return {
+    ...listening,
+    models,
+    ready,
+    async close() {
+      await listening.close();
+      await models.dispose();
+    },
+  };
+}
+
+async function sourceOf(
+  { path, name, aliases = [], load: options }: ServedModel,
+  onProgress: StartOptions['onProgress'],
+): Promise<ModelSource> {
+  const card = await readModelCard(path);
+  return {
+    card: name === undefined ? card : { ...card, id: name },
+    aliases: name === undefined ? aliases : [...aliases, card.id],
+    load: (progress) =>
+      load(path, {
+        ...options,
+        onProgress: (done, total) => {
+          progress(done, total);
+          onProgress?.(done, total);
+        },
+      }),
+  };
+}
