@@ -28,19 +28,21 @@ TeamPlan plan_team(const Topology& topology, const TeamWishes& wishes) {
     plan.cpus.push_back(node.cpus);
   }
   plan.memory_nodes = plan.system_node;
-  if (wishes.nodes == 0 || wishes.nodes == plan.nodes()) return plan;
+  // Firmware may call every cache a node: more than kMaxNodes are joined, as virtual ones.
+  const int nodes = wishes.nodes > 0 ? wishes.nodes : std::min(plan.nodes(), kMaxNodes);
+  if (nodes == plan.nodes()) return plan;
 
   // Virtual nodes: the threads in their order, cut evenly. A node's memory is where its first thread is.
   const TeamPlan real = plan;
   plan.system_node.clear();
   plan.cpus.clear();
-  for (int node = 0; node < wishes.nodes; node++) {
-    const int first = std::min(node * threads / wishes.nodes, threads - 1), last = std::max((node + 1) * threads / wishes.nodes - 1, first);
+  for (int node = 0; node < nodes; node++) {
+    const int first = std::min(node * threads / nodes, threads - 1), last = std::max((node + 1) * threads / nodes - 1, first);
     plan.system_node.push_back(real.system_node[static_cast<size_t>(real.node_of[static_cast<size_t>(first)])]);
     plan.cpus.emplace_back();
     for (int r = real.node_of[static_cast<size_t>(first)]; r <= real.node_of[static_cast<size_t>(last)]; r++)
       plan.cpus.back().insert(plan.cpus.back().end(), real.cpus[static_cast<size_t>(r)].begin(), real.cpus[static_cast<size_t>(r)].end());
-    for (int t = node * threads / wishes.nodes; t < (node + 1) * threads / wishes.nodes; t++) plan.node_of[static_cast<size_t>(t)] = node;
+    for (int t = node * threads / nodes; t < (node + 1) * threads / nodes; t++) plan.node_of[static_cast<size_t>(t)] = node;
   }
   return plan;
 }

@@ -126,6 +126,8 @@ TEST(team_has_virtual_nodes) {
   EXPECT(p.nodes() == 1 && p.node_of == std::vector<int>(8, 0) && p.cpus[0].size() == 8);
   p = plan(two, 8, 4);
   EXPECT((p.node_of == std::vector<int>{0, 0, 1, 1, 2, 2, 3, 3}) && (p.system_node == std::vector<int>{0, 0, 1, 1}) && p.memory_nodes.size() == 2);
+  p = plan(Machine(24, 2).read(), 48);  // more than tables of nodes hold
+  EXPECT(p.threads() == 48 && p.nodes() == kMaxNodes && p.memory_nodes.size() == 24 && p.node_of.back() == kMaxNodes - 1);
 }
 
 // Rows of a node are whole multiples, in proportion to its threads, and all of them; or there is no split.
