@@ -185,6 +185,8 @@ class Decoder {
       if (weight.step < 1 || weight.start + (rows - 1) * weight.step >= weight.of)
         return invalid("the rows of a weight lie in its stored matrices", quoted(weight.name) + " has rows from " + std::to_string(weight.start) +
                                                                               " in steps of " + std::to_string(weight.step) + " of " + std::to_string(weight.of));
+      if (elements / static_cast<double>(rows) * static_cast<double>(weight.of) > 1e15)
+        return invalid("stored matrices have fewer than 1e15 elements", quoted(weight.name) + " has more");
       if ((weight.of != rows || weight.start != 0) && (dimensions != 3 || parts != 1))
         return invalid("only matrices in one tensor are some rows of stored ones", quoted(weight.name));
       p_.weights.push_back(std::move(weight));
