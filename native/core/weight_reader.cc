@@ -92,6 +92,7 @@ Status WeightReader::read(std::vector<WeightPiece> pieces, int threads) {
   const int wanted = std::min<int>(std::clamp(4 * threads, kLeastReaders, kMostReaders), static_cast<int>(std::min<size_t>(blocks.size(), kMostReaders)));
   const auto all = [wanted](const auto& task) {
     std::vector<std::thread> readers;
+    readers.reserve(static_cast<size_t>(wanted));  // below, only the system may refuse
     for (int i = 1; i < wanted; i++) {
       try {
         readers.emplace_back([&task] {
