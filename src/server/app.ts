@@ -104,7 +104,11 @@ export function buildApp({ models, dialects, options, logger, version }: AppPart
       metrics.answered(facts.dialect ?? 'other', status, ms);
       logger[status >= 500 ? 'error' : 'info']({ request: id, method, path, status, ms, ...facts }, 'answered');
     };
-    request.res = whenSent(request.res, finish);
+    if (method === 'HEAD') {
+      // The router drops the body unread.
+      await request.res.body?.cancel();
+      finish();
+    } else request.res = whenSent(request.res, finish);
   });
 
   app.notFound((request) => refuse(request, routeUnknown(request)));
@@ -183,8 +187,8 @@ export function buildApp({ models, dialects, options, logger, version }: AppPart
   /** Counts a generation from its start to its end, whatever ends it. */
   function begin(request: ServerRequest, lease: Lease, start: StartGeneration): RunningGeneration {
     const facts = request.get('facts');
-    running++;
     const generation = start(lease.engine, request.get('signal'));
+    running++;
     generation
       .then(
         (result) => {
@@ -200,7 +204,7 @@ export function buildApp({ models, dialects, options, logger, version }: AppPart
           if (partial) metrics.generated(lease.model.id, partial);
         },
       )
-      .then(() => {
+      .finally(() => {
         running--;
         lease.release();
       });
