@@ -5,7 +5,7 @@
 import { OpenAPIHono } from '@hono/zod-openapi';
 import type { Engine } from '../engine/engine.ts';
 import { TandemError } from '../errors.ts';
-import { allowedOrigin, checkHost, checkKey } from './access.ts';
+import { allowedOrigin, checkHost, checkKey, checkSite } from './access.ts';
 import type {
   Dialect,
   RequestVariables,
@@ -75,6 +75,8 @@ export function buildApp({ models, dialects, options, logger, version }: AppPart
       checkHost(request.req.header('host'), options);
       if (request.req.method === 'OPTIONS') request.res = new Response(null, { status: 204 });
       else {
+        if (request.req.method === 'POST' || request.req.method === 'DELETE')
+          checkSite((name) => request.req.header(name), options.corsOrigins);
         if (!OPEN_PATHS.has(request.req.path)) checkKey((name) => request.req.header(name), options.apiKeys);
         await next();
       }

@@ -203,6 +203,16 @@ describe('the wire', () => {
     expect(server.logs.slice(before).join('')).toContain('"method":"HEAD"');
   });
 
+  test('a page of another site cannot make a browser run requests', async () => {
+    const ask = (origin: string) =>
+      raw(
+        server,
+        `POST /api/generate HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nSec-Fetch-Site: cross-site\r\nOrigin: ${origin}\r\nContent-Length: 2\r\n\r\n{}`,
+      );
+    expect(await ask('https://elsewhere.example')).toMatch(/^HTTP\/1.1 403/);
+    expect(await ask('http://localhost:3000')).toMatch(/^HTTP\/1.1 400/);
+  });
+
   test('CORS: localhost by default, also on errors and streams', async () => {
     const origin = (value: string) => ({ origin: value });
     const preflight = await fetch(`${server.url}/v1/chat/completions`, {
