@@ -151,8 +151,8 @@ async function serve(argument: string | undefined, flags: Flags, version: string
     process.on('SIGTERM', stop);
   });
   try {
-    await Promise.race([server.ready.finally(() => bar.end()), stopped]);
-    if (!flags.lazy) say('ready');
+    const ready = server.ready.finally(() => bar.end()).then(() => flags.lazy || say('ready'));
+    await Promise.race([ready, stopped]);
     await stopped;
   } finally {
     await server.close();

@@ -223,9 +223,8 @@ export class Engine implements AsyncDisposable {
       if (options.format === undefined) return this.#start(ids, options, sink);
       return this.#grammars.matcher(options.format).then((format) => {
         const { tokenizer } = this.#parts;
-        return this.#start(ids, options, sink, {
-          guide: new Guide({ tokenizer, vocabSize: this.info.vocabSize, format }),
-        });
+        const guide = new Guide({ tokenizer, vocabSize: this.info.vocabSize, format });
+        return guided(guide, () => this.#start(ids, options, sink, { guide }));
       });
     });
   }
@@ -266,7 +265,9 @@ export class Engine implements AsyncDisposable {
       const gate = thinkingGate(template.source, prompt.opensThinking);
       const called = tools && toolChoice !== 'auto' && toolChoice !== 'none';
       if (options.format === undefined && !called && (budget === undefined || gate === undefined)) return start();
-      return this.#guide(options, gate, called ? { tools, toolChoice } : undefined).then(start);
+      return this.#guide(options, gate, called ? { tools, toolChoice } : undefined).then((guide) =>
+        guided(guide, () => start(guide)),
+      );
     });
   }
 
@@ -582,6 +583,16 @@ function allocateLogits(length: number, vocabSize: number): Float32Array {
       fix: 'ask for fewer positions at a time',
       cause,
     });
+  }
+}
+
+/** Who starts under a guide and cannot lets it go. */
+async function guided<T>(guide: Guide, start: () => T | Promise<T>): Promise<T> {
+  try {
+    return await start();
+  } catch (error) {
+    guide.dispose();
+    throw error;
   }
 }
 

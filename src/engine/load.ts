@@ -164,6 +164,9 @@ async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<
           numerics,
           activations,
           isa: String(executable.description.isa ?? backend.name),
+        }).catch(async (error) => {
+          await executable.dispose();
+          throw error;
         });
   return new Engine({
     executable,

@@ -53,7 +53,7 @@ export class EngineLoop {
   async #run(): Promise<void> {
     for (;;) {
       await turn(); // also gathers the requests of one turn into one pass
-      await this.#scheduler.ready();
+      await this.#guided();
       const plan = this.#scheduler.next();
       if (plan === undefined) {
         this.#running = undefined; // before anybody else runs: a request made next starts the loop anew
@@ -72,11 +72,23 @@ export class EngineLoop {
     }
   }
 
-  /** A fault of the engine itself: nobody is left waiting. */
+  /** Waits until every mask of the next draws is known; a form that fails ends its request alone. */
+  async #guided(): Promise<void> {
+    for (const [sequence, { request }] of this.#requests) // also those that come meanwhile
+      try {
+        await sequence.sampler?.guide?.ready;
+      } catch (error) {
+        this.abort(request, error);
+      }
+  }
+
+  /** A fault of the engine itself: nobody is left waiting, and nothing is left that meets it again. */
   #broken(error: unknown): void {
     this.#running = undefined;
-    for (const sequence of [...this.#requests.keys()])
+    for (const sequence of [...this.#requests.keys()]) {
+      this.#scheduler.remove(sequence);
       this.#settle(sequence, (request, now) => request.fail(error, now));
+    }
   }
 
   #failed(plan: Plan, error: unknown): void {

@@ -64,6 +64,7 @@ export class PrefixArchive {
         return;
       } finally {
         this.#pool.release(page);
+        this.#released();
       }
     }
   }
@@ -91,9 +92,7 @@ export class PrefixArchive {
     if (this.#pending.length >= MAX_PENDING || this.#store.has(this.#keyOf(node))) return;
     this.#pool.retain(node.page);
     this.#pending.push(node);
-    this.#saving ??= this.#save().finally(() => {
-      this.#saving = undefined;
-    });
+    this.#saving ??= this.#save();
   }
 
   async #save(): Promise<void> {
@@ -106,6 +105,7 @@ export class PrefixArchive {
       this.#released();
       if (bytes !== undefined) await this.#store.write(this.#keyOf(node), node.tokens, bytes);
     }
+    this.#saving = undefined; // before anybody else runs: a page learned next is saved too
   }
 
   #drop(): void {

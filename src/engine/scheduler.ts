@@ -149,11 +149,6 @@ export class Scheduler {
     return false;
   }
 
-  /** Resolves when what guides the next draws of running sequences is known. */
-  async ready(): Promise<void> {
-    for (const { sampler } of this.sequences()) await sampler?.guide?.ready;
-  }
-
   /** The next pass, or undefined when there is nothing to do. */
   next(): Plan | undefined {
     if (this.#inFlight)

@@ -48,6 +48,22 @@ export function allowedOrigin(origin: string | undefined, allowed: readonly stri
   return isLocal(new URL(origin).hostname.replace(/^\[|\]$/g, '')) ? origin : undefined;
 }
 
+/**
+ * A page of any site can make a browser send text here without asking first (no preflight). It cannot read the answer, but the
+ * request would run; browsers tell what it is.
+ */
+export function checkSite(header: (name: string) => string | undefined, allowed: readonly string[]): void {
+  const origin = header('origin');
+  if (header('sec-fetch-site') !== 'cross-site' || !/^(https?:|null$)/.test(origin ?? '')) return;
+  if (allowedOrigin(origin, allowed) !== undefined) return;
+  throw new TandemError('ACCESS_DENIED', {
+    room: 'origin',
+    rule: 'pages of other sites ask from an allowed origin',
+    given: `this one is of ${origin?.slice(0, 100)}`,
+    fix: 'start the server with --cors ORIGIN, or * for any',
+  });
+}
+
 /** Checks a key in constant time. Without configured keys anything goes, also none. */
 export function checkKey(header: (name: string) => string | undefined, keys: readonly string[]): void {
   if (keys.length === 0) return;

@@ -5,7 +5,7 @@
 import { OpenAPIHono } from '@hono/zod-openapi';
 import type { Engine } from '../engine/engine.ts';
 import { TandemError } from '../errors.ts';
-import { allowedOrigin, checkHost, checkKey } from './access.ts';
+import { allowedOrigin, checkHost, checkKey, checkSite } from './access.ts';
 import type {
   Dialect,
   RequestVariables,
@@ -75,6 +75,8 @@ export function buildApp({ models, dialects, options, logger, version }: AppPart
       checkHost(request.req.header('host'), options);
       if (request.req.method === 'OPTIONS') request.res = new Response(null, { status: 204 });
       else {
+        if (request.req.method === 'POST' || request.req.method === 'DELETE')
+          checkSite((name) => request.req.header(name), options.corsOrigins);
         if (!OPEN_PATHS.has(request.req.path)) checkKey((name) => request.req.header(name), options.apiKeys);
         await next();
       }
@@ -104,7 +106,11 @@ export function buildApp({ models, dialects, options, logger, version }: AppPart
       metrics.answered(facts.dialect ?? 'other', status, ms);
       logger[status >= 500 ? 'error' : 'info']({ request: id, method, path, status, ms, ...facts }, 'answered');
     };
-    request.res = whenSent(request.res, finish);
+    if (method === 'HEAD') {
+      // The router drops the body unread.
+      await request.res.body?.cancel();
+      finish();
+    } else request.res = whenSent(request.res, finish);
   });
 
   app.notFound((request) => refuse(request, routeUnknown(request)));
@@ -183,8 +189,8 @@ export function buildApp({ models, dialects, options, logger, version }: AppPart
   /** Counts a generation from its start to its end, whatever ends it. */
   function begin(request: ServerRequest, lease: Lease, start: StartGeneration): RunningGeneration {
     const facts = request.get('facts');
-    running++;
     const generation = start(lease.engine, request.get('signal'));
+    running++;
     generation
       .then(
         (result) => {
@@ -200,7 +206,7 @@ export function buildApp({ models, dialects, options, logger, version }: AppPart
           if (partial) metrics.generated(lease.model.id, partial);
         },
       )
-      .then(() => {
+      .finally(() => {
         running--;
         lease.release();
       });

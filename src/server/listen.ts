@@ -53,7 +53,8 @@ export async function listen(handle: ServerHandle, options: ServerOptions): Prom
       },
       () => resolve(node as Server),
     ) as Server;
-    node.once('error', (error: NodeJS.ErrnoException) => reject(cannotListen(error, host, port)));
+    // Also later: what the system refuses one client ends no other.
+    node.on('error', (error: NodeJS.ErrnoException) => reject(cannotListen(error, host, port)));
   });
   const { port: bound } = server.address() as AddressInfo;
   const shown = host.includes(':') ? `[${host}]` : host;

@@ -60,7 +60,8 @@ export interface RunningServer extends ListeningServer {
 export async function startServer(start: StartOptions): Promise<RunningServer> {
   const { models: served, version, idleMs = 0, lazy = false, logLevel = 'info', onProgress, ...given } = start;
   const options: ServerOptions = { ...DEFAULT_SERVER_OPTIONS, ...given };
-  const sources = await Promise.all(served.map((model) => sourceOf(model, onProgress)));
+  const end = new AbortController();
+  const sources = await Promise.all(served.map((model) => sourceOf(model, end.signal, onProgress)));
   const models = new ModelHost(sources, { idleMs });
   const parts: AppParts = {
     models,
@@ -81,6 +82,7 @@ export async function startServer(start: StartOptions): Promise<RunningServer> {
     ready,
     async close() {
       await listening.close();
+      end.abort(); // nobody waits for a model that loads
       await models.dispose();
     },
   };
@@ -88,6 +90,7 @@ export async function startServer(start: StartOptions): Promise<RunningServer> {
 
 async function sourceOf(
   { path, name, aliases = [], load: options }: ServedModel,
+  signal: AbortSignal,
   onProgress: StartOptions['onProgress'],
 ): Promise<ModelSource> {
   const card = await readModelCard(path);
@@ -97,6 +100,7 @@ async function sourceOf(
     load: (progress) =>
       load(path, {
         ...options,
+        signal,
         onProgress: (done, total) => {
           progress(done, total);
           onProgress?.(done, total);

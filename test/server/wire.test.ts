@@ -190,6 +190,29 @@ describe('the wire', () => {
     expect(await ask('[::1]:11435')).toMatch(/^HTTP\/1\.1 200/);
   });
 
+  test('names that are not encoded well are names nobody has', async () => {
+    for (const path of ['/v1/models/%', '/v1/models/%25', '/models/a/%ff', '/v1/models/%E0%A4%A']) {
+      const response = await fetch(`${server.url}${path}`);
+      expect([path, response.status]).toEqual([path, 404]);
+    }
+  });
+
+  test('HEAD ends with its head', async () => {
+    const before = server.logs.length;
+    expect((await fetch(`${server.url}/v1/models`, { method: 'HEAD' })).status).toBe(200);
+    expect(server.logs.slice(before).join('')).toContain('"method":"HEAD"');
+  });
+
+  test('a page of another site cannot make a browser run requests', async () => {
+    const ask = (origin: string) =>
+      raw(
+        server,
+        `POST /api/generate HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nSec-Fetch-Site: cross-site\r\nOrigin: ${origin}\r\nContent-Length: 2\r\n\r\n{}`,
+      );
+    expect(await ask('https://elsewhere.example')).toMatch(/^HTTP\/1.1 403/);
+    expect(await ask('http://localhost:3000')).toMatch(/^HTTP\/1.1 400/);
+  });
+
   test('CORS: localhost by default, also on errors and streams', async () => {
     const origin = (value: string) => ({ origin: value });
     const preflight = await fetch(`${server.url}/v1/chat/completions`, {

@@ -26,11 +26,11 @@ export const openaiModels: Dialect = {
       paths: ['/v1/models/{model}', '/models/{model}'],
       tag,
       summary: 'One model',
-      handle: (request) => one(decodeURIComponent(request.req.param('model') ?? '')),
+      handle: (request) => one(request.req.param('model') ?? ''),
     });
     // Names with slashes come unencoded too.
     for (const path of ['/v1/models/*', '/models/*'])
-      app.get(path, (request) => one(decodeURIComponent(request.req.path.replace(/^(\/v1)?\/models\//, ''))));
+      app.get(path, (request) => one(decoded(request.req.path.replace(/^(\/v1)?\/models\//, ''))));
 
     function one(name: string): Response {
       const model = server.models.find(name);
@@ -39,6 +39,15 @@ export const openaiModels: Dialect = {
     }
   },
 };
+
+/** A name as it was before a client encoded it; what is not encoded well is a name as it stands. */
+function decoded(name: string): string {
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    return name;
+  }
+}
 
 function describe(model: ModelEntry, id: string) {
   return {
