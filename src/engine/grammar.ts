@@ -5,6 +5,7 @@ import { TandemError } from '../errors.ts';
 import { bytesToAlphabet } from '../text/byte-alphabet.ts';
 import type { CallFormat } from '../text/parsers/call-format.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
+import { sizeProblem } from './format-limits.ts';
 import {
   type CompiledGrammar,
   type GrammarMatcher,
@@ -60,7 +61,7 @@ export class GrammarCompiler {
 
   /** REQUEST_INVALID where the form is not one, with what is wrong with it. */
   async matcher(format: OutputFormat | CallFormat): Promise<FormatMatcher> {
-    const problem = shapeProblem(format);
+    const problem = shapeProblem(format) ?? (format.type === 'calls' ? undefined : sizeProblem(format));
     if (problem !== undefined) throw invalidFormat(format, problem);
     const key = JSON.stringify(format);
     const compiled = this.#compiled.get(key) ?? this.#compile(format);

@@ -42,7 +42,17 @@ export interface ServerHandle {
 }
 
 /** Paths that need no key: probes of balancers and of clients that look who is there. */
-const OPEN_PATHS = new Set(['/', '/health', '/v1/health', '/livez', '/readyz', '/favicon.ico', '/api/version']);
+const OPEN_PATHS = new Set([
+  '/',
+  '/health',
+  '/v1/health',
+  '/livez',
+  '/readyz',
+  '/favicon.ico',
+  '/api/version',
+  '/docs',
+  '/openapi.json',
+]);
 
 export function buildApp({ models, dialects, options, logger, version }: AppParts): ServerHandle {
   const app: ServerApp = new OpenAPIHono<{ Variables: RequestVariables }>();

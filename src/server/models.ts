@@ -221,7 +221,7 @@ class ModelSlot {
     if (--this.#leases > 0) return;
     if (this.#unloadWhenFree) {
       this.#unloadWhenFree = false;
-      void this.unload();
+      this.unload().catch(() => {});
     } else this.#startIdle();
   }
 
@@ -229,7 +229,7 @@ class ModelSlot {
     if (this.#idleMs <= 0 || this.engine === undefined) return;
     clearTimeout(this.#idle);
     this.#expiresAt = Date.now() + this.#idleMs;
-    this.#idle = setTimeout(() => void this.unload(), this.#idleMs);
+    this.#idle = setTimeout(() => this.unload().catch(() => {}), this.#idleMs);
     this.#idle.unref();
   }
 
