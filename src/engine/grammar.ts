@@ -28,8 +28,6 @@ export interface FormatMatcher {
   /** Resolves when `mask` is that of the current state. */
   ready: Promise<void>;
   accept(token: number): void;
-  /** True when only an end token may come next. */
-  readonly complete: boolean;
   dispose(): void;
 }
 
@@ -157,15 +155,6 @@ class Matcher implements FormatMatcher {
     this.#stops = stops;
     this.mask = new Uint32Array(Math.ceil(vocabSize / 32));
     this.ready = this.#filled();
-  }
-
-  get complete(): boolean {
-    if (this.#matcher.isTerminated()) return true;
-    const stops = new Set(this.#stops.map((id) => id >> 5));
-    return this.mask.every((word, i) => {
-      if (!stops.has(i)) return word === 0;
-      return this.#stops.reduce((rest, id) => (id >> 5 === i ? rest & ~(1 << (id & 31)) : rest), word) === 0;
-    });
   }
 
   accept(token: number): void {

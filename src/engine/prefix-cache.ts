@@ -150,13 +150,6 @@ export class PrefixCache {
     return true;
   }
 
-  /** Forgets everything: the pages that nobody else owns are free again. */
-  clear(): void {
-    for (const node of [...this.#nodes]) this.#pool.release(node.page);
-    this.#nodes.clear();
-    this.#root.clear();
-  }
-
   #drop(node: PrefixNode): void {
     const children = node.parent?.children ?? this.#root;
     const hash = hashOf(node.tokens);

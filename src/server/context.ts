@@ -108,8 +108,6 @@ export interface ServerOptions {
   readonly drainMs: number;
   /** Waits for a model that loads; false: 503 at once. */
   readonly waitForModel: boolean;
-  /** Logs prompts and answers. Default false. */
-  readonly logContent: boolean;
   readonly tls?: { readonly cert: string; readonly key: string };
 }
 
@@ -126,5 +124,4 @@ export const DEFAULT_SERVER_OPTIONS: ServerOptions = {
   maxQueue: 128,
   drainMs: 30_000,
   waitForModel: true,
-  logContent: false,
 };

@@ -1,10 +1,11 @@
 import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { feed, feedBytes } from '../../../test/text/feed-parser.ts';
 import { openCheckpoint } from '../../formats/open.ts';
 import { Detokenizer } from '../detokenizer.ts';
 import { createTokenizer } from '../tokenizer.ts';
-import { joinEvents, type OutputEvent } from './events.ts';
+import type { OutputEvent } from './events.ts';
 import { type ParserChoice, parserFor } from './index.ts';
 
 const BEGIN = '<｜tool▁calls▁begin｜>';
@@ -15,22 +16,11 @@ const SEP = '<｜tool▁sep｜>';
 
 const deepseek: ParserChoice = { architecture: 'deepseek_v3', newId: (index) => `id${index}` };
 
-function parse(parts: Iterable<string>, choice: ParserChoice = deepseek): OutputEvent[] {
-  const parser = parserFor(choice);
-  const events: OutputEvent[] = [];
-  for (const part of parts) events.push(...parser.push(part));
-  events.push(...parser.finish());
-  return joinEvents(events);
-}
+const parse = (parts: Iterable<string>, choice: ParserChoice = deepseek) => feed(parts, choice);
 
 const whole = (text: string, choice?: ParserChoice): OutputEvent[] => parse([text], choice);
 
-/** The text by bytes, as a byte-level tokenizer could give it. */
-function byBytes(text: string, choice?: ParserChoice): OutputEvent[] {
-  const detokenizer = new Detokenizer({ tokenBytes: (id) => Uint8Array.of(id) });
-  const parts = Array.from(new TextEncoder().encode(text), (byte) => detokenizer.push(byte));
-  return parse([...parts, detokenizer.flush()], choice);
-}
+const byBytes = (text: string, choice: ParserChoice = deepseek) => feedBytes(text, choice);
 
 const checkpoint = await openCheckpoint(fileURLToPath(new URL('../../../models/jug/jug-Q8_0.gguf', import.meta.url)));
 const jug = await createTokenizer(checkpoint);

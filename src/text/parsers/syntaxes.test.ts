@@ -1,10 +1,10 @@
 /** Every tool-call syntax, fed whole, by code unit, by byte and cut at random: the same events. */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { Detokenizer } from '../detokenizer.ts';
+import { feed, feedBytes } from '../../../test/text/feed-parser.ts';
 import type { ToolDefinition } from '../messages.ts';
 import { joinEvents, type OutputEvent } from './events.ts';
-import { callFormat, type ParserChoice, parserFor } from './index.ts';
+import { callFormat, type ParserChoice } from './index.ts';
 
 const tools: ToolDefinition[] = [
   {
@@ -19,20 +19,6 @@ const glm: ParserChoice = { template: '<tool_call><arg_key>', newId, tools };
 const coder: ParserChoice = { template: '<tool_call><function=', newId, tools };
 const kimi: ParserChoice = { template: '<|tool_calls_section_begin|>', newId, tools };
 const llama: ParserChoice = { template: '<|python_tag|>', newId, tools };
-
-function parse(parts: Iterable<string>, choice: ParserChoice): OutputEvent[] {
-  const parser = parserFor(choice);
-  const events: OutputEvent[] = [];
-  for (const part of parts) events.push(...parser.push(part));
-  events.push(...parser.finish());
-  return joinEvents(events);
-}
-
-function byBytes(text: string, choice: ParserChoice): OutputEvent[] {
-  const detokenizer = new Detokenizer({ tokenBytes: (id) => Uint8Array.of(id) });
-  const parts = Array.from(new TextEncoder().encode(text), (byte) => detokenizer.push(byte));
-  return parse([...parts, detokenizer.flush()], choice);
-}
 
 const text = (value: string): OutputEvent => ({ type: 'text', text: value });
 const reasoning = (value: string): OutputEvent => ({ type: 'reasoning', text: value });
@@ -125,9 +111,9 @@ const CASES: readonly [string, ParserChoice, string, OutputEvent[]][] = [
 describe('tool-call syntaxes', () => {
   test.each(CASES)('%s', (_, choice, input, expected) => {
     const joined = joinEvents(expected);
-    expect(parse([input], choice)).toEqual(joined);
-    expect(parse(input, choice)).toEqual(joined);
-    expect(byBytes(input, choice)).toEqual(joined);
+    expect(feed([input], choice)).toEqual(joined);
+    expect(feed(input, choice)).toEqual(joined);
+    expect(feedBytes(input, choice)).toEqual(joined);
   });
 
   const piece = fc.constantFrom(
@@ -173,12 +159,12 @@ describe('tool-call syntaxes', () => {
     fc.assert(
       fc.property(fc.array(piece, { maxLength: 20 }), fc.array(fc.nat(200), { maxLength: 5 }), (parts, cuts) => {
         const input = parts.join('');
-        const expected = parse([input], choice);
-        expect(parse(input, choice)).toEqual(expected);
-        expect(byBytes(input, choice)).toEqual(expected);
+        const expected = feed([input], choice);
+        expect(feed(input, choice)).toEqual(expected);
+        expect(feedBytes(input, choice)).toEqual(expected);
         const at = [0, ...cuts.map((cut) => Math.min(cut, input.length)).sort((a, b) => a - b), input.length];
         expect(
-          parse(
+          feed(
             at.slice(1).map((end, i) => input.slice(at[i], end)),
             choice,
           ),
@@ -218,7 +204,7 @@ describe('tool-call syntaxes', () => {
             return '{"a": 1}';
         }
       };
-      const events = parse([literal(format.structure)], { template, newId, tools });
+      const events = feed([literal(format.structure)], { template, newId, tools });
       expect(events.map(({ type }) => type)).toEqual(['tool-call-start', 'tool-call-arguments', 'tool-call-end']);
       expect(events).toMatchObject([{ name: 'b' }, { fragment: '{"a": 1}' }, {}]);
     }
