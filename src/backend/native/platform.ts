@@ -1,0 +1,24 @@
+/** Which package carries the native core of a platform. The table of docs/reference/packages.md; `scripts/pack.mjs` reads it too. */
+
+export interface Platform {
+  /** As in Node: `linux`, `darwin`, `win32`. */
+  readonly os: string;
+  /** `x64`, `arm64`. */
+  readonly cpu: string;
+  /** Linux only: the C library. */
+  readonly libc?: 'glibc' | 'musl';
+}
+
+/** Platforms with a package. Others build from the sources, or take the `reference` backend. */
+export const PLATFORMS: readonly Platform[] = [{ os: 'linux', cpu: 'x64', libc: 'glibc' }];
+
+/** `tandem-linux-x64-glibc`. */
+export function packageName({ os, cpu, libc }: Platform): string {
+  return ['tandem', os, cpu, ...(libc ? [libc] : [])].join('-');
+}
+
+/** The package of `here`, or undefined where none is made. */
+export function packageFor(here: Platform): string | undefined {
+  const known = PLATFORMS.some(({ os, cpu, libc }) => os === here.os && cpu === here.cpu && libc === here.libc);
+  return known ? packageName(here) : undefined;
+}

@@ -1,0 +1,95 @@
+/**
+ * What users get: the packed tarballs, installed into an empty folder on a machine without compiler, with install scripts
+ * off. Their third-party dependencies come from npm's cache or registry, as in any install.
+ */
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, dirname, join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { nativeProblem } from '../../src/backend/native/load.ts';
+
+const ROOT = join(import.meta.dirname, '..', '..');
+
+describe.skipIf(nativeProblem())(`packages ${nativeProblem()?.message ?? ''}`, () => {
+  let folder: string;
+  let tarballs: string[];
+
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'tandem-packages-'));
+    const packed = execFileSync(process.execPath, ['scripts/pack.mjs', '--out', join(folder, 'packed')], { cwd: ROOT });
+    tarballs = packed.toString().trim().split('\n');
+  }, 120_000);
+
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  it('have no install script, and the cores of all platforms as optional dependencies', () => {
+    const [main, core] = tarballs.map(manifestOf);
+    expect(main.scripts).toBeUndefined();
+    expect(core.scripts).toBeUndefined();
+    expect(main.optionalDependencies).toMatchObject({ [String(core.name)]: main.version });
+    expect(core).toMatchObject({ os: [process.platform], cpu: [process.arch], version: main.version });
+  });
+
+  it('answer after an install without compiler and scripts', () => {
+    const home = install('whole', tarballs);
+    const { stdout, stderr, status } = tandem(home, 'run', '--no-server', '--temperature', '0', 'What is 3 + 4?');
+    expect({ stderr, status }).toMatchObject({ status: 0 });
+    expect(stdout).toContain('7');
+    expect(tandem(home, 'inspect', '--json').status).toBe(0);
+  }, 180_000);
+
+  it('say what is missing where the core was left out', () => {
+    const home = install('bare', tarballs, '--omit=optional');
+    const { stderr, status } = tandem(home, 'run', '--no-server', 'What is 3 + 4?');
+    expect(status).not.toBe(0);
+    expect(stderr).toMatch(/\[native\] the native core of this platform is the package tandem-\S+; .*; npm install/);
+  }, 180_000);
+
+  /** With node, npm and a shell on the PATH, and nothing else. */
+  function install(name: string, [main, core]: string[], ...flags: string[]): string {
+    const home = join(folder, name);
+    mkdirSync(join(home, 'bin'), { recursive: true });
+    for (const tool of ['node', 'npm', 'npx', 'sh', 'env']) symlinkSync(which(tool), join(home, 'bin', tool));
+    const file = (path: string) => `file:${path}`;
+    const manifest = {
+      private: true,
+      dependencies: { tandem: file(main) },
+      overrides: { [packageOf(core)]: file(core) },
+    };
+    writeFileSync(join(home, 'package.json'), JSON.stringify(manifest));
+    execFileSync('npm', ['install', '--ignore-scripts', '--prefer-offline', '--no-audit', '--no-fund', ...flags], {
+      cwd: home,
+      env: { ...process.env, PATH: join(home, 'bin') },
+      stdio: 'pipe',
+    });
+    return home;
+  }
+
+  function packageOf(tarball: string): string {
+    return String(manifestOf(tarball).name);
+  }
+
+  function manifestOf(tarball: string): Record<string, unknown> {
+    const at = join(folder, basename(tarball, '.tgz'));
+    mkdirSync(at, { recursive: true });
+    if (!readdirSync(at).length) execFileSync('tar', ['xzf', tarball, '-C', at, 'package/package.json']);
+    return JSON.parse(readFileSync(join(at, 'package', 'package.json'), 'utf8'));
+  }
+
+  function tandem(home: string, ...flags: string[]) {
+    return spawnSync(process.execPath, [join(home, 'node_modules', 'tandem', 'dist', 'cli.js'), ...flags], {
+      cwd: home,
+      env: { PATH: join(home, 'bin'), HOME: home },
+      encoding: 'utf8',
+    });
+  }
+});
+
+function which(tool: string): string {
+  if (tool === 'node') return process.execPath;
+  const folders = [dirname(process.execPath), ...(process.env.PATH ?? '').split(':')];
+  const found = folders.map((at) => join(at, tool)).find((path) => spawnSync('test', ['-x', path]).status === 0);
+  if (found === undefined) throw new Error(`there is no ${tool} on the PATH`);
+  return found;
+}
