@@ -490,11 +490,14 @@ export class Engine implements AsyncDisposable {
     return { ...this.#scheduler.stats, disk: this.#archive?.stats };
   }
 
-  /** Ends what runs (DISPOSED) and frees everything. May be called twice. */
-  dispose(): Promise<void> {
+  /**
+   * Ends what runs (DISPOSED) and frees everything. May be called twice. Prefixes on their way to the disk get `saveMs`
+   * milliseconds, default 10 000.
+   */
+  dispose({ saveMs = SAVE_MS }: { saveMs?: number } = {}): Promise<void> {
     this.#disposing ??= this.#loop
       .dispose()
-      .then(() => this.#archive?.flush())
+      .then(() => this.#archive?.close(saveMs))
       .then(() => this.#parts.executable.dispose())
       .finally(() => this.#parts.close?.());
     return this.#disposing;
@@ -552,6 +555,8 @@ export class Engine implements AsyncDisposable {
     });
   }
 }
+
+const SAVE_MS = 10_000;
 
 const ROLES = ['system', 'user', 'assistant', 'tool'];
 

@@ -7,7 +7,7 @@ import { openCheckpoint } from '../formats/open.ts';
 import { buildProgram } from '../models/index.ts';
 import { lower } from '../placement/lower.ts';
 import { nativeMachine } from '../placement/machine.ts';
-import { type KvType, type Program, pageBytes } from '../program/program.ts';
+import { type KvType, pageBytes } from '../program/program.ts';
 import { createChatTemplate } from '../text/chat-template.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
 import { Engine } from './engine.ts';
@@ -16,6 +16,7 @@ import { firstRows } from './first-rows.ts';
 import { samplingDefaults } from './generation-defaults.ts';
 import { availableMemory, chooseMemory } from './memory.ts';
 import { checkOptionNames } from './option-names.ts';
+import { PageFolder } from './page-folder.ts';
 import { PageStore } from './page-store.ts';
 import { invalid, numberIn } from './sampling.ts';
 
@@ -54,7 +55,7 @@ export interface LoadOptions {
   maxSequences?: number;
   /**
    * Prompts that begin alike share what was computed. Default true: in memory, beside the requests that run. With a folder
-   * also on disk, for later processes; `maxBytes` (default 8 GB) bounds it.
+   * also on disk, for later processes; `maxBytes` (default 8 GB) bounds it, whatever models' pages lie there.
    */
   prefixCache?: boolean | { readonly directory: string; readonly maxBytes?: number };
   /** Stops loading. */
@@ -111,14 +112,18 @@ export async function load(path: string = defaultModelPath(), options: LoadOptio
   checkExecution(options);
   const checkpoint = await openCheckpoint(path);
   try {
-    return await engineFor(checkpoint, options);
+    return await engineFor(checkpoint, await pageFolder(options.prefixCache), options);
   } catch (error) {
     await checkpoint.close();
     throw error;
   }
 }
 
-async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<Engine> {
+async function engineFor(
+  checkpoint: Checkpoint,
+  folder: PageFolder | undefined,
+  options: LoadOptions,
+): Promise<Engine> {
   const { signal, threads, isa, load } = options;
   // The reference is for judging: unless told otherwise it rounds nothing.
   const judging = options.backend === 'reference';
@@ -155,19 +160,21 @@ async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<
     backend.prepare(placed, checkpoint, { ...limits, ...watch, threads, isa, load, memory: memoryLimit }),
   );
   const numerics = placed.steps.some(({ placement }) => placement?.tiles !== undefined) ? 'fast' : 'exact';
-  const { prefixCache = true } = options;
   const pageStore =
-    typeof prefixCache === 'boolean'
-      ? undefined
-      : await openPageStore(prefixCache, checkpoint, placed, {
-          kvType,
-          numerics,
-          activations,
-          isa: String(executable.description.isa ?? backend.name),
-        }).catch(async (error) => {
-          await executable.dispose();
-          throw error;
-        });
+    folder &&
+    new PageStore({
+      folder,
+      fingerprint: await fingerprint(checkpoint, {
+        kvType,
+        numerics,
+        activations,
+        isa: String(executable.description.isa ?? backend.name),
+      }).catch(async (error) => {
+        await executable.dispose();
+        throw error;
+      }),
+      pageBytes: pageBytes(placed.kv),
+    });
   return new Engine({
     executable,
     tokenizer,
@@ -181,7 +188,7 @@ async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<
       targetMs: TARGET_MS,
       soloTargetMs: SOLO_TARGET_MS,
       firstRows: firstRows(placed, executable.description, SOLO_TARGET_MS),
-      prefixCache: prefixCache !== false,
+      prefixCache: options.prefixCache !== false,
     },
     close: () => checkpoint.close(),
     info: {
@@ -201,21 +208,15 @@ async function engineFor(checkpoint: Checkpoint, options: LoadOptions): Promise<
   });
 }
 
-const STORE_BYTES = 8 * 2 ** 30;
+const FOLDER_BYTES = 8 * 2 ** 30;
 
-async function openPageStore(
-  { directory, maxBytes = STORE_BYTES }: { readonly directory: string; readonly maxBytes?: number },
-  checkpoint: Checkpoint,
-  program: Program,
-  numerics: Readonly<Record<string, string>>,
-): Promise<PageStore> {
+/** Before anything large is loaded: a folder that cannot be used says so at once. */
+async function pageFolder(prefixCache: LoadOptions['prefixCache'] = true): Promise<PageFolder | undefined> {
+  if (typeof prefixCache === 'boolean') return undefined;
+  const { directory, maxBytes } = prefixCache ?? {};
   if (typeof directory !== 'string' || directory === '') throw invalid('prefixCache.directory', 'a folder', directory);
-  return PageStore.open({
-    directory,
-    fingerprint: await fingerprint(checkpoint, numerics),
-    pageBytes: pageBytes(program.kv),
-    maxBytes: numberIn('prefixCache.maxBytes', maxBytes, { low: 0, high: 2 ** 53 }, STORE_BYTES),
-  });
+  const limit = numberIn('prefixCache.maxBytes', maxBytes, { low: 0, high: 2 ** 53 }, FOLDER_BYTES);
+  return PageFolder.open({ directory, maxBytes: limit });
 }
 
 /**
