@@ -31,6 +31,11 @@ export const ERROR_CODES = {
   ACCESS_DENIED: 'no valid API key, or a host or origin that is not allowed',
   ROUTE_UNKNOWN: 'no such path, or not with this method',
   BODY_TOO_LARGE: 'a request body is larger than the server accepts',
+  NETWORK_FAILED: 'a server cannot be reached, or does not give what was asked for',
+  REMOTE_DENIED: 'a hub wants a token, or this one may not read the repository',
+  REMOTE_NOT_FOUND: 'no such repository, revision or file on a hub',
+  DOWNLOAD_DAMAGED: 'what came is not what was promised: its length, its checksum, or the file changed meanwhile',
+  DISK_FULL: 'there is not enough free space for a download',
   COMPARE_FAILED: 'two executables cannot be compared: they run different programs',
 } as const;
 

@@ -24,7 +24,7 @@ import {
 } from './gguf-types.ts';
 import { HeaderCursor } from './header-cursor.ts';
 import type { ByteSource, SourceFolder } from './source.ts';
-import { checkExtents, tensorReader } from './tensor-files.ts';
+import { checkExtents, closeAll, openAll, tensorReader } from './tensor-files.ts';
 
 export interface GgufCheckpoint extends Checkpoint {
   readonly kind: 'gguf';
@@ -53,16 +53,17 @@ export async function openGguf(folder: SourceFolder, file: string): Promise<Gguf
     shard === undefined
       ? [file]
       : Array.from({ length: shard.count }, (_, index) => shardName(shard.stem, index, shard.count));
-  const files: ByteSource[] = [];
+  const { files, headers } = await openAll(
+    folder,
+    names,
+    (name) => missing(folder, name, names.length),
+    async (source, index) => {
+      const header = await readHeader(source, index);
+      checkSplit(header, names[index], index, names.length);
+      return header;
+    },
+  );
   try {
-    const headers: Header[] = [];
-    for (const name of names) {
-      const source = await folder.open(name);
-      if (source === undefined) throw missing(folder, name, names.length);
-      files.push(source);
-      headers.push(await readHeader(source, files.length - 1));
-      checkSplit(headers[headers.length - 1], name, files.length - 1, names.length);
-    }
     const tensors = mergeTensors(headers, files);
     checkSplitTotal(headers[0], tensors.size, names[0]);
     checkExtents(files, tensors.values());
@@ -82,10 +83,6 @@ export async function openGguf(folder: SourceFolder, file: string): Promise<Gguf
     await closeAll(files);
     throw error;
   }
-}
-
-async function closeAll(files: readonly ByteSource[]): Promise<void> {
-  await Promise.all(files.map((file) => file.close()));
 }
 
 function missing(folder: SourceFolder, name: string, count: number): TandemError {

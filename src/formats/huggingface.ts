@@ -5,8 +5,8 @@
 import { TandemError } from '../errors.ts';
 import type { Checkpoint, TensorInfo } from './checkpoint.ts';
 import { isRecord, readSafetensors } from './safetensors.ts';
-import type { ByteSource, SourceFolder } from './source.ts';
-import { checkExtents, tensorReader } from './tensor-files.ts';
+import type { SourceFolder } from './source.ts';
+import { checkExtents, closeAll, openAll, tensorReader } from './tensor-files.ts';
 
 export const SINGLE_FILE = 'model.safetensors';
 export const INDEX_FILE = 'model.safetensors.index.json';
@@ -26,22 +26,24 @@ export async function openHuggingFace(folder: SourceFolder): Promise<Checkpoint>
   const generationConfig = await readJson(folder, 'generation_config.json');
   const index = await readIndex(folder);
   const names = index === undefined ? [SINGLE_FILE] : [...new Set(index.values())].sort();
-  const files: ByteSource[] = [];
-  try {
-    const tensors = new Map<string, TensorInfo>();
-    for (const name of names) {
-      const source = await folder.open(name);
-      if (source === undefined) throw missing(folder, name, index !== undefined);
-      const file = files.push(source) - 1;
+  const { files, headers } = await openAll(
+    folder,
+    names,
+    (name) => missing(folder, name, index !== undefined),
+    async (source, file) => {
       const found = await readSafetensors(source, file);
       checkExtents(
         [source],
         found.map((tensor) => ({ ...tensor, file: 0 })),
       );
-      // The index decides which file a tensor comes from; a tensor it does not list is not part of the model.
-      for (const tensor of found) {
-        if (index === undefined || index.get(tensor.name) === name) tensors.set(tensor.name, tensor);
-      }
+      return found;
+    },
+  );
+  try {
+    const tensors = new Map<string, TensorInfo>();
+    // The index decides which file a tensor comes from; a tensor it does not list is not part of the model.
+    for (const tensor of headers.flat()) {
+      if (index === undefined || index.get(tensor.name) === names[tensor.file]) tensors.set(tensor.name, tensor);
     }
     for (const [tensor, file] of index ?? []) {
       if (tensors.has(tensor)) continue;
@@ -71,10 +73,6 @@ export async function openHuggingFace(folder: SourceFolder): Promise<Checkpoint>
     await closeAll(files);
     throw error;
   }
-}
-
-async function closeAll(files: readonly ByteSource[]): Promise<void> {
-  await Promise.all(files.map((file) => file.close()));
 }
 
 /** Tensor → file, where there is an index. */

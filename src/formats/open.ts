@@ -5,13 +5,14 @@ import { fileFolder, isFolder, splitPath } from './file-source.ts';
 import { openGguf } from './gguf.ts';
 import { parseShardName, shardName } from './gguf-types.ts';
 import { INDEX_FILE, openHuggingFace, SINGLE_FILE } from './huggingface.ts';
+import type { SourceFolder } from './source.ts';
 
 /**
  * Reads headers only. FILE_NOT_FOUND where there is nothing, FORMAT_INVALID where it is no checkpoint or a broken one.
  * A folder with both `config.json` and safetensors is a Hugging Face model, also where GGUF files lie beside them.
  */
 export async function openCheckpoint(path: string): Promise<Checkpoint> {
-  if (await isFolder(path)) return openFolder(path);
+  if (await isFolder(path)) return openCheckpointIn(fileFolder(path));
   const { folder, file } = splitPath(path);
   if (file.endsWith('.safetensors') || file === 'config.json' || file === INDEX_FILE) {
     throw new TandemError('FORMAT_INVALID', {
@@ -24,8 +25,8 @@ export async function openCheckpoint(path: string): Promise<Checkpoint> {
   return openGguf(fileFolder(folder), file);
 }
 
-async function openFolder(path: string): Promise<Checkpoint> {
-  const folder = fileFolder(path);
+/** The same of a folder wherever it is: on a disk, in memory, on a server. */
+export async function openCheckpointIn(folder: SourceFolder): Promise<Checkpoint> {
   const files = await folder.list();
   const weights = files.includes(SINGLE_FILE) || files.includes(INDEX_FILE);
   if (weights && files.includes('config.json')) return openHuggingFace(folder);

@@ -1,7 +1,47 @@
 /** What both containers do with tensors once their places are known: check the places, read the bytes. */
 import { TandemError } from '../errors.ts';
 import type { TensorInfo } from './checkpoint.ts';
-import type { ByteSource } from './source.ts';
+import type { ByteSource, SourceFolder } from './source.ts';
+
+/** Headers read at once: on a server each costs a round trip or two. */
+const AT_ONCE = 8;
+
+/**
+ * Opens the files of a model and reads each one's header, in the order of `names`. Where one fails all are closed, and the
+ * error is that of the first in order.
+ */
+export async function openAll<Header>(
+  folder: SourceFolder,
+  names: readonly string[],
+  missing: (name: string) => TandemError,
+  read: (source: ByteSource, index: number) => Promise<Header>,
+): Promise<{ files: ByteSource[]; headers: Header[] }> {
+  const files: ByteSource[] = [];
+  const headers: Header[] = [];
+  const errors = new Map<number, unknown>();
+  let next = 0;
+  const worker = async () => {
+    while (next < names.length && errors.size === 0) {
+      const index = next++;
+      try {
+        const source = await folder.open(names[index]);
+        if (source === undefined) throw missing(names[index]);
+        files[index] = source;
+        headers[index] = await read(source, index);
+      } catch (error) {
+        errors.set(index, error);
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, worker));
+  if (errors.size === 0) return { files, headers };
+  await closeAll(files);
+  throw errors.get(Math.min(...errors.keys()));
+}
+
+export async function closeAll(files: readonly (ByteSource | undefined)[]): Promise<void> {
+  await Promise.all(files.map((file) => file?.close()));
+}
 
 /** FORMAT_INVALID for a tensor past the end of its file and for two that overlap. */
 export function checkExtents(files: readonly ByteSource[], tensors: Iterable<TensorInfo>): void {
