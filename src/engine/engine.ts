@@ -31,6 +31,7 @@ import {
 } from './perplexity.ts';
 import { PrefixArchive } from './prefix-archive.ts';
 import { PrefixCache } from './prefix-cache.ts';
+import { type PromptLogprob, promptLogprobs } from './prompt-logprobs.ts';
 import { LogitsRequest, type Progress, type Request, type TakeLogits, TextRequest } from './request.ts';
 import {
   invalid,
@@ -372,6 +373,14 @@ export class Engine implements AsyncDisposable {
     const logits = allocateLogits(prompt.length, vocabSize);
     await this.#stream(prompt, 0, (position, row) => logits.set(row, position * vocabSize), options);
     return logits;
+  }
+
+  /** How likely each token of `ids` is after those before it, with the `top` likeliest at its place. */
+  async promptLogprobs(
+    ids: readonly number[],
+    { top = 0, signal }: { top?: number; signal?: AbortSignal } = {},
+  ): Promise<PromptLogprob[]> {
+    return promptLogprobs(this.#logitSource(), [...this.#checkedSequence(ids)], top, signal);
   }
 
   /** How well the model predicts a text, or token ids as they are. */
