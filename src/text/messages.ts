@@ -63,7 +63,9 @@ export function toTemplateMessage(message: ChatMessage, style: MessageStyle): Re
 }
 
 export function toTemplateTool(tool: ToolDefinition): Record<string, unknown> {
-  const { name, description = '', parameters = { type: 'object', properties: {} } } = tool;
+  const { name, description = '', parameters: given = {} } = tool;
+  // Templates walk through `properties` without asking whether there are any.
+  const parameters = 'properties' in given ? given : { type: 'object', properties: {}, ...given };
   return { type: 'function', function: { name, description, parameters } };
 }
 
