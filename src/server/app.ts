@@ -15,11 +15,13 @@ import type {
   ServerOptions,
   ServerRequest,
   StartGeneration,
+  StreamFormat,
 } from './context.ts';
 import { asTandemError, httpFailure, retryHeaders } from './failures.ts';
 import type { ServerLogger } from './log.ts';
 import { ServerMetrics } from './metrics.ts';
 import type { Lease, ModelHost } from './models.ts';
+import { methodsOf, nothingThere } from './nothing-there.ts';
 import { streamResponse } from './stream.ts';
 
 export interface AppParts {
@@ -79,7 +81,11 @@ export function buildApp({ models, dialects, options, logger, version }: AppPart
     const facts: RequestVariables['facts'] = {};
     request.set('requestId', id);
     request.set('facts', facts);
-    request.set('signal', AbortSignal.any([request.req.raw.signal, end.signal]));
+    const gone = new AbortController();
+    request.set('leave', () =>
+      gone.abort(new TandemError('ABORTED', { room: 'server', rule: 'the client went away' })),
+    );
+    request.set('signal', AbortSignal.any([request.req.raw.signal, end.signal, gone.signal]));
     const origin = allowedOrigin(request.req.header('origin'), options.corsOrigins);
     try {
       checkHost(request.req.header('host'), options);
@@ -123,7 +129,12 @@ export function buildApp({ models, dialects, options, logger, version }: AppPart
     } else request.res = whenSent(request.res, finish);
   });
 
-  app.notFound((request) => refuse(request, routeUnknown(request)));
+  app.notFound((request) => {
+    const allowed = methodsOf(app, request.req.path);
+    const response = refuse(request, nothingThere(request, allowed));
+    if (allowed.length > 0) response.headers.set('allow', allowed.join(', '));
+    return response;
+  });
   app.onError((error, request) => refuse(request as ServerRequest, error));
 
   const server: ServerContext = {
@@ -144,19 +155,49 @@ export function buildApp({ models, dialects, options, logger, version }: AppPart
       if (entry === undefined) throw models.unknown(name);
       const facts = request.get('facts');
       facts.model = entry.id;
+      const called = performance.now();
       const lease = await models.acquire(name, { signal: request.get('signal'), wait: options.waitForModel });
       try {
         checkQueue(lease.engine);
-        return begin(request, lease, start);
+        return begin(request, lease, start, performance.now() - called);
       } catch (error) {
         lease.release();
         throw error;
       }
     },
 
+    async answer(request, dialect, { model, start, streamed, format, whole, write }) {
+      const begun = server.generate(request, model, start);
+      if (!streamed) {
+        const make = async () => {
+          const running = await begun;
+          return JSON.stringify(whole(running, await running.generation));
+        };
+        if (!options.heartbeatJson)
+          return new Response(await make(), { headers: { 'content-type': 'application/json' } });
+        begun.catch(() => {}); // told by the stream
+        return server.stream(request, jsonStream(dialect), async (out) => out.write(await make()));
+      }
+      const ready = begun.then(async (running) => {
+        await running.generation.ready;
+        return running;
+      });
+      // A model that loads, or a form that compiles, for long: the client sees signs of life meanwhile.
+      await settledWithin(ready, options.heartbeatMs);
+      return server.stream(request, format, async (out) => write(out, await ready));
+    },
+
+    async borrow(request, name, ask) {
+      const signal = request.get('signal');
+      const { engine, release } = await models.acquire(name, { signal, wait: options.waitForModel });
+      try {
+        return await ask(engine);
+      } finally {
+        release();
+      }
+    },
+
     stream(request, format, write) {
-      const gone = new AbortController();
-      request.set('signal', AbortSignal.any([request.get('signal'), gone.signal]));
       return streamResponse(
         {
           format,
@@ -170,18 +211,8 @@ export function buildApp({ models, dialects, options, logger, version }: AppPart
           },
         },
         write,
-        () => gone.abort(new TandemError('ABORTED', { room: 'server', rule: 'the client went away' })),
+        request.get('leave'),
       );
-    },
-
-    async json(request, dialect, make) {
-      if (!options.heartbeatJson) return Response.json(await make());
-      const format = {
-        contentType: 'application/json' as never,
-        heartbeat: () => ' ',
-        failure: (error: TandemError) => JSON.stringify(dialect.errorBody(error)),
-      };
-      return server.stream(request, format, async (out) => out.write(JSON.stringify(await make())));
     },
   };
 
@@ -197,7 +228,7 @@ export function buildApp({ models, dialects, options, logger, version }: AppPart
   }
 
   /** Counts a generation from its start to its end, whatever ends it. */
-  function begin(request: ServerRequest, lease: Lease, start: StartGeneration): RunningGeneration {
+  function begin(request: ServerRequest, lease: Lease, start: StartGeneration, loadMs: number): RunningGeneration {
     const facts = request.get('facts');
     const generation = start(lease.engine, request.get('signal'));
     running++;
@@ -220,7 +251,7 @@ export function buildApp({ models, dialects, options, logger, version }: AppPart
         running--;
         lease.release();
       });
-    return { engine: lease.engine, generation, model: lease.model };
+    return { engine: lease.engine, generation, model: lease.model, loadMs };
   }
 
   for (const dialect of dialects) dialect.mount(app, server);
@@ -241,15 +272,26 @@ function sane(id: string | undefined): string | undefined {
   return id !== undefined && /^[\w.:/+=-]{1,128}$/.test(id) ? id : undefined;
 }
 
-function routeUnknown(request: ServerRequest): TandemError {
-  const { method, path } = request.req;
-  const shown = path.length > 100 ? `${path.slice(0, 100)}…` : path;
-  return new TandemError('ROUTE_UNKNOWN', {
-    room: 'server',
-    rule: 'a request goes to a route of this server',
-    given: `${method} ${shown} is none`,
-    fix: 'see /docs for all routes',
+/** White space, then one JSON value: an answer that is not streamed, kept alive. */
+function jsonStream(dialect: Dialect): StreamFormat {
+  return {
+    contentType: 'application/json',
+    heartbeat: () => ' ',
+    failure: (error) => JSON.stringify(dialect.errorBody(error)),
+  };
+}
+
+/** Rejects where the promise does within `ms`; resolves when it resolves, or then. */
+async function settledWithin(promise: Promise<unknown>, ms: number): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const patience = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, ms);
   });
+  try {
+    await Promise.race([promise, patience]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /** What the log says of a fault: stacks belong there and nowhere else. */

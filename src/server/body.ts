@@ -14,17 +14,35 @@ export async function readBody<T extends z.ZodType>(
   const value = parseJson(await readText(request, limit));
   const checked = schema.safeParse(value);
   if (checked.success) return checked.data;
-  const { path, message } = checked.error.issues[0];
+  const { path, message } = clearest(checked.error.issues[0]);
   throw new TandemError('REQUEST_INVALID', {
     room: 'server',
-    rule: `the body is what ${new URL(request.req.url).pathname} expects`,
+    rule: `the body is what ${request.req.path} expects`,
     given: `${fieldName(path)}: ${message}`,
     fix: 'see /docs for every field',
   });
 }
 
-/** The first field of a validation message, for `error.param`. */
-export function fieldName(path: readonly PropertyKey[]): string {
+interface Problem {
+  readonly path: readonly PropertyKey[];
+  readonly message: string;
+}
+
+/** Of a field that may be of several kinds: what is wrong inside the kind it is of, else which kinds there are. */
+function clearest({ path, message, ...issue }: z.core.$ZodIssue): Problem {
+  if (issue.code !== 'invalid_union') return { path, message };
+  const kinds = issue.errors.flatMap(([first]) => (first === undefined ? [] : [first]));
+  const inner = kinds.find((kind) => kind.path.length > 0 || kind.code !== 'invalid_type');
+  if (inner !== undefined) {
+    const { path: below, message } = clearest(inner);
+    return { path: [...path, ...below], message };
+  }
+  const names = kinds.map((kind) => (kind.code === 'invalid_type' ? kind.expected : ''));
+  return { path, message: `Invalid input: expected ${names.join(' or ')}` };
+}
+
+/** As people write it: `messages[0].content`. */
+function fieldName(path: readonly PropertyKey[]): string {
   if (path.length === 0) return 'the body';
   return path
     .map((key, i) => (typeof key === 'number' ? `[${key}]` : i === 0 ? String(key) : `.${String(key)}`))

@@ -7,6 +7,7 @@ import type { OpenAPIHono } from '@hono/zod-openapi';
 import type { Context } from 'hono';
 import type { Engine } from '../engine/engine.ts';
 import type { Generation } from '../engine/generation.ts';
+import type { GenerationResult } from '../engine/result.ts';
 import type { TandemError } from '../errors.ts';
 import type { ServerMetrics } from './metrics.ts';
 import type { ModelEntry, ModelHost } from './models.ts';
@@ -30,6 +31,8 @@ export interface RequestVariables {
   requestId: string;
   /** Aborts when the client goes away or the server stops for good. */
   signal: AbortSignal;
+  /** Aborts `signal`: a streamed answer learns first that nobody reads it. */
+  leave: () => void;
   /** What the log line of this request tells beside method, path and status. */
   facts: RequestFacts;
 }
@@ -42,6 +45,8 @@ export interface RequestFacts {
   completionTokens?: number;
   finish?: string;
   error?: string;
+  /** What of the request was not followed, where it was answered all the same. */
+  note?: string;
 }
 
 export interface ServerContext {
@@ -56,10 +61,22 @@ export interface ServerContext {
    * when it ended. `start` calls `engine.chat` or `engine.generate` with `signal`. Throws TandemErrors.
    */
   generate(request: ServerRequest, model: string, start: StartGeneration): Promise<RunningGeneration>;
+  /** One generation as a dialect tells it. What is wrong with the request is a status, also of an answer that is streamed. */
+  answer(request: ServerRequest, dialect: Dialect, telling: Telling): Promise<Response>;
+  /** A question that takes no generation (tokens, counts), on the model a client named. */
+  borrow<T>(request: ServerRequest, model: string, ask: (engine: Engine) => T | Promise<T>): Promise<T>;
   /** A response written piece by piece: flushes headers at once, keeps alive, ends with the client. */
   stream(request: ServerRequest, format: StreamFormat, write: (out: StreamWriter) => Promise<void>): Response;
-  /** A JSON answer that takes its time; with `heartbeatJson` white space keeps the connection alive meanwhile. */
-  json(request: ServerRequest, dialect: Dialect, make: () => Promise<unknown>): Promise<Response>;
+}
+
+/** How a dialect tells a generation: whole as JSON, or piece by piece. */
+export interface Telling {
+  readonly model: string;
+  readonly start: StartGeneration;
+  readonly streamed: boolean;
+  readonly format: StreamFormat;
+  whole(running: RunningGeneration, result: GenerationResult): unknown;
+  write(out: StreamWriter, running: RunningGeneration): Promise<void>;
 }
 
 export type StartGeneration = (engine: Engine, signal: AbortSignal) => Generation;
@@ -68,10 +85,12 @@ export interface RunningGeneration {
   readonly engine: Engine;
   readonly generation: Generation;
   readonly model: ModelEntry;
+  /** Milliseconds until the model was there. */
+  readonly loadMs: number;
 }
 
 export interface StreamFormat {
-  readonly contentType: 'text/event-stream' | 'application/x-ndjson';
+  readonly contentType: 'text/event-stream' | 'application/x-ndjson' | 'application/json';
   /** What keeps an idle connection alive: an SSE comment, `event: ping`, an empty line of the dialect. */
   heartbeat(): string;
   /** What tells the client that it failed after the head was sent. */

@@ -55,11 +55,15 @@ export function openaiCode(code: ErrorCode): string {
   return words[code] ?? code.toLowerCase();
 }
 
-/** Any thrown value as an error of the house. What is no TandemError is our own fault and tells nothing of itself. */
+/**
+ * Any thrown value as an error that a client may read. Faults that are not the request's tell nothing of themselves: their
+ * messages name files and machines, and belong into the log.
+ */
 export function asTandemError(error: unknown): TandemError {
-  if (error instanceof TandemError) return error;
+  const known = error instanceof TandemError;
+  if (known && (error.room === 'server' || httpFailure(error) !== INTERNAL)) return error;
   if (isAbort(error)) return new TandemError('ABORTED', { room: 'server', rule: 'the request was cancelled' });
-  return new TandemError('NATIVE_FAILED', {
+  return new TandemError(known ? error.code : 'NATIVE_FAILED', {
     room: 'server',
     rule: 'a request is answered or refused',
     given: 'it met a fault of the server',

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { ServerApp } from './context.ts';
+import { get } from './routes.ts';
 
 const PAGE = fileURLToPath(new URL('../../web/dist/index.html', import.meta.url));
 
@@ -53,10 +54,15 @@ function readPage(): FrontPage | undefined {
 
 export function mountFrontPage(app: ServerApp): void {
   const page = readPage();
-  app.get('/', (request) => {
-    if (page === undefined || !request.req.header('accept')?.includes('text/html'))
-      return request.text('Ollama is running');
-    return new Response(page.html, { headers: page.headers });
+  get(app, undefined, {
+    paths: ['/'],
+    tag: 'Operation',
+    summary: 'The chat page',
+    handle: (request) => {
+      if (page === undefined || !request.req.header('accept')?.includes('text/html'))
+        return request.text('Ollama is running');
+      return new Response(page.html, { headers: page.headers });
+    },
   });
   app.get('/favicon.ico', () => new Response(null, { status: 204 }));
 }

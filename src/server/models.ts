@@ -1,48 +1,51 @@
 /**
- * The models a server has, loaded at start or on demand and unloaded when idle. Names are labels: nothing a client
- * sends is ever used as a path or an address.
+ * The models a server has, loaded at start or on demand, and unloaded when idle or when another one needs the room. Names
+ * are labels: nothing a client sends is ever used as a path or an address.
+ *
+ *     request for B ─▶ room? ─no─▶ the model used longest ago, idle ones first: what runs on it ends, it is unloaded ─▶ load B
+ *
+ * One model is loaded at a time, in the order they were asked for: models that do not fit together take turns.
  */
-
 import type { Engine } from '../engine/engine.ts';
-import type { ModelCard } from '../engine/model-card.ts';
+import { availableMemory, totalMemory } from '../engine/memory.ts';
 import { TandemError } from '../errors.ts';
+import { type Lease, type ModelEntry, type ModelEvent, ModelSlot, type ModelSource, type SlotHost } from './model-slot.ts';
 
-export type ModelState = 'unloaded' | 'loading' | 'ready' | 'failed';
-
-export interface ModelEntry extends ModelCard {
-  readonly aliases: readonly string[];
-  readonly state: ModelState;
-  /** 0 … 1 while loading. */
-  readonly progress: number;
-  /** Why it failed. */
-  readonly error?: string;
-  /** When idleness will unload it, milliseconds since 1970. */
-  readonly expiresAt?: number;
-}
-
-export interface Lease {
-  readonly engine: Engine;
-  readonly model: ModelEntry;
-  release(): void;
-}
-
-export interface ModelSource {
-  readonly card: ModelCard;
-  readonly aliases: readonly string[];
-  load(onProgress: (done: number, total: number) => void): Promise<Engine>;
-}
+export type { Lease, ModelEntry, ModelEvent, ModelSource, ModelState } from './model-slot.ts';
 
 export interface ModelHostOptions {
   /** Milliseconds without a request after which a model is unloaded; 0: never. */
   readonly idleMs: number;
+  /** Most models in memory at once, ≥ 1. Default: as many as fit. */
+  readonly maxLoaded?: number;
+  /** Bytes that all models together may take. Default: the machine's, or what its control group allows. */
+  readonly memory?: number;
+  /** Bytes that are free now. For tests. */
+  readonly available?: () => number;
+  readonly told?: (event: ModelEvent) => void;
 }
+
+/** What a model takes beside its weights, as a share of them: KV pages and buffers, at least. */
+const BESIDE = 1.1;
 
 export class ModelHost {
   readonly #slots: readonly ModelSlot[];
+  readonly #maxLoaded: number;
+  readonly #memory: number;
+  readonly #available: () => number;
+  /** The last loading in the queue. */
+  #admitted: Promise<unknown> = Promise.resolve();
   #disposed = false;
 
-  constructor(sources: readonly ModelSource[], { idleMs }: ModelHostOptions) {
-    this.#slots = sources.map((source) => new ModelSlot(source, idleMs));
+  /** REQUEST_INVALID where two models would answer to one name. */
+  constructor(sources: readonly ModelSource[], options: ModelHostOptions) {
+    const { idleMs, maxLoaded = Number.POSITIVE_INFINITY, available = availableMemory, told = () => {} } = options;
+    this.#maxLoaded = maxLoaded;
+    this.#memory = options.memory ?? totalMemory();
+    this.#available = available;
+    checkNames(sources);
+    const admit: SlotHost['admit'] = (slot, load) => this.#admit(slot, load);
+    this.#slots = sources.map((source) => new ModelSlot(source, idleMs, { admit, told }));
   }
 
   list(): readonly ModelEntry[] {
@@ -66,8 +69,7 @@ export class ModelHost {
   async acquire(name: string, { signal, wait }: { signal: AbortSignal; wait: boolean }): Promise<Lease> {
     const slot = this.#find(name);
     if (slot === undefined) throw this.unknown(name);
-    if (this.#disposed)
-      throw new TandemError('SERVER_STOPPING', { room: 'server', rule: 'the server is shutting down' });
+    if (this.#disposed) throw stopping();
     return slot.acquire(signal, wait);
   }
 
@@ -81,10 +83,29 @@ export class ModelHost {
     await this.#find(name)?.unload();
   }
 
-  /** Ends what runs and frees everything. */
-  async dispose(): Promise<void> {
+  /** How long a model stays after its last request from now on, milliseconds: −1 for ever, 0: until what runs has ended. */
+  keep(name: string, ms: number): void {
+    this.#find(name)?.keep(ms);
+  }
+
+  /**
+   * Whether requests are answered without waiting long: `ready` also where nothing is loaded because nothing was asked;
+   * else what the first model is at.
+   */
+  get readiness(): { readonly state: 'ready' } | { readonly state: 'loading' | 'failed'; readonly model: ModelEntry } {
+    const models = this.list();
+    if (models.some(({ state }) => state === 'ready')) return { state: 'ready' };
+    for (const state of ['loading', 'failed'] as const) {
+      const model = models.find((entry) => entry.state === state);
+      if (model) return { state, model };
+    }
+    return { state: 'ready' };
+  }
+
+  /** Ends what runs and frees everything; prefixes on their way to the disk get `saveMs` milliseconds. */
+  async dispose(saveMs?: number): Promise<void> {
     this.#disposed = true;
-    await Promise.all(this.#slots.map((slot) => slot.dispose()));
+    await Promise.all(this.#slots.map((slot) => slot.dispose(saveMs)));
   }
 
   unknown(name: string): TandemError {
@@ -100,160 +121,60 @@ export class ModelHost {
   #find(name: string): ModelSlot | undefined {
     const label = name.endsWith(':latest') ? name.slice(0, -7) : name;
     if (label === '' || label === 'default') return this.#slots[0];
-    return this.#slots.find(({ entry }) => entry.id === label || entry.aliases.includes(label));
-  }
-}
-
-/** One model and whether it is loaded. */
-class ModelSlot {
-  engine: Engine | undefined;
-  readonly #source: ModelSource;
-  readonly #idleMs: number;
-  #state: ModelState = 'unloaded';
-  #progress = 0;
-  #error: unknown;
-  #loading: Promise<Engine> | undefined;
-  #unloading: Promise<void> | undefined;
-  #leases = 0;
-  #idle: ReturnType<typeof setTimeout> | undefined;
-  #expiresAt: number | undefined;
-  #unloadWhenFree = false;
-
-  constructor(source: ModelSource, idleMs: number) {
-    this.#source = source;
-    this.#idleMs = idleMs;
+    return this.#slots.find(({ names }) => names.includes(label));
   }
 
-  get entry(): ModelEntry {
-    return {
-      ...this.#source.card,
-      contextLength: this.engine?.info.contextLength ?? this.#source.card.contextLength,
-      aliases: this.#source.aliases,
-      state: this.#state,
-      progress: this.#progress,
-      error: this.#error === undefined ? undefined : messageOf(this.#error),
-      expiresAt: this.#expiresAt,
-    };
+  #admit(slot: ModelSlot, load: (memory: number | undefined) => Promise<Engine>): Promise<Engine> {
+    const admitted = this.#admitted.then(async () => {
+      await this.#makeRoom(slot);
+      if (this.#disposed) throw stopping();
+      return load(this.#share(slot));
+    });
+    this.#admitted = admitted.catch(() => {});
+    return admitted;
   }
 
-  async acquire(signal: AbortSignal, wait: boolean): Promise<Lease> {
-    this.#leases++;
-    clearTimeout(this.#idle);
-    this.#expiresAt = undefined;
-    try {
-      const loading = this.warm();
-      if (this.engine === undefined && !wait) {
-        loading.catch(() => {});
-        throw this.#stillLoading();
-      }
-      const engine = this.engine ?? (await abandonable(loading, signal));
-      let held = true;
-      return {
-        engine,
-        model: this.entry,
-        release: () => {
-          if (held) this.#release();
-          held = false;
-        },
-      };
-    } catch (error) {
-      this.#release();
-      throw error;
+  /** Unloads others until this one fits. What does not fit an empty machine is loaded all the same: it is mapped then. */
+  async #makeRoom(slot: ModelSlot): Promise<void> {
+    for (;;) {
+      const loaded = this.#slots.filter((other) => other !== slot && other.engine !== undefined);
+      if (loaded.length === 0 || this.#disposed || this.#fits(slot, loaded)) return;
+      const order = (a: ModelSlot, b: ModelSlot) => Number(a.busy) - Number(b.busy) || a.usedAt - b.usedAt;
+      await loaded.sort(order)[0].retire();
     }
   }
 
-  /** Loads, or waits for whoever does. A load that failed is tried again by the next request. */
-  warm(): Promise<Engine> {
-    if (this.engine !== undefined) return Promise.resolve(this.engine);
-    this.#loading ??= this.#load().finally(() => {
-      this.#loading = undefined;
-    });
-    this.#loading.catch(() => {}); // told to whoever waits, and by `entry`
-    return this.#loading;
+  #fits(slot: ModelSlot, loaded: readonly ModelSlot[]): boolean {
+    if (loaded.length >= this.#maxLoaded) return false;
+    const needed = slot.bytes * BESIDE;
+    const taken = loaded.reduce((sum, { bytes }) => sum + bytes, 0);
+    return needed <= this.#memory - taken && needed <= this.#available();
   }
 
-  async unload(): Promise<void> {
-    await this.#loading?.catch(() => {});
-    if (this.#leases > 0) {
-      this.#unloadWhenFree = true;
-      return;
-    }
-    const { engine } = this;
-    if (engine === undefined) return this.#unloading;
-    this.engine = undefined;
-    this.#state = 'unloaded';
-    this.#expiresAt = undefined;
-    clearTimeout(this.#idle);
-    this.#unloading = engine.dispose().finally(() => {
-      this.#unloading = undefined;
-    });
-    await this.#unloading;
-  }
-
-  async dispose(): Promise<void> {
-    clearTimeout(this.#idle);
-    await this.#loading?.catch(() => {});
-    await this.engine?.dispose();
-    await this.#unloading;
-  }
-
-  async #load(): Promise<Engine> {
-    this.#state = 'loading';
-    this.#progress = 0;
-    this.#error = undefined;
-    try {
-      await this.#unloading; // never two copies in memory
-      this.engine = await this.#source.load((done, total) => {
-        this.#progress = total > 0 ? done / total : 0;
-      });
-      this.#state = 'ready';
-      this.#progress = 1;
-      if (this.#leases === 0) this.#startIdle();
-      return this.engine;
-    } catch (error) {
-      this.#state = 'failed';
-      this.#error = error;
-      throw error;
-    }
-  }
-
-  #release(): void {
-    if (--this.#leases > 0) return;
-    if (this.#unloadWhenFree) {
-      this.#unloadWhenFree = false;
-      this.unload().catch(() => {});
-    } else this.#startIdle();
-  }
-
-  #startIdle(): void {
-    if (this.#idleMs <= 0 || this.engine === undefined) return;
-    clearTimeout(this.#idle);
-    this.#expiresAt = Date.now() + this.#idleMs;
-    this.#idle = setTimeout(() => this.unload().catch(() => {}), this.#idleMs);
-    this.#idle.unref();
-  }
-
-  #stillLoading(): TandemError {
-    return new TandemError('MODEL_LOADING', {
-      room: 'server',
-      rule: 'a request is answered once its model is loaded',
-      given: `${this.#source.card.id} is ${Math.floor(this.#progress * 100)} % there`,
-      fix: 'try again in a few seconds',
-    });
+  /** Models that fit together share memory by their sizes; else each takes what there is when it comes. */
+  #share(slot: ModelSlot): number | undefined {
+    const all = this.#slots.reduce((sum, { size }) => sum + size, 0);
+    if (this.#slots.length === 1 || this.#slots.length > this.#maxLoaded || all * BESIDE > this.#memory) return undefined;
+    return Math.floor((this.#memory * slot.size) / all);
   }
 }
 
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
-
-/** The promise's value, or ABORTED once the signal says so; the work goes on. */
-function abandonable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const abort = () =>
-      reject(new TandemError('ABORTED', { room: 'server', rule: 'the client went away', cause: signal.reason }));
-    if (signal.aborted) return abort();
-    signal.addEventListener('abort', abort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+function checkNames(sources: readonly ModelSource[]): void {
+  const owners = new Map<string, number>();
+  sources.forEach(({ card, aliases }, index) => {
+    for (const name of [card.id, ...aliases]) {
+      if ((owners.get(name) ?? index) !== index)
+        throw new TandemError('REQUEST_INVALID', {
+          room: 'server',
+          rule: 'each model of a server has names of its own',
+          given: `two are called ${name}`,
+          fix: 'give them as NAME=PATH',
+        });
+      owners.set(name, index);
+    }
   });
+}
+
+function stopping(): TandemError {
+  return new TandemError('SERVER_STOPPING', { room: 'server', rule: 'the server is shutting down' });
 }

@@ -3,6 +3,7 @@
  * written here as plain HTML. No script runs and nothing is fetched.
  */
 import type { ServerApp } from './context.ts';
+import { get } from './routes.ts';
 
 interface Schema {
   readonly type?: string | readonly string[];
@@ -18,6 +19,8 @@ interface Schema {
 
 interface Operation {
   readonly summary?: string;
+  /** Further paths. */
+  readonly description?: string;
   readonly tags?: readonly string[];
   readonly requestBody?: { readonly content?: Record<string, { readonly schema?: Schema }> };
 }
@@ -43,12 +46,22 @@ export function mountReference(app: ServerApp, version: string): void {
         description: 'OpenAI, Anthropic, Ollama and llama.cpp dialects of one engine.',
       },
     });
-  app.get('/openapi.json', (request) => request.json(document()));
-  app.get('/docs', () => {
-    const { paths = {} } = document() as { paths?: Record<string, Record<string, Operation>> };
-    return new Response(page(paths, version), {
-      headers: { 'content-type': 'text/html; charset=utf-8', 'content-security-policy': CSP },
-    });
+  get(app, undefined, {
+    paths: ['/openapi.json'],
+    tag: 'Operation',
+    summary: 'All routes and their fields, OpenAPI 3.1',
+    handle: (request) => request.json(document()),
+  });
+  get(app, undefined, {
+    paths: ['/docs'],
+    tag: 'Operation',
+    summary: 'The same as a page to read',
+    handle: () => {
+      const { paths = {} } = document() as { paths?: Record<string, Record<string, Operation>> };
+      return new Response(page(paths, version), {
+        headers: { 'content-type': 'text/html; charset=utf-8', 'content-security-policy': CSP },
+      });
+    },
   });
 }
 
@@ -63,23 +76,33 @@ function page(paths: Record<string, Record<string, Operation>>, version: string)
   return `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Tandem API</title><style>${STYLE}</style></head><body><h1>Tandem ${html(version)}</h1><p>Machine-readable: <a href="/openapi.json">/openapi.json</a>. Paths with <code>/v1</code> work without it too.</p>${body}</body></html>`;
 }
 
-function route(method: string, path: string, { summary = '', requestBody }: Operation): string {
+function route(method: string, path: string, { summary = '', description = '', requestBody }: Operation): string {
   const schema = requestBody?.content?.['application/json']?.schema;
-  const rows = Object.entries(schema?.properties ?? {})
+  const rows = schema === undefined ? '' : fieldRows(schema, '');
+  const head = `<b>${method.toUpperCase()}</b> <code>${html(path)}</code> ${html(summary)} <small>${html(description)}</small>`;
+  return rows === '' ? `<p>${head}</p>` : `<details><summary>${head}</summary><table>${rows}</table></details>`;
+}
+
+/** A row a field, those of objects and of items of arrays below theirs. */
+function fieldRows(schema: Schema, prefix: string): string {
+  return Object.entries(schema.properties ?? {})
     .map(([name, field]) => {
-      const needed = schema?.required?.includes(name) ? ' (required)' : '';
-      return `<tr><td><code>${html(name)}</code></td><td>${html(typeName(field))}${needed}</td><td>${html(field.description ?? '')}</td></tr>`;
+      const needed = schema.required?.includes(name) ? ' (required)' : '';
+      const row = `<tr><td><code>${html(prefix + name)}</code></td><td>${html(typeName(field))}${needed}</td><td>${html(field.description ?? '')}</td></tr>`;
+      const below = [field, ...(field.anyOf ?? [])].flatMap((kind) => [
+        fieldRows(kind, `${prefix}${name}.`),
+        kind.items ? fieldRows(kind.items, `${prefix}${name}[].`) : '',
+      ]);
+      return row + below.join('');
     })
     .join('');
-  const head = `<b>${method.toUpperCase()}</b> <code>${html(path)}</code> ${html(summary)}`;
-  return rows === '' ? `<p>${head}</p>` : `<details><summary>${head}</summary><table>${rows}</table></details>`;
 }
 
 function typeName(schema: Schema): string {
   if (schema.enum) return schema.enum.map(String).join(' | ');
   if (schema.anyOf) return schema.anyOf.map(typeName).join(' | ');
   const type = Array.isArray(schema.type) ? schema.type.join(' | ') : String(schema.type ?? 'any');
-  if (schema.type === 'array' && schema.items) return `${typeName(schema.items)}[]`;
+  if (schema.items) return `${typeName(schema.items)}[]${type.includes('null') ? ' | null' : ''}`;
   const { minimum, maximum } = schema;
   return minimum === undefined && maximum === undefined ? type : `${type} ${minimum ?? ''}…${maximum ?? ''}`;
 }

@@ -169,7 +169,7 @@ describe('the wire', () => {
       'UTF-8',
     );
     expect((await post(server, '/v1/chat/completions', `"${'x'.repeat(2 << 20)}"`)).status).toBe(413);
-    expect((await fetch(`${server.url}/v1/chat/completions`)).status).toBe(404);
+    expect((await fetch(`${server.url}/v1/chat/completions`)).status).toBe(405);
     expect(await raw(server, 'NONSENSE / HTTP/1.1\r\n\r\n')).toMatch(/^HTTP\/1\.1 400/);
     expect(await raw(server, `GET / HTTP/1.1\r\nHost: localhost\r\nx: ${'y'.repeat(64 << 10)}\r\n\r\n`)).toMatch(
       /^HTTP\/1\.1 431/,

@@ -1,7 +1,7 @@
 /** llama.cpp's routes around the answers: health, props, slots, tokens, metrics. Dashboards and balancers know them. */
 import { z } from '@hono/zod-openapi';
 import { TandemError } from '../../errors.ts';
-import type { Dialect, ServerRequest } from '../context.ts';
+import type { Dialect } from '../context.ts';
 import { get, post } from '../routes.ts';
 import { openaiError } from './openai/failure.ts';
 
@@ -39,8 +39,9 @@ export const llamacpp: Dialect = {
       if (failed)
         throw new TandemError('NATIVE_FAILED', {
           room: 'server',
-          rule: 'the model can be loaded',
-          given: failed.error,
+          rule: 'the server is ready once its model is loaded',
+          given: `loading ${failed.id} failed`,
+          fix: 'see the log of the server',
         });
       return Response.json({ status: 'ok' });
     };
@@ -105,8 +106,8 @@ export const llamacpp: Dialect = {
       tag: TAG,
       summary: 'Token ids of a text',
       body: tokenizeBody,
-      handle: async (request, body) =>
-        borrowed(request, body.model, (engine) => {
+      handle: async (request, body) => {
+        const answer = await server.borrow(request, body.model ?? '', (engine) => {
           const text = body.content ?? body.text ?? body.prompt ?? '';
           const tokens = engine.tokenize(text, {
             addSpecial: body.add_special ?? false,
@@ -114,34 +115,19 @@ export const llamacpp: Dialect = {
           });
           const shown = body.with_pieces ? tokens.map((id) => ({ id, piece: engine.detokenize([id]) })) : tokens;
           return { tokens: shown, count: tokens.length, max_model_len: engine.info.contextLength };
-        }),
+        });
+        return Response.json(answer);
+      },
     });
     post(app, server, llamacpp, {
       paths: ['/detokenize', '/v1/detokenize'],
       tag: TAG,
       summary: 'Text of token ids',
       body: detokenizeBody,
-      handle: async (request, { tokens, model }) =>
-        borrowed(request, model, (engine) => {
-          const content = engine.detokenize(tokens);
-          return { content, prompt: content };
-        }),
+      handle: async (request, { tokens, model }) => {
+        const content = await server.borrow(request, model ?? '', (engine) => engine.detokenize(tokens));
+        return Response.json({ content, prompt: content });
+      },
     });
-
-    async function borrowed(
-      request: ServerRequest,
-      model: string | null | undefined,
-      answer: (engine: import('../../engine/engine.ts').Engine) => unknown,
-    ): Promise<Response> {
-      const { engine, release } = await server.models.acquire(model ?? '', {
-        signal: request.get('signal'),
-        wait: server.options.waitForModel,
-      });
-      try {
-        return Response.json(answer(engine));
-      } finally {
-        release();
-      }
-    }
   },
 };

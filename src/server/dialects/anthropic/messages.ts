@@ -2,10 +2,11 @@
 import type { GenerationEvent, GenerationResult } from '../../../engine/result.ts';
 import type { TandemError } from '../../../errors.ts';
 import type { Dialect, RunningGeneration, StreamFormat, StreamWriter } from '../../context.ts';
+import { defined } from '../../defined.ts';
 import { httpFailure } from '../../failures.ts';
 import { post } from '../../routes.ts';
 import { sseEvent } from '../../stream.ts';
-import { chatOptions, conversation, toolsOf } from './request.ts';
+import { chatOptions, conversation, promptOptions } from './request.ts';
 import { countBody, messagesBody } from './schema.ts';
 
 function anthropicError(error: TandemError) {
@@ -31,16 +32,14 @@ export const anthropic: Dialect = {
       async handle(request, body) {
         const messages = conversation(body);
         const options = chatOptions(body);
-        const start = () =>
-          server.generate(request, body.model, (engine, signal) => engine.chat(messages, { ...options, signal }));
-        if (body.stream !== true)
-          return server.json(request, anthropic, async () => {
-            const running = await start();
-            return whole(running, await running.generation);
-          });
-        const running = await start();
-        await running.generation.ready;
-        return server.stream(request, STREAM, (out) => writeEvents(out, running));
+        return server.answer(request, anthropic, {
+          model: body.model,
+          start: (engine, signal) => engine.chat(messages, { ...options, signal }),
+          streamed: body.stream === true,
+          format: STREAM,
+          whole,
+          write: writeEvents,
+        });
       },
     });
     post(app, server, anthropic, {
@@ -49,17 +48,12 @@ export const anthropic: Dialect = {
       summary: 'Tokens a conversation would take',
       body: countBody,
       async handle(request, body) {
-        const { engine, release } = await server.models.acquire(body.model, {
-          signal: request.get('signal'),
-          wait: server.options.waitForModel,
-        });
-        try {
-          const tools = toolsOf(body);
-          const ids = engine.promptTokens(conversation(body), tools.length > 0 ? { tools } : {});
-          return Response.json({ input_tokens: ids.length });
-        } finally {
-          release();
-        }
+        const messages = conversation(body);
+        const { tools, thinking } = promptOptions(body);
+        const ids = await server.borrow(request, body.model, (engine) =>
+          engine.promptTokens(messages, defined({ tools, thinking })),
+        );
+        return Response.json({ input_tokens: ids.length });
       },
     });
   },

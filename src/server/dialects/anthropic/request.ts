@@ -3,6 +3,7 @@ import type { ChatOptions } from '../../../engine/engine.ts';
 import type { ChatMessage, ToolDefinition } from '../../../text/messages.ts';
 import { contentText } from '../../content.ts';
 import { defined } from '../../defined.ts';
+import { toolOptions } from '../../tools.ts';
 import type { Block, CountBody, MessagesBody } from './schema.ts';
 
 export function conversation({ system, messages }: CountBody): ChatMessage[] {
@@ -41,41 +42,67 @@ function userMessages(role: 'user' | 'system', blocks: readonly Block[], where: 
   const results = blocks
     .filter(({ type }) => type === 'tool_result')
     .map(({ tool_use_id: id, content, is_error: failed }): ChatMessage => {
-      const text = contentText(content, `${where} tool_result`);
+      const parts = typeof content === 'string' ? content : content?.map(asText);
+      const text = contentText(parts, `${where} tool_result`);
       return { role: 'tool', content: failed ? `Error: ${text}` : text, ...defined({ toolCallId: id }) };
     });
-  const text = contentText(
-    blocks.filter(({ type }) => type !== 'tool_result'),
-    where,
-  );
+  const text = contentText(blocks.filter(({ type }) => type !== 'tool_result').map(asText), where);
   return text === '' && results.length > 0 ? results : [...results, { role, content: text }];
 }
 
+/** Documents and results of searches that are text, as text under their title; other blocks as they are. */
+function asText(block: Block): Block {
+  const { type, title, source, content } = block;
+  const text =
+    type === 'search_result'
+      ? contentText(content, type)
+      : type !== 'document' || typeof source !== 'object'
+        ? undefined
+        : source?.type === 'text'
+          ? source.data
+          : source?.type === 'content'
+            ? contentText(source.content, type)
+            : undefined;
+  return typeof text === 'string' ? { type: 'text', text: `${title ? `${title}\n` : ''}${text}\n` } : block;
+}
+
 /** Server tools of the hosted service (web search …) have no schema and are skipped. */
-export function toolsOf({ tools }: CountBody): ToolDefinition[] {
+function toolsOf({ tools }: CountBody): ToolDefinition[] {
   return (tools ?? []).flatMap(({ name, description, input_schema: parameters }) =>
     parameters ? [{ name, parameters, ...defined({ description }) }] : [],
   );
 }
 
-export function chatOptions(body: MessagesBody): ChatOptions {
-  const tools = toolsOf(body);
-  const choice = body.tool_choice;
-  const offered = tools.length > 0 && choice?.type !== 'none';
-  return defined({
-    maxTokens: body.max_tokens,
-    stop: body.stop_sequences,
-    temperature: body.temperature,
-    topK: body.top_k,
-    topP: body.top_p === 0 ? 1e-6 : body.top_p,
-    tools: offered ? tools : undefined,
-    toolChoice: offered ? demanded(choice) : undefined,
-    thinking: body.thinking === null || body.thinking === undefined ? undefined : body.thinking.type !== 'disabled',
-    thinkingBudget: body.thinking?.budget_tokens,
-  });
+/** What shapes the prompt, and so its length. */
+export function promptOptions(body: CountBody): Pick<ChatOptions, 'tools' | 'toolChoice' | 'thinking'> {
+  const { thinking } = body;
+  return {
+    ...toolOptions(toolsOf(body), toolChoice(body)),
+    ...(thinking ? { thinking: thinking.type !== 'disabled' } : {}),
+  };
 }
 
-function demanded(choice: MessagesBody['tool_choice']): ChatOptions['toolChoice'] {
-  if (choice?.type === 'any') return 'required';
-  return choice?.type === 'tool' && choice.name ? { name: choice.name } : undefined;
+export function chatOptions(body: MessagesBody): ChatOptions {
+  return {
+    ...promptOptions(body),
+    ...defined({
+      maxTokens: body.max_tokens,
+      stop: body.stop_sequences,
+      temperature: body.temperature,
+      topK: body.top_k,
+      topP: body.top_p === 0 ? 1e-6 : body.top_p,
+      thinkingBudget: body.thinking?.budget_tokens,
+    }),
+  };
+}
+
+function toolChoice({ tool_choice: choice }: CountBody): ChatOptions['toolChoice'] {
+  switch (choice?.type) {
+    case 'any':
+      return 'required';
+    case 'tool':
+      return { name: choice.name ?? '' };
+    default:
+      return choice?.type;
+  }
 }

@@ -3,17 +3,35 @@ import { z } from '@hono/zod-openapi';
 
 const textPart = z.looseObject({ type: z.string(), text: z.string().nullish() });
 
-/** text, thinking, redacted_thinking, tool_use, tool_result, image, document … */
-const block = z.looseObject({
+/** Of a document: `text` brings its characters, `content` its blocks; others (PDF, addresses) are no text. A search result names its address. */
+const source = z.union([
+  z.string(),
+  z.looseObject({
+    type: z.string(),
+    data: z.string().nullish(),
+    content: z.union([z.string(), z.array(textPart)]).nullish(),
+  }),
+]);
+
+const blockFields = {
   type: z.string(),
   text: z.string().nullish(),
+  title: z.string().nullish(),
+  source: source.nullish(),
+};
+
+/** text, thinking, redacted_thinking, tool_use, tool_result, document, search_result, image … */
+const block = z.looseObject({
+  ...blockFields,
   thinking: z.string().nullish(),
   id: z.string().nullish(),
   name: z.string().nullish(),
   input: z.unknown().optional(),
   tool_use_id: z.string().nullish(),
   is_error: z.boolean().nullish(),
-  content: z.union([z.string(), z.array(textPart)]).nullish(),
+  content: z
+    .union([z.string(), z.array(z.looseObject({ ...blockFields, content: z.array(textPart).nullish() }))])
+    .nullish(),
 });
 
 const message = z.looseObject({

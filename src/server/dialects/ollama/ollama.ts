@@ -1,18 +1,38 @@
 /** Ollama's API: Open WebUI's other connector and many editors. Streaming is the default here. */
+import { z } from '@hono/zod-openapi';
 import type { Engine } from '../../../engine/engine.ts';
-import type { Generation } from '../../../engine/generation.ts';
 import { TandemError } from '../../../errors.ts';
 import { BACKGROUND_PRIORITY, isBackgroundTask } from '../../background.ts';
-import type { Dialect, ServerRequest } from '../../context.ts';
+import type { Dialect, ServerRequest, StartGeneration } from '../../context.ts';
 import type { ModelEntry } from '../../models.ts';
 import { get, post } from '../../routes.ts';
+import { toolOptions } from '../../tools.ts';
 import { CHAT, GENERATE, ollamaStream, type Shape, whole, writeLines } from './answers.ts';
-import { chatOptions, keepAliveMs, messagesOf, refuseImages } from './request.ts';
-import { type ChatBody, chatBody, type GenerateBody, generateBody, showBody } from './schema.ts';
+import { chatOptions, keepAliveMs, messagesOf, refuseImages, toolsOf } from './request.ts';
+import { type ChatBody, chatBody, type GenerateBody, generateBody, pullBody, showBody } from './schema.ts';
 
 /** The API this is compatible with; clients compare it. */
 const API_VERSION = '0.20.0';
 const TAG = 'Ollama';
+
+/** Routes that Ollama has and this server refuses in its form. */
+const REFUSED: readonly (readonly [path: string, what: string, method?: 'delete'])[] = [
+  ['/api/push', 'upload models'],
+  ['/api/create', 'make models'],
+  ['/api/copy', 'copy models'],
+  ['/api/delete', 'delete models', 'delete'],
+  ['/api/embed', 'compute embeddings: its models generate text'],
+  ['/api/embeddings', 'compute embeddings: its models generate text'],
+];
+
+function unsupported(what: string): TandemError {
+  return new TandemError('FORMAT_UNSUPPORTED', {
+    room: 'server',
+    rule: `this server does not ${what}`,
+    given: 'its models are chosen when it is started',
+    fix: 'use the tandem command on the machine itself',
+  });
+}
 
 export const ollama: Dialect = {
   name: 'ollama',
@@ -67,18 +87,7 @@ export const ollama: Dialect = {
       handle(request, body) {
         const messages = messagesOf(body);
         if (messages.length === 0) return loadOrUnload(request, body, CHAT);
-        const tools = (body.tools ?? []).flatMap(({ function: definition }) =>
-          definition
-            ? [
-                {
-                  name: definition.name,
-                  description: definition.description ?? undefined,
-                  parameters: definition.parameters ?? undefined,
-                },
-              ]
-            : [],
-        );
-        const options = { ...chatOptions(body), ...(tools.length > 0 ? { tools } : {}) };
+        const options = { ...chatOptions(body), ...toolOptions(toolsOf(body), undefined) };
         if (isBackgroundTask(messages)) options.priority = BACKGROUND_PRIORITY;
         return answer(request, body, CHAT, (engine, signal) => engine.chat(messages, { ...options, signal }));
       },
@@ -111,45 +120,55 @@ export const ollama: Dialect = {
         return answer(request, body, GENERATE, (engine, signal) => engine.chat(messages, { ...options, signal }));
       },
     });
-    const unsupported = (what: string) => () => {
-      throw new TandemError('FORMAT_UNSUPPORTED', {
-        room: 'server',
-        rule: `this server does not ${what}`,
-        given: 'its models are chosen when it is started',
-        fix: 'use the tandem command on the machine itself',
+    post(app, server, ollama, {
+      paths: ['/api/pull'],
+      tag: TAG,
+      summary: 'Succeeds where the model is here; nothing is downloaded',
+      body: pullBody,
+      handle(_, { model, name, stream }) {
+        const wanted = model ?? name ?? '';
+        if (server.models.find(wanted) === undefined) throw unsupported('download models for clients');
+        const success = { status: 'success' };
+        return stream === false
+          ? Response.json(success)
+          : new Response(`${JSON.stringify(success)}\n`, { headers: { 'content-type': 'application/x-ndjson' } });
+      },
+    });
+    for (const [path, what, method] of REFUSED)
+      post(app, server, ollama, {
+        paths: [path],
+        method,
+        tag: TAG,
+        summary: `Refused: this server does not ${what}`,
+        body: z.looseObject({}),
+        handle: () => {
+          throw unsupported(what);
+        },
       });
-    };
-    for (const [path, what] of [
-      ['/api/pull', 'download models for clients'],
-      ['/api/push', 'upload models'],
-      ['/api/create', 'make models'],
-      ['/api/copy', 'copy models'],
-      ['/api/embed', 'compute embeddings: its models generate text'],
-      ['/api/embeddings', 'compute embeddings: its models generate text'],
-    ])
-      app.post(path, unsupported(what));
-    app.delete('/api/delete', unsupported('delete models'));
 
-    async function answer(
+    function answer(
       request: ServerRequest,
       body: ChatBody | GenerateBody,
       shape: Shape,
-      start: (engine: Engine, signal: AbortSignal) => Generation,
+      start: StartGeneration,
     ): Promise<Response> {
-      const name = body.model;
-      const called = performance.now();
-      if (body.stream === false)
-        return server.json(request, ollama, async () => {
-          const running = await server.generate(request, name, start);
-          const loadMs = performance.now() - called;
-          return whole(name, shape, await running.generation, loadMs);
-        });
-      const running = await server.generate(request, name, start);
-      const loadMs = performance.now() - called;
-      await running.generation.ready;
-      return server.stream(request, ollamaStream(name, shape), (out) =>
-        writeLines(out, running.generation, { model: name, shape, loadMs }),
-      );
+      const { model, options } = body;
+      const unload = keepAliveMs(body.keep_alive) === 0;
+      if (options?.num_ctx)
+        request.get('facts').note =
+          `num_ctx ${options.num_ctx} is not followed: the context is set when a model is loaded`;
+      return server.answer(request, ollama, {
+        model,
+        start: (engine, signal) => {
+          const generation = start(engine, signal);
+          if (unload) server.models.unload(model).catch(() => {}); // once nothing runs on it
+          return generation;
+        },
+        streamed: body.stream !== false,
+        format: ollamaStream(model, shape),
+        whole: ({ loadMs }, result) => whole(model, shape, result, loadMs),
+        write: (out, { generation, loadMs }) => writeLines(out, generation, { model, shape, loadMs }),
+      });
     }
 
     /** A request without a prompt loads the model, or with `keep_alive: 0` unloads it. */

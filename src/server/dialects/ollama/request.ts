@@ -1,7 +1,7 @@
 /** From Ollama's bodies to a conversation and the engine's options. */
 import type { ChatOptions } from '../../../engine/engine.ts';
 import { TandemError } from '../../../errors.ts';
-import type { ChatMessage } from '../../../text/messages.ts';
+import type { ChatMessage, ToolDefinition } from '../../../text/messages.ts';
 import { defined } from '../../defined.ts';
 import type { ChatBody, GenerateBody } from './schema.ts';
 
@@ -48,6 +48,14 @@ export function refuseImages(images: readonly string[] | null | undefined): void
     });
 }
 
+export function toolsOf({ tools }: ChatBody): ToolDefinition[] {
+  return (tools ?? []).flatMap(({ function: definition }) => {
+    if (!definition) return [];
+    const { name, description, parameters } = definition;
+    return [{ name, ...defined({ description, parameters }) }];
+  });
+}
+
 export function messagesOf({ messages }: ChatBody): ChatMessage[] {
   return (messages ?? []).map((message) => {
     refuseImages(message.images);
@@ -69,13 +77,22 @@ export function messagesOf({ messages }: ChatBody): ChatMessage[] {
   });
 }
 
-/** Milliseconds, −1 for ever; `5m`, `30s`, numbers are seconds. Undefined where nothing was said or it is no duration. */
+const UNITS: Readonly<Record<string, number>> = { ns: 1e-6, us: 1e-3, µs: 1e-3, ms: 1, s: 1e3, m: 60e3, h: 3600e3 };
+
+/** Milliseconds, below 0 for ever: Go's durations (`5m`, `1h30m`), numbers are seconds. Undefined where nothing was said. */
 export function keepAliveMs(value: string | number | null | undefined): number | undefined {
   if (value === undefined || value === null) return undefined;
-  if (typeof value === 'number') return value < 0 ? -1 : value * 1000;
-  const match = /^(-?\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(value.trim());
-  if (match === null) return undefined;
-  const scale = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }[match[2] as 'ms' | 's' | 'm' | 'h'] ?? 1000;
-  const ms = Number(match[1]) * scale;
-  return ms < 0 ? -1 : ms;
+  if (typeof value === 'number') return value * 1000;
+  const text = value.trim();
+  if (/^-?\d+$/.test(text)) return Number(text) * 1000;
+  const parts = [...text.matchAll(/(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)/g)];
+  const ms = parts.reduce((sum, [, count, unit]) => sum + Number(count) * UNITS[unit], 0);
+  if (parts.length > 0 && parts.map(([part]) => part).join('') === text.replace(/^-/, ''))
+    return text.startsWith('-') ? -ms : ms;
+  throw new TandemError('REQUEST_INVALID', {
+    room: 'server',
+    rule: 'keep_alive is a duration',
+    given: `keep_alive: ${JSON.stringify(value.slice(0, 40))}`,
+    fix: 'write seconds, or like "5m" or "1h30m"; 0 unloads, -1 keeps for ever',
+  });
 }

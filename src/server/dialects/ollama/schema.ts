@@ -77,5 +77,11 @@ export const generateBody = z.looseObject({
 
 export const showBody = z.looseObject({ model: z.string().nullish(), name: z.string().nullish() });
 
+export const pullBody = z.looseObject({
+  model: z.string().nullish(),
+  name: z.string().nullish(),
+  stream: z.boolean().nullish(),
+});
+
 export type ChatBody = z.output<typeof chatBody>;
 export type GenerateBody = z.output<typeof generateBody>;

@@ -4,8 +4,9 @@ import type { ChatMessage, ToolDefinition } from '../../../text/messages.ts';
 import { contentText } from '../../content.ts';
 import type { ServerOptions } from '../../context.ts';
 import { defined } from '../../defined.ts';
+import { toolOptions } from '../../tools.ts';
 import type { ChatBody } from './chat-schema.ts';
-import { samplingOptions } from './sampling.ts';
+import { answerLimit, samplingOptions } from './sampling.ts';
 
 export interface ChatJob {
   readonly messages: readonly ChatMessage[];
@@ -13,7 +14,6 @@ export interface ChatJob {
 }
 
 export function chatJob(body: ChatBody, server: ServerOptions): ChatJob {
-  const tools = toolDefinitions(body);
   const separate =
     body.reasoning_format === undefined || body.reasoning_format === null
       ? server.reasoningFormat
@@ -25,12 +25,10 @@ export function chatJob(body: ChatBody, server: ServerOptions): ChatJob {
     messages: body.messages.map(chatMessage),
     options: {
       ...samplingOptions(body),
+      ...toolOptions(toolDefinitions(body), toolChoice(body)),
       ...defined({
-        maxTokens: body.max_completion_tokens ?? body.max_tokens ?? server.maxTokens,
+        maxTokens: answerLimit(body.max_completion_tokens ?? body.max_tokens, server),
         logprobs: body.logprobs ? (body.top_logprobs ?? true) : undefined,
-        tools: tools.length > 0 && body.tool_choice !== 'none' ? tools : undefined,
-        toolChoice: toolChoice(body),
-        format: outputFormat(body),
         thinking: body.enable_thinking ?? thinkingOf(effort),
         thinkingBudget: body.thinking_budget,
         parse: separate === 'none' ? ('none' as const) : undefined,
@@ -80,25 +78,8 @@ function toolDefinitions({ tools }: ChatBody): ToolDefinition[] {
   );
 }
 
-function toolChoice({ tool_choice: choice, tools }: ChatBody): ChatOptions['toolChoice'] {
-  if (!tools || tools.length === 0 || choice === null || choice === undefined) return undefined;
+function toolChoice({ tool_choice: choice }: ChatBody): ChatOptions['toolChoice'] {
+  if (choice === null || choice === undefined) return undefined;
   if (typeof choice === 'string') return choice;
   return choice.function ? { name: choice.function.name } : 'auto';
-}
-
-function outputFormat({ response_format: format }: ChatBody): ChatOptions['format'] {
-  switch (format?.type) {
-    case 'json_object':
-      return format.schema === undefined || format.schema === null
-        ? { type: 'json' }
-        : { type: 'schema', schema: format.schema };
-    case 'json_schema':
-      return { type: 'schema', schema: format.json_schema?.schema ?? format.schema ?? {} };
-    case 'regex':
-      return { type: 'regex', pattern: format.pattern ?? '' };
-    case 'grammar':
-      return { type: 'ebnf', grammar: format.grammar ?? '' };
-    default:
-      return undefined;
-  }
 }

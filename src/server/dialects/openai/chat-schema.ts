@@ -1,6 +1,17 @@
 /** The body of `POST /v1/chat/completions`: known fields by type, unknown fields pass unread. */
 import { z } from '@hono/zod-openapi';
 
+/** −1 is llama.cpp's and LM Studio's word for "until it ends". */
+const tokens = z
+  .number()
+  .int()
+  .min(-1)
+  .refine((count) => count !== 0, 'an answer has at least one token')
+  .nullish()
+  .openapi({ description: 'most tokens of the answer; -1: what the context holds' });
+
+const schema = z.union([z.record(z.string(), z.unknown()), z.boolean()]).nullish();
+
 const number = (low: number, high: number) => z.number().min(low).max(high).nullish();
 const part = z.looseObject({ type: z.string().optional(), text: z.string().nullish(), refusal: z.string().nullish() });
 const toolCall = z.looseObject({
@@ -47,7 +58,7 @@ export const samplingFields = {
   seed: z.number().int().nullish(),
   logit_bias: z.record(z.string(), z.number().min(-100).max(100)).nullish(),
   stop: z.union([z.string(), z.array(z.string()).max(64)]).nullish(),
-  n: z.number().int().min(1).nullish(),
+  n: z.number().int().min(1).nullish().openapi({ description: '1; more are refused' }),
   stream: z.boolean().nullish(),
   stream_options: z.looseObject({ include_usage: z.boolean().nullish() }).nullish(),
   return_progress: z
@@ -56,29 +67,29 @@ export const samplingFields = {
     .openapi({ description: 'chunks with prompt_progress while the prompt is read' }),
   ignore_eos: z.boolean().nullish(),
   user: z.string().nullish(),
-  /** Below 0 goes behind what others wait for. */
-  priority: z.number().nullish(),
+  priority: z.number().nullish().openapi({ description: 'below 0 goes behind what others wait for' }),
+  response_format: z
+    .looseObject({
+      type: z.enum(['text', 'json_object', 'json_schema', 'regex', 'grammar']),
+      json_schema: z.looseObject({ schema }).nullish(),
+      schema,
+      pattern: z.string().nullish(),
+      grammar: z.string().nullish(),
+    })
+    .nullish()
+    .openapi({ description: 'the form the answer keeps' }),
+  json_schema: schema.openapi({ description: "llama.cpp's way to ask for a schema" }),
+  grammar: z.string().nullish().openapi({ description: "llama.cpp's way to ask for a grammar with a rule root" }),
 };
 
 export const chatBody = z.looseObject({
   model: z.string().nullish(),
   messages: z.array(message).min(1),
   ...samplingFields,
-  max_tokens: z.number().int().min(1).nullish(),
-  max_completion_tokens: z.number().int().min(1).nullish(),
+  max_tokens: tokens,
+  max_completion_tokens: tokens,
   logprobs: z.boolean().nullish(),
   top_logprobs: z.number().int().min(0).max(20).nullish(),
-  response_format: z
-    .looseObject({
-      type: z.enum(['text', 'json_object', 'json_schema', 'regex', 'grammar']),
-      json_schema: z
-        .looseObject({ schema: z.union([z.record(z.string(), z.unknown()), z.boolean()]).nullish() })
-        .nullish(),
-      schema: z.union([z.record(z.string(), z.unknown()), z.boolean()]).nullish(),
-      pattern: z.string().nullish(),
-      grammar: z.string().nullish(),
-    })
-    .nullish(),
   tools: z.array(tool).max(4096).nullish(),
   tool_choice: z
     .union([
@@ -92,6 +103,7 @@ export const chatBody = z.looseObject({
   thinking_budget: z.number().int().min(0).nullish().openapi({ description: 'most tokens of thinking' }),
   enable_thinking: z.boolean().nullish(),
   chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
+  metadata: z.record(z.string(), z.unknown()).nullish().openapi({ description: 'not read' }),
 });
 
 export type ChatBody = z.output<typeof chatBody>;

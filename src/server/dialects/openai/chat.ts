@@ -28,17 +28,14 @@ export const openaiChat: Dialect = {
       async handle(request, body) {
         const { messages, options } = chatJob(body, server.options);
         options.priority ??= isBackgroundTask(messages) ? BACKGROUND_PRIORITY : undefined;
-        const start = () =>
-          server.generate(request, body.model ?? '', (engine, signal) => engine.chat(messages, { ...options, signal }));
-        if (body.stream !== true)
-          return server.json(request, openaiChat, async () => {
-            const running = await start();
-            return completion(running, await running.generation);
-          });
-        // What is wrong with the request itself is told by a status, before the stream begins.
-        const running = await start();
-        await running.generation.ready;
-        return server.stream(request, OPENAI_STREAM, (out) => writeChunks(out, running, body));
+        return server.answer(request, openaiChat, {
+          model: body.model ?? '',
+          start: (engine, signal) => engine.chat(messages, { ...options, signal }),
+          streamed: body.stream === true,
+          format: OPENAI_STREAM,
+          whole: completion,
+          write: (out, running) => writeChunks(out, running, body),
+        });
       },
     });
   },

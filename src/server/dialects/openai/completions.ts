@@ -1,89 +1,67 @@
 /** `POST /v1/completions`: text or token ids go on; the old protocol, still asked by editors and evaluation harnesses. */
-import { z } from '@hono/zod-openapi';
-import type { GenerationResult, TokenLogprob } from '../../../engine/result.ts';
+import type { Engine } from '../../../engine/engine.ts';
+import type { GenerationResult } from '../../../engine/result.ts';
 import { TandemError } from '../../../errors.ts';
-import type { Dialect, RunningGeneration, StreamWriter } from '../../context.ts';
+import type { Dialect, RunningGeneration, ServerContext, ServerRequest, StreamWriter } from '../../context.ts';
 import { defined } from '../../defined.ts';
 import { post } from '../../routes.ts';
 import { sseEvent } from '../../stream.ts';
 import { OPENAI_STREAM } from './chat.ts';
-import { samplingFields } from './chat-schema.ts';
+import { joined, type LogprobColumns, logprobColumns, promptColumns } from './completion-logprobs.ts';
+import { type CompletionBody, completionBody } from './completions-schema.ts';
 import { openaiError } from './failure.ts';
-import { samplingOptions } from './sampling.ts';
+import { answerLimit, samplingOptions } from './sampling.ts';
 import { llamaTimings, openaiUsage } from './usage.ts';
 
-const completionBody = z.looseObject({
-  model: z.string().nullish(),
-  prompt: z.union([
-    z.string(),
-    z.array(z.string()).min(1),
-    z.array(z.number().int().min(0)).min(1),
-    z.array(z.array(z.number().int().min(0))),
-  ]),
-  ...samplingFields,
-  max_tokens: z.number().int().min(0).nullish(),
-  echo: z.boolean().nullish(),
-  suffix: z.string().nullish(),
-  logprobs: z.number().int().min(0).max(20).nullish(),
-  best_of: z.number().int().min(1).max(1).nullish(),
-});
-
-type CompletionBody = z.output<typeof completionBody>;
+/** OpenAI's own default. */
+const ANSWER_TOKENS = 16;
 
 export const openaiCompletions: Dialect = {
   name: 'openai-completions',
-  owns: (path) => /^\/(v1\/)?completions?$/.test(path),
+  owns: (path) => /^\/(v1\/)?completions$/.test(path),
   errorBody: openaiError,
   mount(app, server) {
     post(app, server, openaiCompletions, {
-      paths: ['/v1/completions', '/completions', '/completion'],
+      paths: ['/v1/completions', '/completions'],
       tag: 'OpenAI',
       summary: 'Continue a text',
       body: completionBody,
       async handle(request, body) {
         const prompt = onePrompt(body);
-        if (body.suffix) throw refused('text is continued at its end', 'a suffix asks to fill a gap');
+        if (body.suffix) throw refused('text is continued at its end', 'a suffix asks to fill a gap', 'leave it out');
         const options = {
           ...samplingOptions(body),
           ...defined({
-            // OpenAI's default is 16.
-            maxTokens: body.max_tokens || server.options.maxTokens || 16,
+            maxTokens: answerLimit(body.max_tokens ?? server.options.maxTokens ?? ANSWER_TOKENS, server.options),
             logprobs: body.logprobs,
             priority: body.priority,
           }),
           parseSpecial: true,
         };
-        const echo = body.echo === true;
-        const start = () =>
-          server.generate(request, body.model ?? '', (engine, signal) =>
-            engine.generate(prompt, { ...options, signal }),
-          );
-        const echoed = ({ engine }: RunningGeneration) =>
-          !echo ? '' : typeof prompt === 'string' ? prompt : engine.detokenize(prompt);
-        if (body.stream !== true)
-          return server.json(request, openaiCompletions, async () => {
-            const running = await start();
-            const result = await running.generation;
-            const text = echoed(running);
-            return {
-              ...head(running.model.id),
-              choices: [
-                {
-                  index: 0,
-                  text: text + result.text,
-                  logprobs: logprobsOf(result.logprobs, text.length),
-                  finish_reason: finish(result),
-                },
-              ],
-              usage: openaiUsage(result),
-              timings: llamaTimings(result),
-            };
-          });
-        const running = await start();
-        await running.generation.ready;
-        return server.stream(request, OPENAI_STREAM, (out) =>
-          writeChunks(out, running, echoed(running), body.stream_options?.include_usage === true),
-        );
+        const echo = body.echo === true ? await echoed(request, server, body, prompt) : NO_ECHO;
+        if (body.max_tokens === 0) return promptAlone(request, server, body, prompt, echo);
+        return server.answer(request, openaiCompletions, {
+          model: body.model ?? '',
+          start: (engine, signal) => engine.generate(prompt, { ...options, signal }),
+          streamed: body.stream === true,
+          format: OPENAI_STREAM,
+          whole: ({ model }, result) => ({
+            ...head(model.id),
+            choices: [
+              {
+                index: 0,
+                text: echo.text + result.text,
+                logprobs: result.logprobs
+                  ? joined(echo.logprobs, logprobColumns(result.logprobs, echo.text.length))
+                  : null,
+                finish_reason: finish(result),
+              },
+            ],
+            usage: openaiUsage(result),
+            timings: llamaTimings(result),
+          }),
+          write: (out, running) => writeChunks(out, running, echo, body.stream_options?.include_usage === true),
+        });
       },
     });
   },
@@ -94,11 +72,58 @@ function onePrompt({ prompt }: CompletionBody): string | number[] {
   const [first] = prompt;
   if (typeof first === 'number') return prompt as number[];
   if (prompt.length === 1) return first as string | number[];
-  throw refused('a request asks for one answer', `${prompt.length} prompts`);
+  throw refused('a request asks for one answer', `${prompt.length} prompts`, 'send one request for each');
 }
 
-function refused(rule: string, given: string): TandemError {
-  return new TandemError('REQUEST_INVALID', { room: 'server', rule, given, fix: 'send one request for each' });
+function refused(rule: string, given: string, fix: string): TandemError {
+  return new TandemError('REQUEST_INVALID', { room: 'server', rule, given, fix });
+}
+
+/** The prompt as it is repeated before the answer. */
+interface Echo {
+  readonly text: string;
+  readonly logprobs?: LogprobColumns;
+}
+
+const NO_ECHO: Echo = { text: '' };
+
+function promptIds(engine: Engine, prompt: string | number[]): number[] {
+  return typeof prompt === 'string' ? engine.tokenize(prompt, { addSpecial: true, parseSpecial: true }) : prompt;
+}
+
+/** With `logprobs` those of the prompt too, which takes a pass over it. */
+async function echoed(
+  request: ServerRequest,
+  server: ServerContext,
+  { model, logprobs: top }: CompletionBody,
+  prompt: string | number[],
+): Promise<Echo> {
+  return server.borrow(request, model ?? '', async (engine) => {
+    const text = typeof prompt === 'string' ? prompt : engine.detokenize(prompt);
+    if (top === null || top === undefined) return { text };
+    const judged = await engine.promptLogprobs(promptIds(engine, prompt), { top, signal: request.get('signal') });
+    return { text, logprobs: promptColumns(judged, engine) };
+  });
+}
+
+/** `max_tokens: 0`: nothing is drawn; harnesses ask so for the log-probabilities of a text. */
+async function promptAlone(
+  request: ServerRequest,
+  server: ServerContext,
+  body: CompletionBody,
+  prompt: string | number[],
+  echo: Echo,
+): Promise<Response> {
+  if (body.stream) throw refused('a stream has at least one token', 'max_tokens is 0', 'send "stream": false');
+  const { id, tokens } = await server.borrow(request, body.model ?? '', (engine) => ({
+    id: server.models.find(body.model ?? '')?.id ?? '',
+    tokens: promptIds(engine, prompt).length,
+  }));
+  return Response.json({
+    ...head(id),
+    choices: [{ index: 0, text: echo.text, logprobs: echo.logprobs ?? null, finish_reason: 'length' }],
+    usage: { prompt_tokens: tokens, completion_tokens: 0, total_tokens: tokens },
+  });
 }
 
 function finish({ finishReason }: GenerationResult): 'stop' | 'length' {
@@ -110,35 +135,23 @@ function head(model: string) {
   return { id, object: 'text_completion', created: Math.floor(Date.now() / 1000), model };
 }
 
-function logprobsOf(entries: readonly TokenLogprob[] | undefined, from: number) {
-  if (entries === undefined) return null;
-  let offset = from;
-  return {
-    tokens: entries.map(({ text }) => text),
-    token_logprobs: entries.map(({ logprob }) => logprob),
-    top_logprobs: entries.map(({ top }) => Object.fromEntries(top.map(({ text, logprob }) => [text, logprob]))),
-    text_offset: entries.map(({ text }) => {
-      const at = offset;
-      offset += text.length;
-      return at;
-    }),
-  };
-}
-
 async function writeChunks(
   out: StreamWriter,
   { generation, model }: RunningGeneration,
-  echo: string,
+  echo: Echo,
   usage: boolean,
 ): Promise<void> {
   const shared = head(model.id);
   const chunk = (text: string, more: object = {}) =>
     sseEvent({ ...shared, choices: [{ index: 0, text, logprobs: null, finish_reason: null, ...more }] });
-  if (echo !== '') await out.write(chunk(echo));
+  if (echo.text !== '') await out.write(chunk(echo.text, echo.logprobs ? { logprobs: echo.logprobs } : {}));
+  let offset = echo.text.length;
   for await (const event of generation) {
     if (event.type === 'text') await out.write(chunk(event.text));
-    else if (event.type === 'token') await out.write(chunk('', { logprobs: logprobsOf([event], 0) }));
-    else if (event.type === 'done') {
+    else if (event.type === 'token') {
+      await out.write(chunk('', { logprobs: logprobColumns([event], offset) }));
+      offset += event.text.length;
+    } else if (event.type === 'done') {
       const { result } = event;
       const tail = usage
         ? sseEvent({ ...shared, choices: [], usage: openaiUsage(result), timings: llamaTimings(result) })

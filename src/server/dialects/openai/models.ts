@@ -63,7 +63,7 @@ function describe(model: ModelEntry, id: string) {
       n_params: model.parameters,
       size: model.size,
       progress: model.progress,
-      ...(model.error === undefined ? {} : { error: model.error }),
+      ...(model.error === undefined ? {} : { error: 'loading failed; see the log of the server' }),
     },
   };
 }

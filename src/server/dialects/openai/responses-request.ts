@@ -5,6 +5,7 @@ import type { ChatMessage, ToolCall } from '../../../text/messages.ts';
 import { contentText } from '../../content.ts';
 import type { ServerOptions } from '../../context.ts';
 import { defined } from '../../defined.ts';
+import { toolOptions } from '../../tools.ts';
 import type { ResponsesBody, ResponsesItem } from './responses-schema.ts';
 
 export function responsesMessages({
@@ -74,27 +75,28 @@ export function responsesOptions(body: ResponsesBody, server: ServerOptions): Ch
   const tools = (body.tools ?? []).flatMap(({ type, name, description, parameters }) =>
     type === 'function' && name ? [{ name, ...defined({ description, parameters }) }] : [],
   );
-  const offered = tools.length > 0 && body.tool_choice !== 'none';
   const effort = body.reasoning?.effort;
   const format = body.text?.format;
-  return defined({
-    maxTokens: body.max_output_tokens ?? server.maxTokens,
-    temperature: body.temperature,
-    topP: body.top_p === 0 ? 1e-6 : body.top_p,
-    tools: offered ? tools : undefined,
-    toolChoice: offered ? toolChoice(body.tool_choice) : undefined,
-    format:
-      format?.type === 'json_object'
-        ? ({ type: 'json' } as const)
-        : format?.type === 'json_schema'
-          ? ({ type: 'schema', schema: format.schema ?? {} } as const)
-          : undefined,
-    thinking: effort === 'none' ? false : undefined,
-    templateVariables: effort ? { reasoning_effort: effort } : undefined,
-  });
+  return {
+    ...toolOptions(tools, toolChoice(body.tool_choice)),
+    ...defined({
+      maxTokens: body.max_output_tokens ?? server.maxTokens,
+      temperature: body.temperature,
+      topP: body.top_p === 0 ? 1e-6 : body.top_p,
+      format:
+        format?.type === 'json_object'
+          ? ({ type: 'json' } as const)
+          : format?.type === 'json_schema'
+            ? ({ type: 'schema', schema: format.schema ?? {} } as const)
+            : undefined,
+      thinking: effort === 'none' ? false : undefined,
+      templateVariables: effort ? { reasoning_effort: effort } : undefined,
+    }),
+  };
 }
 
 function toolChoice(choice: ResponsesBody['tool_choice']): ChatOptions['toolChoice'] {
-  if (choice === 'required') return choice;
-  return typeof choice === 'object' && choice?.name ? { name: choice.name } : undefined;
+  if (choice === null || choice === undefined) return undefined;
+  if (typeof choice === 'string') return choice;
+  return choice.name ? { name: choice.name } : 'auto';
 }

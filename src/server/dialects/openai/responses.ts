@@ -27,18 +27,14 @@ export const openaiResponses: Dialect = {
       async handle(request, body) {
         const messages = responsesMessages(body);
         const options = responsesOptions(body, server.options);
-        const start = () =>
-          server.generate(request, body.model ?? '', (engine, signal) => engine.chat(messages, { ...options, signal }));
-        if (body.stream !== true)
-          return server.json(request, openaiResponses, async () => {
-            const running = await start();
-            const shared = head(running, body);
-            const result = await running.generation;
-            return { ...shared, ...ending(result), output: outputOf(result) };
-          });
-        const running = await start();
-        await running.generation.ready;
-        return server.stream(request, STREAM, (out) => writeEvents(out, running, body));
+        return server.answer(request, openaiResponses, {
+          model: body.model ?? '',
+          start: (engine, signal) => engine.chat(messages, { ...options, signal }),
+          streamed: body.stream === true,
+          format: STREAM,
+          whole: (running, result) => ({ ...head(running, body), ...ending(result), output: outputOf(result) }),
+          write: (out, running) => writeEvents(out, running, body),
+        });
       },
     });
   },

@@ -1,0 +1,23 @@
+/** The body of `POST /v1/completions`: known fields by type, unknown fields pass unread. */
+import { z } from '@hono/zod-openapi';
+import { samplingFields } from './chat-schema.ts';
+
+const ids = z.array(z.number().int().min(0));
+
+export const completionBody = z.looseObject({
+  model: z.string().nullish(),
+  prompt: z.union([z.string(), ids.min(1), z.array(z.string()).min(1), z.array(ids).min(1)]),
+  ...samplingFields,
+  max_tokens: z
+    .number()
+    .int()
+    .min(-1)
+    .nullish()
+    .openapi({ description: '16 where absent; 0 draws nothing; -1: what the context holds' }),
+  echo: z.boolean().nullish().openapi({ description: 'the prompt first, with its log-probabilities where asked' }),
+  suffix: z.string().nullish().openapi({ description: 'refused: text is continued at its end' }),
+  logprobs: z.number().int().min(0).max(20).nullish(),
+  best_of: z.literal(1, 'Invalid input: a request asks for one answer').nullish(),
+});
+
+export type CompletionBody = z.output<typeof completionBody>;
