@@ -12,6 +12,7 @@ const source = fileURLToPath(new URL('../src', import.meta.url));
 /** First match wins; paths relative to src/. */
 const FLOORS: readonly [prefix: string, floor: number][] = [
   ['errors.ts', 0],
+  ['nearest.ts', 0],
   ['formats/', 0],
   ['program/', 1],
   ['ops/', 2],
@@ -20,6 +21,7 @@ const FLOORS: readonly [prefix: string, floor: number][] = [
   ['text/', 3],
   ['placement/', 4],
   ['engine/', 5],
+  ['hub/', 5],
   ['index.ts', 6],
   ['server/', 6],
   ['cli.ts', 7],

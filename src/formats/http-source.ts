@@ -125,8 +125,8 @@ export class RemoteFile {
    */
   async stream(start: number, end: number, take: (piece: Uint8Array) => Promise<void>): Promise<void> {
     let at = start;
-    if (at === end) return;
     await withRetries(this.name, this.#options, async (progressed) => {
+      if (at === end) return; // the connection broke after the last byte
       const response = await this.#ask(at, end);
       for await (const piece of pieces(response, this.#options)) {
         this.#options.onBytes?.(piece.length);
