@@ -8,6 +8,8 @@ export default defineConfig({
     include: ['src/**/*.test.ts', 'test/**/*.test.ts'],
     testTimeout: 60_000,
     maxWorkers: 2,
+    // Worker threads of the engine start from the sources too.
+    execArgv: ['--import', fileURLToPath(new URL('./scripts/typescript-hooks.mjs', import.meta.url))],
     // Numbers of threads that this machine has no cores for are tested all the same (CONTRIBUTING.md).
     env: { TANDEM_OVERSUBSCRIBE: '1' },
   },

@@ -5,9 +5,8 @@
 import type { Executable, ExpertVisits } from '../backend/backend.ts';
 import { TandemError } from '../errors.ts';
 import { PAGE_TOKENS } from '../program/program.ts';
-import { chatPrompt } from '../text/chat-prompt.ts';
 import type { ChatTemplate } from '../text/chat-template.ts';
-import { type ChatMessage, separateReasoning, type ToolCall, type ToolDefinition } from '../text/messages.ts';
+import type { ChatMessage, ToolCall, ToolDefinition } from '../text/messages.ts';
 import type { CallRequest } from '../text/parsers/call-format.ts';
 import type { OutputParser } from '../text/parsers/events.ts';
 import { callFormat, parserFor, type ThinkingGate, thinkingGate } from '../text/parsers/index.ts';
@@ -32,6 +31,7 @@ import {
 import { PrefixArchive } from './prefix-archive.ts';
 import { PrefixCache } from './prefix-cache.ts';
 import { type PromptLogprob, promptLogprobs } from './prompt-logprobs.ts';
+import { Prompts, type TextCall } from './prompts.ts';
 import { LogitsRequest, type Progress, type Request, type TakeLogits, TextRequest } from './request.ts';
 import {
   invalid,
@@ -155,6 +155,8 @@ export interface EngineParts {
   readonly tokenizer: Tokenizer;
   /** Or why there is none, for whoever wants to chat. */
   readonly template: ChatTemplate | TandemError;
+  /** The checkpoint, for threads that need a tokenizer of their own; absent: long prompts are read like short ones. */
+  readonly path?: string;
   readonly info: EngineInfo;
   readonly samplingDefaults?: SamplingDefaults;
   readonly limits: EngineLimits;
@@ -183,6 +185,7 @@ export class Engine implements AsyncDisposable {
   readonly #scheduler: Scheduler;
   readonly #loop: EngineLoop;
   readonly #grammars: GrammarCompiler;
+  readonly #prompts: Prompts;
   readonly #archive: PrefixArchive | undefined;
   #disposing: Promise<void> | undefined;
 
@@ -200,6 +203,7 @@ export class Engine implements AsyncDisposable {
     this.#scheduler = new Scheduler({ ...limits, pool, chunk, soloChunk, prefixes });
     this.#loop = new EngineLoop(this.#scheduler, executable);
     this.#grammars = new GrammarCompiler(parts.tokenizer, info.vocabSize);
+    this.#prompts = new Prompts(parts);
     const { readPage, writePage } = executable;
     if (parts.pageStore && prefixes && readPage && writePage)
       this.#archive = new PrefixArchive(
@@ -220,12 +224,15 @@ export class Engine implements AsyncDisposable {
       checkFlag('parseSpecial', parseSpecial);
       if (typeof prompt !== 'string' && typeof prompt?.[Symbol.iterator] !== 'function')
         throw invalid('the prompt', 'a text, or token ids', prompt);
-      const ids = typeof prompt === 'string' ? this.tokenize(prompt, { addSpecial, parseSpecial }) : [...prompt];
-      if (options.format === undefined) return this.#start(ids, options, sink);
-      return this.#grammars.matcher(options.format).then((format) => {
-        const { tokenizer } = this.#parts;
-        const guide = new Guide({ tokenizer, vocabSize: this.info.vocabSize, format });
-        return guided(guide, () => this.#start(ids, options, sink, { guide }));
+      const text = { addSpecial, parseSpecial };
+      const read = typeof prompt === 'string' ? this.#readText(prompt, text, options.signal) : [...prompt];
+      return whenRead(read, (ids) => {
+        if (options.format === undefined) return this.#start(ids, options, sink);
+        return this.#grammars.matcher(options.format).then((format) => {
+          const { tokenizer } = this.#parts;
+          const guide = new Guide({ tokenizer, vocabSize: this.info.vocabSize, format });
+          return guided(guide, () => this.#start(ids, options, sink, { guide }));
+        });
       });
     });
   }
@@ -234,7 +241,7 @@ export class Engine implements AsyncDisposable {
   chat(messages: readonly ChatMessage[], options: ChatOptions = {}): Generation {
     return new Generation((sink) => {
       checkOptionNames('chat', options, CHAT_OPTIONS);
-      const { template, tokenizer, info } = this.#parts;
+      const { template, info } = this.#parts;
       if (this.#disposing) throw disposed();
       if (template instanceof TandemError) throw template;
       const {
@@ -252,24 +259,37 @@ export class Engine implements AsyncDisposable {
       if (parse !== 'separate' && parse !== 'none') throw invalid('parse', 'separate or none', parse);
       if (kwargs !== undefined && (typeof kwargs !== 'object' || kwargs === null))
         throw invalid('templateVariables', 'an object', kwargs);
-      const conversation = checkedMessages(messages).map(separateReasoning);
-      const prompt = chatPrompt(template, tokenizer, conversation, { tools, enableThinking, kwargs });
-      const parser = parserFor({
-        template: template.source,
-        architecture: info.architecture,
-        startInside: prompt.opensThinking,
-        reasoning: parse,
-        calls: parse,
-        tools,
+      const conversation = {
+        messages: checkedMessages(messages),
+        options: { tools, enableThinking, kwargs },
+        mostTokens: info.contextLength - 1,
+      };
+      return whenRead(this.#prompts.chat(conversation, options.signal), ({ ids, opensThinking }) => {
+        const parser = parserFor({
+          template: template.source,
+          architecture: info.architecture,
+          startInside: opensThinking,
+          reasoning: parse,
+          calls: parse,
+          tools,
+        });
+        const start = (guide?: Guide) => this.#start(ids, rest, sink, { parser, guide });
+        const gate = thinkingGate(template.source, opensThinking);
+        const called = tools && toolChoice !== 'auto' && toolChoice !== 'none';
+        if (options.format === undefined && !called && (budget === undefined || gate === undefined)) return start();
+        return this.#guide(options, gate, called ? { tools, toolChoice } : undefined).then((guide) =>
+          guided(guide, () => start(guide)),
+        );
       });
-      const start = (guide?: Guide) => this.#start(prompt.ids, rest, sink, { parser, guide });
-      const gate = thinkingGate(template.source, prompt.opensThinking);
-      const called = tools && toolChoice !== 'auto' && toolChoice !== 'none';
-      if (options.format === undefined && !called && (budget === undefined || gate === undefined)) return start();
-      return this.#guide(options, gate, called ? { tools, toolChoice } : undefined).then((guide) =>
-        guided(guide, () => start(guide)),
-      );
     });
+  }
+
+  #readText(
+    text: string,
+    options: TextCall['options'],
+    signal: AbortSignal | undefined,
+  ): Int32Array | Promise<Int32Array> {
+    return this.#prompts.text({ text, options, mostTokens: this.info.contextLength - 1 }, signal);
   }
 
   async #guide(
@@ -306,7 +326,7 @@ export class Engine implements AsyncDisposable {
   }
 
   #start(
-    prompt: readonly number[],
+    prompt: Ids,
     options: GenerateOptions,
     sink: GenerationSink,
     { parser, guide }: { parser?: OutputParser; guide?: Guide } = {},
@@ -348,15 +368,12 @@ export class Engine implements AsyncDisposable {
   }
 
   /** Ids of the prompt that `chat` would make of a conversation. */
-  promptTokens(
+  async promptTokens(
     messages: readonly ChatMessage[],
     { tools, thinking, templateVariables }: Pick<ChatOptions, 'tools' | 'thinking' | 'templateVariables'> = {},
-  ): number[] {
-    const { template, tokenizer } = this.#parts;
-    if (template instanceof TandemError) throw template;
-    const conversation = checkedMessages(messages).map(separateReasoning);
+  ): Promise<Int32Array> {
     const options = { tools, enableThinking: thinking, kwargs: templateVariables };
-    return chatPrompt(template, tokenizer, conversation, options).ids;
+    return (await this.#prompts.chat({ messages: checkedMessages(messages), options })).ids;
   }
 
   /**
@@ -463,6 +480,12 @@ export class Engine implements AsyncDisposable {
     return this.#parts.tokenizer.encode(text, options);
   }
 
+  /** The same, in a worker thread where the text is long. */
+  async tokenizeApart(text: string, options: TextCall['options'] = {}): Promise<Int32Array> {
+    if (typeof text !== 'string') throw invalid('the text', 'a string', text);
+    return this.#prompts.text({ text, options });
+  }
+
   detokenize(ids: Iterable<number>): string {
     return this.#parts.tokenizer.decode(ids);
   }
@@ -506,6 +529,7 @@ export class Engine implements AsyncDisposable {
   dispose({ saveMs = SAVE_MS }: { saveMs?: number } = {}): Promise<void> {
     this.#disposing ??= this.#loop
       .dispose()
+      .then(() => Promise.all([this.#grammars.dispose(), this.#prompts.dispose()]))
       .then(() => this.#archive?.close(saveMs))
       .then(() => this.#parts.executable.dispose())
       .finally(() => this.#parts.close?.());
@@ -528,7 +552,7 @@ export class Engine implements AsyncDisposable {
     return abort;
   }
 
-  #checkedIds(what: string, ids: readonly number[]): Int32Array {
+  #checkedIds(what: string, ids: Ids): Int32Array {
     const { vocabSize } = this.info;
     if (ids.length === 0)
       throw new TandemError('REQUEST_INVALID', {
@@ -598,6 +622,14 @@ function allocateLogits(length: number, vocabSize: number): Float32Array {
       cause,
     });
   }
+}
+
+/** Token ids, as callers give them or as they were read. */
+type Ids = readonly number[] | Int32Array;
+
+/** Goes on at once where the prompt is read already. */
+function whenRead<T, R>(read: T | Promise<T>, next: (value: T) => R | Promise<R>): R | Promise<R> {
+  return read instanceof Promise ? read.then(next) : next(read);
 }
 
 /** Who starts under a guide and cannot lets it go. */

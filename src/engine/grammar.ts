@@ -1,18 +1,17 @@
 /**
  * Forms that output keeps, as masks over the vocabulary: which tokens may come next so that the text can still become valid.
+ * Forms are compiled and followed in worker threads, because nobody can tell how long one takes: `[a-z ]{1,200}` takes
+ * seconds over a large vocabulary.
+ *
+ *     form ──▶ trial ── quick ──▶ home       where all quick forms live; it has one stall of at most QUICK_MS a form
+ *                │ └──── slow ──▶ apart      the trial thread itself becomes the home of this one form
+ *                └─ beyond LIMIT_MS, or too much memory: the thread ends, the form is refused
  */
 import { TandemError } from '../errors.ts';
-import { bytesToAlphabet } from '../text/byte-alphabet.ts';
 import type { CallFormat } from '../text/parsers/call-format.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
-import { sizeProblem } from './format-limits.ts';
-import {
-  type CompiledGrammar,
-  type GrammarMatcher,
-  instantiate,
-  type StructuralTagFormat,
-  type XGrammarInstance,
-} from './xgrammar.ts';
+import type { BeginCall, CompileCall, TokenTexts } from './grammar-thread.ts';
+import { Thread } from './thread.ts';
 
 /** A form that output keeps: any JSON, JSON of a schema, a regular expression, or a grammar in EBNF with a rule `root`. */
 export type OutputFormat =
@@ -23,174 +22,249 @@ export type OutputFormat =
 
 /** Follows one output. */
 export interface FormatMatcher {
-  /** Bit t of word t >> 5: token t may come next. Valid once `ready`, until the next `accept`. */
+  /** True when `mask` is that of the current state. */
+  readonly ready: boolean;
+  /** Resolves when `ready`; rejects where the output left the form. */
+  readonly settled: Promise<void>;
+  /** Bit t of word t >> 5: token t may come next. Valid while `ready`. */
   readonly mask: Uint32Array;
-  /** Resolves when `mask` is that of the current state. */
-  ready: Promise<void>;
   accept(token: number): void;
   dispose(): void;
 }
 
-/** White space between two parts of JSON: a small model would fill its whole answer with it. */
-const MOST_BLANKS = 8;
+export interface GrammarOptions {
+  /** Milliseconds that compiling a form may take. */
+  readonly limitMs?: number;
+  /** A form that took longer gets a thread of its own. */
+  readonly quickMs?: number;
+}
 
+const LIMIT_MS = 20_000;
+const QUICK_MS = 1000;
+/** Threads of slow forms: each holds a vocabulary. */
+const MOST_APART = 3;
 /** Compiled forms are kept: agents send the same schema with every request. */
 const KEPT = 64;
+/** Characters of a form. */
+const MOST_TEXT = 1 << 20;
+/** Tokens spelled between two turns of the event loop. */
+const SPELLED_AT_ONCE = 4096;
 
-interface Compiled {
-  readonly host: XGrammarInstance;
-  readonly grammar: CompiledGrammar;
+/** A compiled form and the thread that has it. */
+interface Form {
+  readonly id: number;
+  readonly home: Home;
+}
+
+/** A thread and who lives in it. */
+interface Home {
+  readonly thread: Thread;
+  matchers: number;
 }
 
 /** Compiles forms for one vocabulary. */
 export class GrammarCompiler {
   readonly #tokenizer: Tokenizer;
   readonly #vocabSize: number;
-  readonly #compiled = new Map<string, Promise<Compiled>>();
-  #host: XGrammarInstance | undefined;
-  /** By the markers that count as text. */
-  readonly #compilers = new Map<string, ReturnType<typeof compilerOf>>();
+  readonly #limitMs: number;
+  readonly #quickMs: number;
+  readonly #forms = new Map<string, Promise<Form>>();
+  #texts: Promise<TokenTexts> | undefined;
+  #trial: Home | undefined;
+  #home: Home | undefined;
+  #apart: Home[] = [];
+  /** Forms are tried one after the other. */
+  #line: Promise<unknown> = Promise.resolve();
+  #count = 0;
+  #disposed: TandemError | undefined;
 
   /** `vocabSize`: width of the logits, which may be more than the tokenizer's. */
-  constructor(tokenizer: Tokenizer, vocabSize: number) {
+  constructor(
+    tokenizer: Tokenizer,
+    vocabSize: number,
+    { limitMs = LIMIT_MS, quickMs = QUICK_MS }: GrammarOptions = {},
+  ) {
     this.#tokenizer = tokenizer;
     this.#vocabSize = vocabSize;
+    this.#limitMs = limitMs;
+    this.#quickMs = quickMs;
   }
 
-  /** REQUEST_INVALID where the form is not one, with what is wrong with it. */
+  /**
+   * REQUEST_INVALID where the form is not one, with what is wrong with it, or takes too long; QUEUE_FULL where slow forms
+   * have all threads that there are for them.
+   */
   async matcher(format: OutputFormat | CallFormat): Promise<FormatMatcher> {
-    const problem = shapeProblem(format) ?? (format.type === 'calls' ? undefined : sizeProblem(format));
+    const problem = shapeProblem(format);
     if (problem !== undefined) throw invalidFormat(format, problem);
     const key = JSON.stringify(format);
-    const compiled = this.#compiled.get(key) ?? this.#compile(format);
-    this.#compiled.delete(key);
-    this.#compiled.set(key, compiled); // the most recently used last
-    compiled.catch(() => this.#compiled.delete(key));
-    const [oldest] = this.#compiled.keys();
-    if (this.#compiled.size > KEPT) this.#compiled.delete(oldest);
-    const { host, grammar } = await compiled;
-    const stops = [...this.#tokenizer.eosIds];
-    const matcher = await host.library.GrammarMatcher.createGrammarMatcher(grammar, stops);
-    return new Matcher(matcher, this.#vocabSize, stops);
+    if (key.length > MOST_TEXT) throw invalidFormat(format, `it has ${key.length} characters, more than ${MOST_TEXT}`);
+    let known = this.#forms.get(key);
+    if (known !== undefined && (await known.catch(() => undefined))?.home.thread.ended) known = undefined;
+    const compiling = known ?? this.#inLine(() => this.#compile(format));
+    this.#forms.delete(key);
+    this.#forms.set(key, compiling); // the most recently used last
+    compiling.catch(() => this.#forms.get(key) === compiling && this.#forms.delete(key));
+    this.#forgetOldest();
+    const form = await compiling;
+    const matcher = new Matcher(form, this.#count++, this.#vocabSize);
+    await matcher.settled;
+    return matcher;
   }
 
-  async #compile(format: OutputFormat | CallFormat): Promise<Compiled> {
-    const host = (this.#host ??= instantiate());
-    const { Grammar } = host.library;
-    try {
-      const compiler = await this.#compiler(host, format.type === 'calls' ? format.markers : []);
-      const structure = async (content: StructuralTagFormat) =>
-        compiler.compileGrammar(await Grammar.fromStructuralTag({ type: 'structural_tag', format: content }));
-      const compile = async (): Promise<CompiledGrammar> => {
-        switch (format.type) {
-          case 'json':
-            return compiler.compileBuiltinJSONGrammar();
-          case 'schema':
-            return compiler.compileJSONSchema(
-              JSON.stringify(format.schema),
-              true,
-              undefined,
-              undefined,
-              false,
-              MOST_BLANKS,
-            );
-          case 'regex':
-            return structure({ type: 'regex', pattern: format.pattern });
-          case 'ebnf':
-            return compiler.compileGrammar(await Grammar.fromEBNF(format.grammar));
-          case 'calls':
-            return structure(format.structure);
-        }
-      };
-      return { host, grammar: await compile() };
-    } catch (error) {
-      // A fault ends the instance; matchers that run keep the old one.
-      if (this.#host === host) {
-        this.#host = undefined;
-        this.#compilers.clear();
-        this.#compiled.clear();
+  /** Ends all threads; forms under way fail. */
+  async dispose(): Promise<void> {
+    this.#disposed = new TandemError('DISPOSED', { room: 'engine', rule: 'the engine was disposed' });
+    const homes = [this.#trial, this.#home, ...this.#apart];
+    await Promise.all(homes.map((home) => home?.thread.end(this.#disposed)));
+  }
+
+  #inLine<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#line.then(work);
+    this.#line = done.catch(() => {});
+    return done;
+  }
+
+  async #compile(format: OutputFormat | CallFormat): Promise<Form> {
+    const markers = format.type === 'calls' ? format.markers : [];
+    const call: CompileCall = {
+      form: this.#count++,
+      format,
+      markers: markers.flatMap((marker) => this.#tokenizer.tokenId(marker) ?? []),
+    };
+    const trial = await this.#tried();
+    const milliseconds = await this.#compiled(trial, call);
+    if (milliseconds > this.#quickMs) {
+      if (!this.#roomApart()) {
+        await trial.thread.call('forget', call.form);
+        throw noRoom();
       }
-      throw invalidFormat(format, host.complaint() || String(error));
+      this.#trial = undefined;
+      this.#apart.push(trial);
+      return { id: call.form, home: trial };
+    }
+    if (this.#home === undefined || this.#home.thread.ended) {
+      this.#trial = undefined;
+      this.#home = trial;
+      return { id: call.form, home: trial };
+    }
+    await trial.thread.call('forget', call.form);
+    await this.#compiled(this.#home, call);
+    return { id: call.form, home: this.#home };
+  }
+
+  /** The thread that forms are tried in. */
+  async #tried(): Promise<Home> {
+    const texts = await (this.#texts ??= tokenTexts(this.#tokenizer, this.#vocabSize));
+    if (this.#disposed) throw this.#disposed;
+    if (this.#trial === undefined || this.#trial.thread.ended)
+      this.#trial = { thread: new Thread('grammar-thread', texts), matchers: 0 };
+    return this.#trial;
+  }
+
+  async #compiled({ thread }: Home, call: CompileCall): Promise<number> {
+    const { format } = call;
+    const late = () => invalidFormat(format, `compiling it takes more than ${this.#limitMs / 1000} s`);
+    try {
+      return await thread.call<number>('compile', call, { limit: { ms: this.#limitMs, error: late } });
+    } catch (error) {
+      if (error instanceof TandemError && error.code === 'REQUEST_INVALID' && !thread.ended)
+        throw invalidFormat(format, error.message.replace('[engine] ', ''));
+      throw error;
     }
   }
 
-  #compiler(host: XGrammarInstance, markers: readonly string[]): ReturnType<typeof compilerOf> {
-    const key = markers.join('\n');
-    let compiler = this.#compilers.get(key);
-    if (compiler === undefined) {
-      compiler = compilerOf(host, this.#tokenizer, this.#vocabSize, markers);
-      this.#compilers.set(key, compiler);
-    }
-    return compiler;
+  /** Makes room for one more slow form; false where all that are kept are in use. */
+  #roomApart(): boolean {
+    this.#apart = this.#apart.filter(({ thread }) => !thread.ended);
+    if (this.#apart.length < MOST_APART) return true;
+    const idle = this.#apart.findIndex(({ matchers }) => matchers === 0);
+    if (idle < 0) return false;
+    const [{ thread }] = this.#apart.splice(idle, 1);
+    void thread.end(new TandemError('DISPOSED', { room: 'engine', rule: 'a form is used while it is kept' }));
+    return true;
   }
-}
 
-/** Control tokens have no text, so that no grammar lets them pass; `markers` have. */
-async function compilerOf(
-  { library }: XGrammarInstance,
-  tokenizer: Tokenizer,
-  vocabSize: number,
-  markers: readonly string[],
-) {
-  const known = new Set(markers.map((marker) => tokenizer.tokenId(marker)));
-  const spelled = Array.from({ length: vocabSize }, (_, id) =>
-    id >= tokenizer.vocabSize || (tokenizer.isSpecial(id) && !known.has(id))
-      ? ''
-      : bytesToAlphabet(tokenizer.tokenBytes(id)),
-  );
-  const stops = [...tokenizer.eosIds];
-  const info = await library.TokenizerInfo.createTokenizerInfo(spelled, 'byte_level', false, vocabSize, stops);
-  return library.GrammarCompiler.createGrammarCompiler(info);
+  #forgetOldest(): void {
+    const [oldest] = this.#forms.keys();
+    if (this.#forms.size <= KEPT) return;
+    this.#forms.get(oldest)?.then(
+      ({ id, home }) => home.thread.call('forget', id).catch(() => {}),
+      () => {},
+    );
+    this.#forms.delete(oldest);
+  }
 }
 
 class Matcher implements FormatMatcher {
-  readonly #matcher: GrammarMatcher;
-  readonly #stops: readonly number[];
-  mask: Uint32Array;
-  ready: Promise<void>;
+  readonly mask: Uint32Array;
+  readonly #home: Home;
+  readonly #id: number;
+  #settled: Promise<void>;
+  #pending = 0;
   #disposed = false;
 
-  constructor(matcher: GrammarMatcher, vocabSize: number, stops: readonly number[]) {
-    this.#matcher = matcher;
-    this.#stops = stops;
-    this.mask = new Uint32Array(Math.ceil(vocabSize / 32));
-    this.ready = this.#filled();
+  constructor({ id: form, home }: Form, id: number, vocabSize: number) {
+    this.mask = new Uint32Array(new SharedArrayBuffer(Math.ceil(vocabSize / 32) * 4));
+    this.#home = home;
+    this.#id = id;
+    home.matchers++;
+    this.#settled = this.#ask(home.thread.call('begin', { form, matcher: id, mask: this.mask } satisfies BeginCall));
+    this.#settled.catch(() => this.dispose());
+  }
+
+  get ready(): boolean {
+    return this.#pending === 0;
+  }
+  get settled(): Promise<void> {
+    return this.#settled;
   }
 
   accept(token: number): void {
-    if (this.#matcher.isTerminated()) return;
-    if (!this.#matcher.acceptToken(token))
-      throw new TandemError('NATIVE_FAILED', {
-        room: 'engine',
-        rule: 'a token that was drawn keeps the form of the output',
-        given: `token ${token} does not`,
-      });
-    this.ready = this.#filled();
+    const { thread } = this.#home;
+    const accepted = thread.call<boolean>('accept', { matcher: this.#id, token }).then((kept) => {
+      if (!kept)
+        throw new TandemError('NATIVE_FAILED', {
+          room: 'engine',
+          rule: 'a token that was drawn keeps the form of the output',
+          given: `token ${token} does not`,
+        });
+    });
+    this.#settled = this.#ask(accepted);
   }
 
   dispose(): void {
-    if (!this.#disposed) this.#matcher.dispose();
-    this.#disposed = true;
-  }
-
-  /** Whoever asks for the mask waits for it and hears of its failure; nobody has to. */
-  #filled(): Promise<void> {
-    const filled = this.#fill();
-    filled.catch(() => {});
-    return filled;
-  }
-
-  async #fill(): Promise<void> {
-    if (this.#matcher.isTerminated()) {
-      this.mask.fill(0);
-      for (const id of this.#stops) this.mask[id >> 5] |= 1 << (id & 31);
-      return;
-    }
-    await Promise.resolve(); // a sequence that ends with this token asks no more
     if (this.#disposed) return;
-    const mask = await this.#matcher.getNextTokenBitmask();
-    this.mask.set(new Uint32Array(mask.buffer, mask.byteOffset, mask.length));
+    this.#disposed = true;
+    this.#home.matchers--;
+    this.#home.thread.call('end', this.#id).catch(() => {}); // an ended thread has nothing to let go
   }
+
+  /** Whoever waits for the mask hears of its failure; nobody has to. A matcher that failed is never ready again. */
+  #ask(answer: Promise<unknown>): Promise<void> {
+    this.#pending++;
+    const asked = answer.then(() => {
+      this.#pending--;
+    });
+    asked.catch(() => {});
+    return asked;
+  }
+}
+
+/** What threads need of the vocabulary, gathered in pieces: 130 000 tokens take a tenth of a second. */
+async function tokenTexts(tokenizer: Tokenizer, vocabSize: number): Promise<TokenTexts> {
+  const count = Math.min(tokenizer.vocabSize, vocabSize);
+  const starts = new Uint32Array(count + 1);
+  const special = new Uint8Array(count);
+  const pieces: Uint8Array[] = [];
+  for (let id = 0; id < count; id++) {
+    if (id % SPELLED_AT_ONCE === SPELLED_AT_ONCE - 1) await new Promise((resolve) => setImmediate(resolve));
+    const bytes = tokenizer.tokenBytes(id);
+    pieces.push(bytes);
+    starts[id + 1] = starts[id] + bytes.length;
+    special[id] = tokenizer.isSpecial(id) ? 1 : 0;
+  }
+  return { vocabSize, bytes: Buffer.concat(pieces), starts, special, stops: [...tokenizer.eosIds] };
 }
 
 /** What the library would not survive, or would understand differently. */
@@ -211,6 +285,15 @@ function shapeProblem(format: OutputFormat | CallFormat): string | undefined {
     default:
       return 'its type is none of json, schema, regex, ebnf';
   }
+}
+
+function noRoom(): TandemError {
+  return new TandemError('QUEUE_FULL', {
+    room: 'engine',
+    rule: `outputs of at most ${MOST_APART} forms that are slow to compile are written at a time`,
+    given: 'this one would be one more',
+    fix: 'try again in a moment, or ask for a simpler form',
+  });
 }
 
 function invalidFormat(format: OutputFormat | CallFormat, problem: string): TandemError {

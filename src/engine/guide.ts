@@ -46,17 +46,28 @@ export class Guide {
     if (this.#state === 'thinking') this.#limit();
   }
 
-  /** Resolves when `mask` may be asked. */
-  get ready(): Promise<void> | undefined {
-    return this.#options.format?.ready;
+  /** True when `mask` may be asked; no token is drawn before. */
+  get ready(): boolean {
+    return this.#format?.ready ?? true;
+  }
+
+  /** Resolves when `ready`; rejects where the output left its form. */
+  get settled(): Promise<void> | undefined {
+    return this.#options.format?.settled;
+  }
+
+  /** The form, where the next token has to keep it. */
+  get #format(): FormatMatcher | undefined {
+    return this.#state === 'thinking' || this.#forced.length > 0 ? undefined : this.#options.format;
   }
 
   /** Bits of the tokens that may come next; undefined: all. */
   mask(): Uint32Array | undefined {
-    const { format, thinking, vocabSize } = this.#options;
+    const { thinking, vocabSize } = this.#options;
     const [next] = this.#forced;
     if (next !== undefined) return withBit(new Uint32Array(Math.ceil(vocabSize / 32)), next);
-    if (this.#state === 'thinking' || format === undefined) return undefined;
+    const format = this.#format;
+    if (format === undefined) return undefined;
     if (this.#state === 'start' && thinking?.open !== undefined) return withBit(format.mask.slice(), thinking.open);
     return format.mask;
   }

@@ -112,7 +112,7 @@ export async function load(path: string = defaultModelPath(), options: LoadOptio
   checkExecution(options);
   const checkpoint = await openCheckpoint(path);
   try {
-    return await engineFor(checkpoint, await pageFolder(options.prefixCache), options);
+    return await engineFor(path, checkpoint, await pageFolder(options.prefixCache), options);
   } catch (error) {
     await checkpoint.close();
     throw error;
@@ -120,6 +120,7 @@ export async function load(path: string = defaultModelPath(), options: LoadOptio
 }
 
 async function engineFor(
+  path: string,
   checkpoint: Checkpoint,
   folder: PageFolder | undefined,
   options: LoadOptions,
@@ -179,6 +180,7 @@ async function engineFor(
     executable,
     tokenizer,
     template,
+    path,
     pageStore,
     samplingDefaults: samplingDefaults(checkpoint),
     limits: {

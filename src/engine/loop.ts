@@ -2,7 +2,7 @@
  * Drives the scheduler: plan → run → commit, as long as there is work. One pass at a time; between passes the event
  * loop gets its turn. A failing pass fails the requests in it and no other.
  */
-import { setImmediate as turn } from 'node:timers/promises';
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import type { Executable } from '../backend/backend.ts';
 import { TandemError } from '../errors.ts';
 import type { PassResult } from '../program/batch.ts';
@@ -10,6 +10,9 @@ import type { Plan } from './batch.ts';
 import type { Request } from './request.ts';
 import type { Scheduler } from './scheduler.ts';
 import type { Sequence } from './sequence.ts';
+
+/** A mask takes well under a millisecond, unless its thread compiles a form just then. */
+const MASK_PATIENCE_MS = 5;
 
 export class EngineLoop {
   readonly #scheduler: Scheduler;
@@ -72,14 +75,23 @@ export class EngineLoop {
     }
   }
 
-  /** Waits until every mask of the next draws is known; a form that fails ends its request alone. */
+  /**
+   * Waits a moment for masks that are being made. Who has none by then is left out of the next pass (`Sequence.drawable`) and
+   * wakes the loop when it has; an output that left its form ends its request alone.
+   */
   async #guided(): Promise<void> {
-    for (const [sequence, { request }] of this.#requests) // also those that come meanwhile
-      try {
-        await sequence.sampler?.guide?.ready;
-      } catch (error) {
-        this.abort(request, error);
-      }
+    const waits: Promise<void>[] = [];
+    for (const [sequence, { request }] of this.#requests) {
+      const guide = sequence.sampler?.guide;
+      if (guide === undefined || guide.ready) continue;
+      const settled = guide.settled?.catch((error) => this.abort(request, error)).then(() => this.wake());
+      if (settled) waits.push(settled);
+    }
+    if (waits.length === 0) return;
+    const patience = new AbortController();
+    const enough = sleep(MASK_PATIENCE_MS, undefined, { signal: patience.signal }).catch(() => {});
+    await Promise.race([Promise.all(waits), enough]);
+    patience.abort();
   }
 
   /** A fault of the engine itself: nobody is left waiting, and nothing is left that meets it again. */

@@ -149,18 +149,22 @@ export class Scheduler {
     return false;
   }
 
-  /** The next pass, or undefined when there is nothing to do. */
+  /** The next pass, or undefined when there is nothing to do, or nothing but wait for masks. */
   next(): Plan | undefined {
     if (this.#inFlight)
       throw new TandemError('REQUEST_INVALID', { room: 'engine', rule: 'one pass is in flight at a time' });
     this.#admit();
     if (this.#running.length === 0) return undefined;
-    const pass = ++this.#passes;
     // The oldest sequence can take pages from all others, so a round without it in it stalls at worst.
     const stalled = new Set<Sequence>();
     let chosen: Choice[] = [];
-    while (chosen.length === 0) chosen = this.#reserve(this.#choose(stalled), stalled);
-    for (const { sequence } of chosen) sequence.lastPass = pass;
+    while (chosen.length === 0) {
+      const choices = this.#choose(stalled);
+      if (choices.length === 0) return undefined;
+      chosen = this.#reserve(choices, stalled);
+    }
+    this.#passes++;
+    for (const { sequence } of chosen) sequence.lastPass = this.#passes;
     return (this.#inFlight = assemble(chosen));
   }
 
@@ -244,7 +248,7 @@ export class Scheduler {
     const ready = this.#running
       .filter((sequence) => !stalled.has(sequence))
       .sort((a, b) => a.lastPass - b.lastPass || a.order - b.order);
-    const decoding = ready.filter((sequence) => sequence.pendingLen === 1);
+    const decoding = ready.filter((sequence) => sequence.pendingLen === 1 && sequence.drawable);
     const prefilling = ready.filter((sequence) => sequence.pendingLen > 1);
     const kept = prefilling.length > 0 ? { rows: Math.max(1, maxRows >> 3), outputs: 1 } : { rows: 0, outputs: 0 };
     const choices: Choice[] = decoding
@@ -259,7 +263,7 @@ export class Scheduler {
     let outputsLeft = maxOutputs - choices.length;
     for (const sequence of prefilling) {
       const silent = Math.max(0, sequence.outputFrom - sequence.computedLen);
-      const rows = Math.min(rowsLeft, sequence.pendingLen, silent + outputsLeft);
+      const rows = Math.min(rowsLeft, sequence.pendingLen, silent + (sequence.drawable ? outputsLeft : 0));
       if (rows === 0) continue;
       choices.push({ sequence, rows });
       rowsLeft -= rows;

@@ -95,6 +95,11 @@ export class Sequence {
     return this.#tokens.subarray(start, end);
   }
 
+  /** False while the mask of its next draw is being made: rows may be computed, no token drawn. */
+  get drawable(): boolean {
+    return this.sampler?.guide?.ready ?? true;
+  }
+
   /** Output rows that computing `rows` more positions makes. */
   outputsFor(rows: number): number {
     return Math.max(0, this.computedLen + rows - Math.max(this.#outputFrom, this.computedLen));

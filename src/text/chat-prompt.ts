@@ -16,17 +16,22 @@ export interface ChatPrompt {
   readonly opensThinking: boolean;
 }
 
-/** Throws TEMPLATE_INVALID where the template refuses the messages. */
+/**
+ * Throws TEMPLATE_INVALID where the template refuses the messages. `check` sees the rendered text before it is encoded, and
+ * may throw.
+ */
 export function chatPrompt(
   template: ChatTemplate,
   tokenizer: Tokenizer,
   messages: readonly ChatMessage[],
   options: RenderOptions = {},
+  check: (text: string) => void = () => {},
 ): ChatPrompt {
   const guard = (text: string): string => tokenizer.guard(text);
   // After translation: arguments of calls are objects by then, and escapes in their JSON are characters.
   const guarded = template.render(messages, { ...options, protect: (value) => guardStrings(value, guard) });
   const text = guarded.replaceAll(CONTROL_GUARD, '');
+  check(text);
   return {
     text,
     ids: tokenizer.encode(guarded, { parseSpecial: true, guarded: true }),

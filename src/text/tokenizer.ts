@@ -9,7 +9,7 @@ import type { Checkpoint } from '../formats/checkpoint.ts';
 import { Bpe } from './bpe.ts';
 import { alphabetToBytes } from './byte-alphabet.ts';
 import { AddedTokenSplitter, CONTROL_GUARD } from './special-tokens.ts';
-import type { Vocabulary } from './vocabulary.ts';
+import { mostBytesPerToken, type Vocabulary } from './vocabulary.ts';
 import { vocabularyFromGguf } from './vocabulary-gguf.ts';
 import { vocabularyFromJson } from './vocabulary-json.ts';
 import { vocabularyFromTiktoken } from './vocabulary-tiktoken.ts';
@@ -35,6 +35,8 @@ export interface Tokenizer {
   /** Text of the begin and the end token, for chat templates. */
   readonly bosToken?: string;
   readonly eosToken?: string;
+  /** No token stands for more bytes of UTF-8 text than this; absent where that cannot be told. */
+  readonly bytesPerToken?: number;
   encode(text: string, options?: EncodeOptions): number[];
   /** Text of ids, special tokens included; bytes that are no UTF-8 become U+FFFD. */
   decode(ids: Iterable<number>): string;
@@ -108,6 +110,7 @@ class TextTokenizer implements Tokenizer {
   readonly eosIds: readonly number[];
   readonly bosToken?: string;
   readonly eosToken?: string;
+  readonly bytesPerToken?: number;
   private readonly vocabulary: Vocabulary;
   private readonly normalize: Normalize;
   private readonly preTokenize: PreTokenize;
@@ -126,6 +129,7 @@ class TextTokenizer implements Tokenizer {
     this.eosIds = vocabulary.eosIds;
     this.bosToken = vocabulary.bosId === undefined ? undefined : vocabulary.tokens[vocabulary.bosId];
     this.eosToken = vocabulary.eosIds.length === 0 ? undefined : vocabulary.tokens[vocabulary.eosIds[0]];
+    this.bytesPerToken = mostBytesPerToken(vocabulary);
     this.bpe = new Bpe({ ...vocabulary, vocab: vocabulary.ids });
     this.splitter = new AddedTokenSplitter(vocabulary.added);
     this.addedIds = new Map(vocabulary.added.map((token) => [token.content, token.id]));

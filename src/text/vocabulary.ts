@@ -90,3 +90,42 @@ export function sentencePieceNormalizer(prefixSpace: boolean): object {
   const spaces = { type: 'Replace', pattern: { String: ' ' }, content: '▁' };
   return { type: 'Sequence', normalizers: prefixSpace ? [{ type: 'Prepend', prepend: '▁' }, spaces] : [spaces] };
 }
+
+/** Composing characters (NFC) makes at most three bytes one: of nine, three (Hangul). */
+const MOST_COMPOSED = 3;
+
+/** Most bytes of UTF-8 text that one token can stand for; undefined where text may vanish or shrink without bound. */
+export function mostBytesPerToken(vocabulary: Vocabulary): number | undefined {
+  const { tokens, added, spelling, normalizer, preTokenizer, unknownId, fuseUnknown, byteFallback } = vocabulary;
+  const shrinks = shrinkage(normalizer);
+  const vanishes =
+    added.some(({ stripLeft, stripRight }) => stripLeft || stripRight) ||
+    (unknownId !== undefined && fuseUnknown && !byteFallback) ||
+    /"Removed"|Whitespace/.test(JSON.stringify(preTokenizer ?? null));
+  if (shrinks === undefined || vanishes) return undefined;
+  // A unit of the byte alphabet is one byte, a UTF-16 unit at most three.
+  const unit = spelling === 'byte-level' ? 1 : 3;
+  let most = 4; // an unknown symbol
+  for (const token of tokens) if (token !== undefined) most = Math.max(most, token.length * unit);
+  for (const { content } of added) most = Math.max(most, content.length * 3);
+  return most * shrinks;
+}
+
+/** How many bytes of text become one at most. */
+function shrinkage(normalizer: object | null): number | undefined {
+  if (normalizer === null) return 1;
+  const { type, normalizers, pattern, content } = normalizer as {
+    type?: string;
+    normalizers?: object[];
+    pattern?: { String?: string };
+    content?: string;
+  };
+  if (type === 'NFC') return MOST_COMPOSED;
+  if (type === 'Prepend') return 1;
+  if (type === 'Replace' && pattern?.String === ' ' && content === '▁') return 1;
+  if (type !== 'Sequence' || normalizers === undefined) return undefined;
+  return normalizers.reduce<number | undefined>((product, one) => {
+    const factor = shrinkage(one);
+    return product === undefined || factor === undefined ? undefined : product * factor;
+  }, 1);
+}

@@ -107,13 +107,13 @@ export const llamacpp: Dialect = {
       summary: 'Token ids of a text',
       body: tokenizeBody,
       handle: async (request, body) => {
-        const answer = await server.borrow(request, body.model ?? '', (engine) => {
+        const answer = await server.borrow(request, body.model ?? '', async (engine) => {
           const text = body.content ?? body.text ?? body.prompt ?? '';
-          const tokens = engine.tokenize(text, {
+          const tokens = await engine.tokenizeApart(text, {
             addSpecial: body.add_special ?? false,
             parseSpecial: body.parse_special ?? true,
           });
-          const shown = body.with_pieces ? tokens.map((id) => ({ id, piece: engine.detokenize([id]) })) : tokens;
+          const shown = Array.from(tokens, (id) => (body.with_pieces ? { id, piece: engine.detokenize([id]) } : id));
           return { tokens: shown, count: tokens.length, max_model_len: engine.info.contextLength };
         });
         return Response.json(answer);
