@@ -14,6 +14,7 @@ import { addServe } from './commands/serve.ts';
 import { addSynth } from './commands/synth.ts';
 import { paint } from './commands/terminal.ts';
 import { inFlags, usageError } from './commands/usage.ts';
+import { addVerify } from './commands/verify.ts';
 import { isAbort } from './errors.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
@@ -54,7 +55,18 @@ Answers go to stdout, figures and messages to stderr. Exit code 0: done, 1: an e
 TANDEM_ISA=avx2 forces an instruction set, TANDEM_DEBUG=1 adds stack traces, NO_COLOR=1 turns colours off.`,
   );
 
-for (const add of [addRun, addChat, addInspect, addExplain, addCompare, addLogits, addPerplexity, addSynth, addBench])
+for (const add of [
+  addRun,
+  addChat,
+  addInspect,
+  addExplain,
+  addCompare,
+  addVerify,
+  addLogits,
+  addPerplexity,
+  addSynth,
+  addBench,
+])
   add(cli);
 addServe(cli, version);
 

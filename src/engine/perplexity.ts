@@ -223,7 +223,8 @@ function logSumExp(logits: Float32Array): number {
   return largest + Math.log(sum);
 }
 
-function likeliest(logits: Float32Array): number {
+/** Index of the largest logit, the lowest of equals. */
+export function likeliest(logits: Float32Array): number {
   let best = 0;
   for (let i = 1; i < logits.length; i++) if (logits[i] > logits[best]) best = i;
   return best;

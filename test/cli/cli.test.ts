@@ -93,6 +93,23 @@ describe('logits', () => {
   });
 });
 
+describe.skipIf(nativeProblem())('verify', () => {
+  test('finds every way of this machine right', async () => {
+    const { code, stdout } = await tandem(['verify', '--ids', '5,6,7', '--json']);
+    const { tokens, results } = JSON.parse(stdout);
+    expect([code, tokens, results.filter(({ breach }: { breach?: string }) => breach)]).toEqual([0, 3, []]);
+    expect(results.length).toBeGreaterThan(3);
+  });
+
+  test('refuses ids that the model does not have', async () => {
+    const { code, stderr } = await tandem(['verify', '--ids', '5,99999']);
+    expect([code, stderr]).toEqual([
+      1,
+      expect.stringContaining('[cli] verify runs over 1 to 2048 token ids below 1536; id 99999'),
+    ]);
+  });
+});
+
 test('synth writes a model that runs; a place that cannot be written is told before the work', async () => {
   const config = join(root, 'config.json');
   await writeFile(
@@ -195,7 +212,7 @@ describe('a mistake gets one line and exit code 1', () => {
 });
 
 test('every command has help with examples', async () => {
-  const commands = ['run', 'chat', 'inspect', 'explain', 'compare', 'logits', 'perplexity', 'synth', 'bench'];
+  const commands = ['run', 'chat', 'inspect', 'explain', 'compare', 'verify', 'logits', 'perplexity', 'synth', 'bench'];
   const helps = await Promise.all(commands.map((command) => tandem([command, '--help'])));
   for (const [index, { code, stdout }] of helps.entries()) {
     expect(code).toBe(0);
