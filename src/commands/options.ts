@@ -35,6 +35,13 @@ export function tokenIds(text: string): number[] {
   return ids.map(Number);
 }
 
+/** Milliseconds of `90`, `90s`, `5m`, `2h`; without a unit they are seconds. */
+export function duration(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)(s|m|h)?$/.exec(text.trim());
+  if (match === null) throw new InvalidArgumentError('It must be a time like 90, 90s, 5m or 2h.');
+  return Math.round(Number(match[1]) * ({ s: 1000, m: 60_000, h: 3_600_000 }[match[2] ?? 's'] ?? 1000));
+}
+
 /** Sizes of memory: `8GB`, `512MB`, `1.5GiB`, or bytes. */
 export function memorySize(text: string): number {
   const match = /^([\d.]+)\s*([kmgt]?)(i?)b?$/i.exec(text.trim());
@@ -79,8 +86,13 @@ export function withCpu(command: Command): Command {
 
 /** Adds `--model` and the options of loading. */
 export function withModel(command: Command): Command {
+  return withLoading(withModelPath(command));
+}
+
+/** Adds the options of loading. */
+export function withLoading(command: Command): Command {
   const backend = new Option('--backend <name>', 'what computes; reference is plain TypeScript, slow, the definition');
-  return withCpu(withModelPath(command).addOption(backend.choices(['native', 'reference']).default('native')))
+  return withCpu(command.addOption(backend.choices(['native', 'reference']).default('native')))
     .option('-c, --context <tokens>', "context length (default: the model's, if memory allows)", positive)
     .option('--kv-budget <size>', 'memory for the KV cache, e.g. 2GB (default: by what is free)', memorySize)
     .addOption(

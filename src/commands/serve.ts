@@ -1,13 +1,24 @@
-/** `tandem serve [MODEL]`: an OpenAI, Anthropic, Ollama and llama.cpp server until Ctrl-C or SIGTERM. */
+/** `tandem serve [MODEL …]`: an OpenAI, Anthropic, Ollama and llama.cpp server until Ctrl-C or SIGTERM. */
 import * as fs from 'node:fs';
 import { type Command, Option } from 'commander';
 import { TandemError } from '../errors.ts';
 import { DEFAULT_SERVER_OPTIONS } from '../server/context.ts';
-import { startServer } from '../server/start.ts';
-import { count, loadOptions, MODEL, type ModelFlags, memorySize, modelPath, positive, withModel } from './options.ts';
+import { type ServedModel, startServer } from '../server/start.ts';
+import {
+  count,
+  duration,
+  loadOptions,
+  MODEL,
+  type ModelFlags,
+  memorySize,
+  modelPath,
+  positive,
+  withLoading,
+} from './options.ts';
 import { ProgressBar, paint } from './terminal.ts';
 
-interface Flags extends ModelFlags {
+interface Flags extends Omit<ModelFlags, 'model'> {
+  model?: string[];
   modelPath?: string;
   ggufPath?: string;
   name?: string;
@@ -15,6 +26,7 @@ interface Flags extends ModelFlags {
   host: string;
   port: number;
   apiKey?: string[];
+  apiKeyFile?: string;
   cors?: string[];
   allowedHost?: string[];
   bodyLimit?: number;
@@ -26,6 +38,7 @@ interface Flags extends ModelFlags {
   reasoningFormat: 'separate' | 'none';
   prefixCache?: string;
   prefixCacheSize?: number;
+  maxLoaded?: number;
   idleUnload: number;
   lazy?: boolean;
   drain: number;
@@ -41,8 +54,9 @@ export function addServe(cli: Command, version: string): void {
   const command = cli
     .command('serve')
     .description('answer OpenAI, Anthropic, Ollama and llama.cpp clients, and serve the chat page')
-    .argument('[model]', MODEL);
-  withModel(command)
+    .argument('[models...]', `${MODEL}; as NAME=PATH under that name; further ones are loaded when asked for`)
+    .option('-m, --model <path>', 'the same; may be repeated', (path, all: string[] = []) => [...all, path]);
+  withLoading(command)
     .addOption(
       new Option(
         '--model-path <dir>',
@@ -55,6 +69,7 @@ export function addServe(cli: Command, version: string): void {
     .option('--name <name>', "public name of the model (default: the file's)")
     .option('--alias <name>', 'further names clients may use, comma-separated or repeated', list)
     .option('--api-key <key>', 'keys that clients must send (or TANDEM_API_KEY), comma-separated or repeated', list)
+    .option('--api-key-file <file>', 'such keys, one a line')
     .option('--cors <origin>', 'origins browsers may call from; * for all (default: localhost)', list)
     .option('--allowed-host <name>', 'host names answered beside addresses and localhost; * for all', list)
     .option('--max-new-tokens <n>', 'longest answer where a client names none', positive)
@@ -70,7 +85,8 @@ export function addServe(cli: Command, version: string): void {
     )
     .option('--prefix-cache <dir>', 'keep what was computed of prompts on disk, for after a restart')
     .option('--prefix-cache-size <size>', 'most bytes of that folder, e.g. 8GB', memorySize)
-    .option('--idle-unload <seconds>', 'free the model after so long without requests; 0 never', count, 0)
+    .option('--max-loaded <n>', 'most models in memory at once (default: as many as fit)', positive)
+    .option('--idle-unload <time>', 'free a model after so long without requests, e.g. 90s, 5m; 0 never', duration, 0)
     .option('--lazy', 'load with the first request instead of now')
     .option('--drain <ms>', 'time running answers get after SIGTERM', count, drainMs)
     .option('--tls-cert <file>', 'PEM certificate; serves https')
@@ -85,16 +101,17 @@ export function addServe(cli: Command, version: string): void {
       `
 Examples:
   tandem serve                                           the model that ships, on http://localhost:${port}
-  tandem serve model.gguf --host 0.0.0.0 --api-key s3cret
+  tandem serve model.gguf --host 0.0.0.0 --api-key-file keys.txt
+  tandem serve big.gguf small=./Qwen3-30B-A3B --idle-unload 10m
   tandem serve --model_path DIR --gguf_path DIR --port 10002 --cpu_infer 65 --max_new_tokens 8192`,
     )
-    .action((model: string | undefined, flags: Flags) => serve(model, flags, version));
+    .action((models: string[], flags: Flags) => serve(models, flags, version));
 }
 
-async function serve(argument: string | undefined, flags: Flags, version: string): Promise<void> {
-  const path = servedPath(flags, argument);
+async function serve(given: readonly string[], flags: Flags, version: string): Promise<void> {
+  const models = servedModels(given, flags);
   const bar = new ProgressBar('loading');
-  const keys = flags.apiKey ?? list(process.env.TANDEM_API_KEY ?? '');
+  const keys = apiKeys(flags);
   if ((flags.tlsCert === undefined) !== (flags.tlsKey === undefined))
     throw new TandemError('REQUEST_INVALID', {
       room: 'cli',
@@ -102,20 +119,11 @@ async function serve(argument: string | undefined, flags: Flags, version: string
       given: `only --tls-${flags.tlsCert === undefined ? 'key' : 'cert'} was given`,
       fix: 'give both --tls-cert and --tls-key',
     });
+  let loading = true;
   const server = await startServer({
-    models: [
-      {
-        path,
-        name: flags.name,
-        aliases: flags.alias,
-        load: {
-          ...loadOptions(flags),
-          maxSequences: flags.parallel,
-          prefixCache:
-            flags.prefixCache === undefined ? true : { directory: flags.prefixCache, maxBytes: flags.prefixCacheSize },
-        },
-      },
-    ],
+    models,
+    maxLoaded: flags.maxLoaded,
+    memory: flags.memory,
     version,
     host: flags.host,
     port: flags.port,
@@ -130,14 +138,14 @@ async function serve(argument: string | undefined, flags: Flags, version: string
     maxQueue: flags.maxQueue,
     drainMs: flags.drain,
     tls: flags.tlsCert && flags.tlsKey ? { cert: flags.tlsCert, key: flags.tlsKey } : undefined,
-    idleMs: flags.idleUnload * 1000,
+    idleMs: flags.idleUnload,
     lazy: flags.lazy,
     logLevel: flags.logLevel,
-    onProgress: (done, total) => bar.update(done, total),
+    onProgress: (done, total) => loading && bar.update(done, total),
   });
   const say = (text: string) => process.stderr.write(`${text}\n`);
-  const [model] = server.models.list();
-  say(`${paint('bold', server.url, process.stderr)}  ${model.id}  (chat page at /, API reference at /docs)`);
+  const names = server.models.list().map(({ id }) => id);
+  say(`${paint('bold', server.url, process.stderr)}  ${names.join(', ')}  (chat page at /, API reference at /docs)`);
   if (flags.host !== '127.0.0.1' && flags.host !== 'localhost' && keys.length === 0)
     say(paint('yellow', 'anybody who reaches this port can use the model: --api-key KEY asks for one', process.stderr));
   const stopped = new Promise<void>((resolve) => {
@@ -151,7 +159,12 @@ async function serve(argument: string | undefined, flags: Flags, version: string
     process.on('SIGTERM', stop);
   });
   try {
-    const ready = server.ready.finally(() => bar.end()).then(() => flags.lazy || say('ready'));
+    const ready = server.ready
+      .finally(() => {
+        loading = false;
+        bar.end();
+      })
+      .then(() => flags.lazy || say('ready'));
     await Promise.race([ready, stopped]);
     await stopped;
   } finally {
@@ -159,12 +172,66 @@ async function serve(argument: string | undefined, flags: Flags, version: string
   }
 }
 
-/** The old world names a folder of the tokenizer and one of the weights; a GGUF file holds both. */
-function servedPath(flags: Flags, argument: string | undefined): string {
-  const { modelPath: folder, ggufPath: gguf } = flags;
-  if (gguf !== undefined) return modelPath(flags, firstGguf(gguf));
-  if (folder !== undefined) return modelPath(flags, folder);
-  return modelPath(flags, argument);
+function servedModels(given: readonly string[], flags: Flags): ServedModel[] {
+  const named = [...given, ...(flags.model ?? [])];
+  const { name, alias, modelPath: folder, ggufPath: gguf } = flags;
+  // The old world names a folder of the tokenizer and one of the weights; a GGUF file holds both.
+  const old = gguf === undefined ? folder : firstGguf(gguf);
+  if (old !== undefined) named.push(old);
+  if (named.length > 1 && (name !== undefined || alias !== undefined))
+    throw new TandemError('REQUEST_INVALID', {
+      room: 'cli',
+      rule: '--name and --alias are of one model',
+      given: `${named.length} models`,
+      fix: 'give them as NAME=PATH',
+    });
+  const load = {
+    ...loadOptions(flags as ModelFlags),
+    maxSequences: flags.parallel,
+    prefixCache:
+      flags.prefixCache === undefined ? true : { directory: flags.prefixCache, maxBytes: flags.prefixCacheSize },
+  };
+  const models: (string | undefined)[] = named.length === 0 ? [undefined] : [...new Set(named)];
+  return models.map((text) => {
+    const [, label, path = text] =
+      (text !== undefined && !fs.existsSync(text) && /^([^=/.][^=]*)=(.+)$/s.exec(text)) || [];
+    return { path: modelPath({}, path), name: label ?? name, aliases: alias, load };
+  });
+}
+
+/** Never more in a message than where they come from. */
+function apiKeys({ apiKey, apiKeyFile }: Flags): string[] {
+  if (apiKey?.length === 0)
+    throw new TandemError('REQUEST_INVALID', {
+      room: 'cli',
+      rule: '--api-key names a key',
+      given: 'it is empty (an unset shell variable?)',
+      fix: 'leave it out to let everybody in',
+    });
+  const keys = [...(apiKey ?? []), ...(apiKeyFile === undefined ? [] : keysIn(apiKeyFile))];
+  return keys.length > 0 ? keys : list(process.env.TANDEM_API_KEY ?? '');
+}
+
+function keysIn(path: string): string[] {
+  const wrong = (given: string) =>
+    new TandemError('FILE_NOT_FOUND', {
+      room: 'cli',
+      rule: '--api-key-file names a file with a key in each line',
+      given,
+      fix: 'write keys into it, or leave it out',
+    });
+  let text: string;
+  try {
+    text = fs.readFileSync(path, 'utf8');
+  } catch (error) {
+    throw wrong((error as Error).message);
+  }
+  const keys = text
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => line !== '' && !line.startsWith('#'));
+  if (keys.length === 0) throw wrong(`${path} holds none`); // else everybody would be let in
+  return keys;
 }
 
 function firstGguf(path: string): string {

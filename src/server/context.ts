@@ -113,6 +113,9 @@ export interface ServerOptions {
   readonly allowedHosts: readonly string[];
   /** Largest request body, bytes. Default 64 MB. */
   readonly bodyBytes: number;
+  /** A client that takes longer to send its head, or its whole request, is cut off. Milliseconds. */
+  readonly headTimeoutMs: number;
+  readonly requestTimeoutMs: number;
   /** Milliseconds between signs of life of a silent stream. Default 10 000. */
   readonly heartbeatMs: number;
   /** White space keeps answers that are not streamed alive too; their status is then always 200. Default false. */
@@ -137,6 +140,8 @@ export const DEFAULT_SERVER_OPTIONS: ServerOptions = {
   corsOrigins: ['localhost'],
   allowedHosts: [],
   bodyBytes: 64 << 20,
+  headTimeoutMs: 20_000,
+  requestTimeoutMs: 300_000,
   heartbeatMs: 10_000,
   heartbeatJson: false,
   reasoningFormat: 'separate',

@@ -1,4 +1,5 @@
 /** A listening server: sockets, TLS, limits against slow clients, and an end that lets answers finish. */
+import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer as createHttp, type Server } from 'node:http';
 import { createServer as createHttps } from 'node:https';
@@ -22,19 +23,16 @@ export interface ListeningServer {
 
 /** Largest head of a request. */
 const MAX_HEADER_BYTES = 32 << 10;
-/** A client that takes longer to send its head, or its whole request, is cut off. */
-const HEAD_TIMEOUT_MS = 20_000;
-const REQUEST_TIMEOUT_MS = 300_000;
 
-/** REQUEST_INVALID where the port is taken or the TLS files cannot be read. */
+/** REQUEST_INVALID where host and port cannot be had, FILE_NOT_FOUND or FORMAT_INVALID where the TLS files cannot. */
 export async function listen(handle: ServerHandle, options: ServerOptions): Promise<ListeningServer> {
   const { host, port, tls } = options;
   const limits = {
     maxHeaderSize: MAX_HEADER_BYTES,
-    headersTimeout: HEAD_TIMEOUT_MS,
-    requestTimeout: REQUEST_TIMEOUT_MS,
+    headersTimeout: options.headTimeoutMs,
+    requestTimeout: options.requestTimeoutMs,
     keepAliveTimeout: 75_000,
-    connectionsCheckingInterval: 5_000,
+    connectionsCheckingInterval: Math.ceil(options.headTimeoutMs / 4),
     noDelay: true,
   };
   const server = await new Promise<Server>((resolve, reject) => {
@@ -48,7 +46,7 @@ export async function listen(handle: ServerHandle, options: ServerOptions): Prom
           ? { createServer: createHttp, serverOptions: limits }
           : {
               createServer: createHttps,
-              serverOptions: { ...limits, cert: tlsFile(tls.cert), key: tlsFile(tls.key) },
+              serverOptions: { ...limits, ...tlsFiles(tls) },
             }),
       },
       () => resolve(node as Server),
@@ -79,26 +77,54 @@ export async function listen(handle: ServerHandle, options: ServerOptions): Prom
   };
 }
 
-function tlsFile(path: string): Buffer {
+/** Read and checked before anything listens: certificate and key have to be of each other. */
+function tlsFiles({ cert: certPath, key: keyPath }: { readonly cert: string; readonly key: string }) {
+  const cert = tlsFile(certPath, 'certificate', (text) => new X509Certificate(text));
+  const key = tlsFile(keyPath, 'private key', (text) => createPrivateKey(text));
+  if (!cert.value.checkPrivateKey(key.value))
+    throw wrongTls(`the key in ${keyPath} is not the one of the certificate in ${certPath}`);
+  return { cert: cert.text, key: key.text };
+}
+
+function tlsFile<T>(path: string, what: string, parse: (text: Buffer) => T): { text: Buffer; value: T } {
+  let text: Buffer;
   try {
-    return readFileSync(path);
+    text = readFileSync(path);
   } catch (error) {
-    throw new TandemError('FILE_NOT_FOUND', {
-      room: 'server',
-      rule: 'certificate and key of TLS are readable PEM files',
-      given: (error as Error).message,
-      fix: 'give --tls-cert FILE and --tls-key FILE',
-    });
+    throw wrongTls((error as Error).message, 'FILE_NOT_FOUND');
+  }
+  try {
+    return { text, value: parse(text) };
+  } catch {
+    throw wrongTls(`${path} holds no ${what} that can be read without a passphrase`);
   }
 }
 
+function wrongTls(given: string, code: 'FILE_NOT_FOUND' | 'FORMAT_INVALID' = 'FORMAT_INVALID'): TandemError {
+  return new TandemError(code, {
+    room: 'server',
+    rule: 'certificate and key of TLS are PEM files that belong together',
+    given,
+    fix: 'give --tls-cert FILE (the server certificate first) and --tls-key FILE',
+  });
+}
+
+const LISTEN_PROBLEMS: Record<string, { readonly given: string; readonly fix: string }> = {
+  EADDRINUSE: { given: 'another program does already', fix: 'choose another --port (0 takes a free one), or end it' },
+  EADDRNOTAVAIL: {
+    given: 'this machine does not have that address',
+    fix: 'choose an address of this machine as --host',
+  },
+  ENOTFOUND: { given: 'nobody knows that name', fix: 'choose an address of this machine as --host' },
+  EAI_AGAIN: { given: 'nobody knows that name now', fix: 'choose an address of this machine as --host' },
+  EACCES: { given: 'the system does not allow it', fix: 'choose a --port above 1023' },
+};
+
 function cannotListen(error: NodeJS.ErrnoException, host: string, port: number): TandemError {
-  const taken = error.code === 'EADDRINUSE';
   return new TandemError('REQUEST_INVALID', {
     room: 'server',
     rule: `the server can listen on ${host}:${port}`,
-    given: taken ? 'another program does already' : error.message,
-    fix: taken ? 'choose another --port, or end the other program' : 'choose another --host or --port',
+    ...(LISTEN_PROBLEMS[error.code ?? ''] ?? { given: error.message, fix: 'choose another --host or --port' }),
     cause: error,
   });
 }

@@ -9,7 +9,14 @@
 import type { Engine } from '../engine/engine.ts';
 import { availableMemory, totalMemory } from '../engine/memory.ts';
 import { TandemError } from '../errors.ts';
-import { type Lease, type ModelEntry, type ModelEvent, ModelSlot, type ModelSource, type SlotHost } from './model-slot.ts';
+import {
+  type Lease,
+  type ModelEntry,
+  type ModelEvent,
+  ModelSlot,
+  type ModelSource,
+  type SlotHost,
+} from './model-slot.ts';
 
 export type { Lease, ModelEntry, ModelEvent, ModelSource, ModelState } from './model-slot.ts';
 
@@ -32,6 +39,7 @@ export class ModelHost {
   readonly #slots: readonly ModelSlot[];
   readonly #maxLoaded: number;
   readonly #memory: number;
+  readonly #memoryGiven: boolean;
   readonly #available: () => number;
   /** The last loading in the queue. */
   #admitted: Promise<unknown> = Promise.resolve();
@@ -42,6 +50,7 @@ export class ModelHost {
     const { idleMs, maxLoaded = Number.POSITIVE_INFINITY, available = availableMemory, told = () => {} } = options;
     this.#maxLoaded = maxLoaded;
     this.#memory = options.memory ?? totalMemory();
+    this.#memoryGiven = options.memory !== undefined;
     this.#available = available;
     checkNames(sources);
     const admit: SlotHost['admit'] = (slot, load) => this.#admit(slot, load);
@@ -92,7 +101,9 @@ export class ModelHost {
    * Whether requests are answered without waiting long: `ready` also where nothing is loaded because nothing was asked;
    * else what the first model is at.
    */
-  get readiness(): { readonly state: 'ready' } | { readonly state: 'loading' | 'failed'; readonly model: ModelEntry } {
+  get readiness():
+    | { readonly state: 'ready'; readonly model?: undefined }
+    | { readonly state: 'loading' | 'failed'; readonly model: ModelEntry } {
     const models = this.list();
     if (models.some(({ state }) => state === 'ready')) return { state: 'ready' };
     for (const state of ['loading', 'failed'] as const) {
@@ -145,18 +156,22 @@ export class ModelHost {
   }
 
   #fits(slot: ModelSlot, loaded: readonly ModelSlot[]): boolean {
-    if (loaded.length >= this.#maxLoaded) return false;
     const needed = slot.bytes * BESIDE;
-    const taken = loaded.reduce((sum, { bytes }) => sum + bytes, 0);
-    return needed <= this.#memory - taken && needed <= this.#available();
+    return loaded.length < this.#maxLoaded && needed <= this.#memory - bytesOf(loaded) && needed <= this.#available();
   }
 
-  /** Models that fit together share memory by their sizes; else each takes what there is when it comes. */
+  /** Models that all fit together share memory by their sizes; else one takes what the loaded ones leave. */
   #share(slot: ModelSlot): number | undefined {
     const all = this.#slots.reduce((sum, { size }) => sum + size, 0);
-    if (this.#slots.length === 1 || this.#slots.length > this.#maxLoaded || all * BESIDE > this.#memory) return undefined;
-    return Math.floor((this.#memory * slot.size) / all);
+    const together = this.#slots.length <= this.#maxLoaded && all * BESIDE <= this.#memory;
+    if (together && this.#slots.length > 1) return Math.floor((this.#memory * slot.size) / all);
+    if (!this.#memoryGiven) return undefined;
+    return Math.max(1, this.#memory - bytesOf(this.#slots.filter((other) => other !== slot && other.engine)));
   }
+}
+
+function bytesOf(slots: readonly ModelSlot[]): number {
+  return slots.reduce((sum, { bytes }) => sum + bytes, 0);
 }
 
 function checkNames(sources: readonly ModelSource[]): void {

@@ -1,6 +1,7 @@
 /** Puts a server together: models, dialects, application, socket. */
 import { type LoadOptions, load } from '../engine/load.ts';
 import { readModelCard } from '../engine/model-card.ts';
+import { PageFolder } from '../engine/page-folder.ts';
 import { type AppParts, buildApp } from './app.ts';
 import { DEFAULT_SERVER_OPTIONS, type Dialect, type ServerOptions } from './context.ts';
 import { anthropic } from './dialects/anthropic/messages.ts';
@@ -39,14 +40,20 @@ export interface ServedModel {
 }
 
 export interface StartOptions extends Partial<ServerOptions> {
+  /** The first one is loaded at start, the others when they are asked for. */
   readonly models: readonly ServedModel[];
   readonly version: string;
   /** Milliseconds without a request after which a model is unloaded; 0 (default): never. */
   readonly idleMs?: number;
+  /** Most models in memory at once; default: as many as fit. */
+  readonly maxLoaded?: number;
+  /** Bytes that all models together may take; default: the machine's. */
+  readonly memory?: number;
   /** Loads when first asked, not at start. Default false. */
   readonly lazy?: boolean;
   readonly logLevel?: string;
   readonly logger?: ServerLogger;
+  /** Bytes of weights that are ready, of all, of the model that is being loaded. */
   readonly onProgress?: (done: number, total: number) => void;
 }
 
@@ -58,18 +65,19 @@ export interface RunningServer extends ListeningServer {
 
 /** Listens at once and loads meanwhile: balancers and front ends get an answer from the first moment. */
 export async function startServer(start: StartOptions): Promise<RunningServer> {
-  const { models: served, version, idleMs = 0, lazy = false, logLevel = 'info', onProgress, ...given } = start;
+  const { models: served, version, idleMs = 0, lazy = false, logLevel = 'info', onProgress, ...rest } = start;
+  const { maxLoaded, memory, ...given } = rest;
   const options: ServerOptions = { ...DEFAULT_SERVER_OPTIONS, ...given };
+  const logger = start.logger ?? createLogger(logLevel);
   const end = new AbortController();
   const sources = await Promise.all(served.map((model) => sourceOf(model, end.signal, onProgress)));
-  const models = new ModelHost(sources, { idleMs });
-  const parts: AppParts = {
-    models,
-    dialects: DIALECTS,
-    options,
-    logger: start.logger ?? createLogger(logLevel),
-    version,
-  };
+  const models = new ModelHost(sources, {
+    idleMs,
+    maxLoaded,
+    memory,
+    told: (event) => logger[event.event === 'failed' ? 'error' : 'info'](event, `model ${event.event}`),
+  });
+  const parts: AppParts = { models, dialects: DIALECTS, options, logger, version };
   const handle = buildApp(parts);
   mountFrontPage(handle.app);
   mountReference(handle.app, version);
@@ -81,9 +89,10 @@ export async function startServer(start: StartOptions): Promise<RunningServer> {
     models,
     ready,
     async close() {
+      const deadline = performance.now() + options.drainMs;
       await listening.close();
       end.abort(); // nobody waits for a model that loads
-      await models.dispose();
+      await models.dispose(Math.max(0, deadline - performance.now()));
     },
   };
 }
@@ -94,12 +103,16 @@ async function sourceOf(
   onProgress: StartOptions['onProgress'],
 ): Promise<ModelSource> {
   const card = await readModelCard(path);
+  // Now, not when somebody asks for the model.
+  if (typeof options?.prefixCache === 'object')
+    await PageFolder.open({ directory: options.prefixCache.directory, maxBytes: Number.POSITIVE_INFINITY });
   return {
     card: name === undefined ? card : { ...card, id: name },
     aliases: name === undefined ? aliases : [...aliases, card.id],
-    load: (progress) =>
+    load: (progress, memory) =>
       load(path, {
         ...options,
+        memory: memory ?? options?.memory,
         signal,
         onProgress: (done, total) => {
           progress(done, total);

@@ -153,7 +153,7 @@ export const ollama: Dialect = {
       start: StartGeneration,
     ): Promise<Response> {
       const { model, options } = body;
-      const unload = keepAliveMs(body.keep_alive) === 0;
+      const keep = keepAliveMs(body.keep_alive);
       if (options?.num_ctx)
         request.get('facts').note =
           `num_ctx ${options.num_ctx} is not followed: the context is set when a model is loaded`;
@@ -161,7 +161,7 @@ export const ollama: Dialect = {
         model,
         start: (engine, signal) => {
           const generation = start(engine, signal);
-          if (unload) server.models.unload(model).catch(() => {}); // once nothing runs on it
+          if (keep !== undefined) server.models.keep(model, keep);
           return generation;
         },
         streamed: body.stream !== false,
@@ -171,16 +171,18 @@ export const ollama: Dialect = {
       });
     }
 
-    /** A request without a prompt loads the model, or with `keep_alive: 0` unloads it. */
+    /** A request without a prompt loads the model for `keep_alive`, or with 0 unloads it. */
     async function loadOrUnload(
       request: ServerRequest,
       { model, keep_alive: keepAlive }: ChatBody | GenerateBody,
       shape: Shape,
     ): Promise<Response> {
       if (server.models.find(model) === undefined) throw server.models.unknown(model);
-      const unload = keepAliveMs(keepAlive) === 0;
+      const keep = keepAliveMs(keepAlive);
+      const unload = keep === 0;
       if (unload) await server.models.unload(model);
       else (await server.models.acquire(model, { signal: request.get('signal'), wait: true })).release();
+      if (keep !== undefined && !unload) server.models.keep(model, keep);
       return Response.json({
         model,
         created_at: new Date().toISOString(),
