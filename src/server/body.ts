@@ -5,6 +5,8 @@ import type { ServerRequest } from './context.ts';
 
 /** Objects and arrays nested deeper than this are refused before a validator walks them. */
 const MAX_DEPTH = 256;
+/** Of objects, arrays and fields; agents with many tools send some thousands. A validator takes about 10 µs for each that is wrong. */
+const MAX_PARTS = 100_000;
 
 export async function readBody<T extends z.ZodType>(
   request: ServerRequest,
@@ -85,7 +87,7 @@ function tooLarge(limit: number): TandemError {
 
 function parseJson(text: string): unknown {
   if (text.trim() === '') return {};
-  checkDepth(text);
+  checkShape(text);
   try {
     return JSON.parse(text);
   } catch (error) {
@@ -98,24 +100,31 @@ function parseJson(text: string): unknown {
   }
 }
 
-/** Counts brackets outside strings. Hostile nesting is refused before anything recursive sees it. */
-function checkDepth(text: string): void {
+/** Counts brackets and colons outside strings. Hostile JSON is refused before anything that walks it sees it. */
+function checkShape(text: string): void {
   let depth = 0;
+  let parts = 0;
   let inString = false;
   for (let i = 0; i < text.length; i++) {
     const c = text.charCodeAt(i);
     if (inString) {
       if (c === 92) i++;
       else if (c === 34) inString = false;
-    } else if (c === 34) inString = true;
+      continue;
+    }
+    if (c === 34) inString = true;
+    else if (c === 93 || c === 125) depth--;
+    else if (c === 58) parts++;
     else if (c === 91 || c === 123) {
-      if (++depth > MAX_DEPTH)
-        throw new TandemError('REQUEST_INVALID', {
-          room: 'server',
-          rule: `JSON is nested at most ${MAX_DEPTH} deep`,
-          given: 'this body is deeper',
-          fix: 'flatten it',
-        });
-    } else if (c === 93 || c === 125) depth--;
+      parts++;
+      depth++;
+    }
+    if (depth > MAX_DEPTH) throw misshapen(`JSON is nested at most ${MAX_DEPTH} deep`, 'this body is deeper');
+    if (parts > MAX_PARTS)
+      throw misshapen(`JSON has at most ${MAX_PARTS} objects, arrays and fields`, 'this body has more');
   }
+}
+
+function misshapen(rule: string, given: string): TandemError {
+  return new TandemError('REQUEST_INVALID', { room: 'server', rule, given, fix: 'send a simpler body' });
 }

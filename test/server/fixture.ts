@@ -7,7 +7,7 @@ import type { ModelCard } from '../../src/engine/model-card.ts';
 import { readModelCard } from '../../src/engine/model-card.ts';
 import type { Batch, PassResult } from '../../src/program/batch.ts';
 import { buildApp } from '../../src/server/app.ts';
-import { DEFAULT_SERVER_OPTIONS, type ServerOptions } from '../../src/server/context.ts';
+import { DEFAULT_SERVER_OPTIONS, type ServerApp, type ServerOptions } from '../../src/server/context.ts';
 import { mountFrontPage } from '../../src/server/front-page.ts';
 import { type ListeningServer, listen } from '../../src/server/listen.ts';
 import { createLogger } from '../../src/server/log.ts';
@@ -21,6 +21,7 @@ import { engineOn } from '../engine/house.ts';
 export interface TestServer extends ListeningServer {
   readonly models: ModelHost;
   readonly logs: string[];
+  readonly app: ServerApp;
 }
 
 export async function serve(
@@ -41,6 +42,7 @@ export async function serve(
     ...listening,
     models,
     logs,
+    app: handle.app,
     async close() {
       await listening.close();
       await models.dispose();

@@ -4,6 +4,7 @@ import { TandemError } from '../../errors.ts';
 import type { Dialect } from '../context.ts';
 import { get, post } from '../routes.ts';
 import { openaiError } from './openai/failure.ts';
+import { tokenIds } from './token-ids.ts';
 
 const TAG = 'Operation';
 
@@ -17,7 +18,7 @@ const tokenizeBody = z.looseObject({
   with_pieces: z.boolean().optional(),
 });
 
-const detokenizeBody = z.looseObject({ tokens: z.array(z.number().int().min(0)), model: z.string().nullish() });
+const detokenizeBody = z.looseObject({ tokens: tokenIds, model: z.string().nullish() });
 
 export const llamacpp: Dialect = {
   name: 'llamacpp',
@@ -25,22 +26,20 @@ export const llamacpp: Dialect = {
   errorBody: openaiError,
   mount(app, server) {
     const ready = () => {
-      const models = server.models.list();
-      const loading = models.find(({ state }) => state === 'loading');
       if (server.stopping())
         throw new TandemError('SERVER_STOPPING', { room: 'server', rule: 'the server is shutting down' });
-      if (loading)
+      const { state, model } = server.models.readiness;
+      if (state === 'loading')
         throw new TandemError('MODEL_LOADING', {
           room: 'server',
           rule: 'the server is ready once its model is loaded',
-          given: `${loading.id} is ${Math.floor(loading.progress * 100)} % there`,
+          given: `${model.id} is ${Math.floor(model.progress * 100)} % there`,
         });
-      const failed = models.find(({ state }) => state === 'failed');
-      if (failed)
+      if (state === 'failed')
         throw new TandemError('NATIVE_FAILED', {
           room: 'server',
           rule: 'the server is ready once its model is loaded',
-          given: `loading ${failed.id} failed`,
+          given: `loading ${model.id} failed`,
           fix: 'see the log of the server',
         });
       return Response.json({ status: 'ok' });

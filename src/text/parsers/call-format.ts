@@ -50,7 +50,7 @@ export function callFormatOf(spelling: CallSpelling, { tools, toolChoice }: Call
     ({ name, parameters }): CallTag => ({
       type: 'tag',
       begin: spelling.begin(name),
-      content: { type: 'json_schema', json_schema: { ...(parameters ?? { type: 'object' }) } },
+      content: { type: 'json_schema', json_schema: { type: 'object', ...parameters } },
       end: spelling.end,
     }),
   );

@@ -21,7 +21,7 @@ const message = z.looseObject({
   role: z.enum(['system', 'user', 'assistant', 'tool']),
   content: z.string().nullish(),
   thinking: z.string().nullish(),
-  images: z.array(z.string()).nullish(),
+  images: z.array(z.string()).max(1024).nullish(),
   tool_name: z.string().nullish(),
   tool_call_id: z.string().nullish(),
   tool_calls: z
@@ -72,7 +72,7 @@ export const generateBody = z.looseObject({
   suffix: z.string().nullish(),
   system: z.string().nullish(),
   raw: z.boolean().nullish(),
-  images: z.array(z.string()).nullish(),
+  images: z.array(z.string()).max(1024).nullish(),
 });
 
 export const showBody = z.looseObject({ model: z.string().nullish(), name: z.string().nullish() });

@@ -7,6 +7,7 @@ import { SSE_PING, sseEvent } from '../../stream.ts';
 import { chatJob } from './chat-request.ts';
 import { type ChatBody, chatBody } from './chat-schema.ts';
 import { openaiError } from './failure.ts';
+import { inputTokens } from './input-tokens.ts';
 import { callArguments, finishReason, llamaTimings, openaiLogprob, openaiUsage } from './usage.ts';
 
 export const OPENAI_STREAM: StreamFormat = {
@@ -17,7 +18,7 @@ export const OPENAI_STREAM: StreamFormat = {
 
 export const openaiChat: Dialect = {
   name: 'openai-chat',
-  owns: (path) => path.startsWith('/v1/') || path === '/chat/completions',
+  owns: (path) => /^\/(v1|chat)\//.test(path),
   errorBody: openaiError,
   mount(app, server) {
     post(app, server, openaiChat, {
@@ -38,6 +39,8 @@ export const openaiChat: Dialect = {
         });
       },
     });
+    const read = (body: ChatBody) => chatJob(body, server.options);
+    inputTokens(app, server, openaiChat, { path: '/chat/completions', body: chatBody, read });
   },
 };
 

@@ -1,12 +1,11 @@
 /** The body of `POST /v1/completions`: known fields by type, unknown fields pass unread. */
 import { z } from '@hono/zod-openapi';
+import { tokenIds } from '../token-ids.ts';
 import { samplingFields } from './chat-schema.ts';
-
-const ids = z.array(z.number().int().min(0));
 
 export const completionBody = z.looseObject({
   model: z.string().nullish(),
-  prompt: z.union([z.string(), ids.min(1), z.array(z.string()).min(1), z.array(ids).min(1)]),
+  prompt: z.union([z.string(), tokenIds, z.array(z.string()).min(1).max(64), z.array(tokenIds).min(1).max(64)]),
   ...samplingFields,
   max_tokens: z
     .number()

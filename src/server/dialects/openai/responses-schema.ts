@@ -49,7 +49,7 @@ export const responsesBody = z.looseObject({
   reasoning: z.looseObject({ effort: z.string().nullish() }).nullish(),
   previous_response_id: z.string().nullish(),
   store: z.boolean().nullish(),
-  include: z.array(z.string()).nullish(),
+  include: z.array(z.string()).max(64).nullish(),
   metadata: z.record(z.string(), z.unknown()).nullish(),
 });
 

@@ -4,6 +4,7 @@ import type { Dialect, RunningGeneration, StreamFormat, StreamWriter } from '../
 import { post } from '../../routes.ts';
 import { SSE_PING, sseEvent } from '../../stream.ts';
 import { openaiError } from './failure.ts';
+import { inputTokens } from './input-tokens.ts';
 import { newId, outputOf, ResponsesOutput } from './responses-output.ts';
 import { responsesMessages, responsesOptions } from './responses-request.ts';
 import { type ResponsesBody, responsesBody } from './responses-schema.ts';
@@ -37,6 +38,11 @@ export const openaiResponses: Dialect = {
         });
       },
     });
+    const read = (body: ResponsesBody) => ({
+      messages: responsesMessages(body),
+      options: responsesOptions(body, server.options),
+    });
+    inputTokens(app, server, openaiResponses, { path: '/responses', body: responsesBody, read });
   },
 };
 

@@ -25,7 +25,8 @@ export function samplingOptions(body: SamplingBody): GenerateOptions {
     // −1 is llama.cpp's word for a random seed.
     seed: body.seed !== null && body.seed !== undefined && body.seed >= 0 ? body.seed : undefined,
     logitBias: body.logit_bias as Record<number, number> | null | undefined,
-    stop: body.stop,
+    // Front ends send their empty setting along.
+    stop: typeof body.stop === 'string' ? body.stop || undefined : body.stop?.filter((text) => text !== ''),
     ignoreEos: body.ignore_eos,
     format: outputFormat(body),
   });
