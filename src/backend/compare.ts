@@ -114,7 +114,7 @@ export async function comparePrograms(options: CompareOptions): Promise<CompareR
         steps.push(report);
         layers.set(step.layer, Math.max(layers.get(step.layer) ?? 0, report.nmse));
         options.onStep?.(report);
-        if (step.outputs.length === 0) {
+        if (step.outputs.length === 0 && step.attributes.cache !== undefined) {
           const cache = Number(step.attributes.cache);
           const difference = await cacheDifference(left.program, cache, batches[b], leftPass, rightPass);
           if (difference !== undefined) kvDifference = Math.max(kvDifference ?? 0, difference);

@@ -5,10 +5,11 @@
 import { TandemError } from '../errors.ts';
 import { F16_VALUES, f32ToF16 } from '../formats/quants/half.ts';
 import { opNamed } from '../ops/index.ts';
+import { kernelRun } from '../ops/kernel.ts';
 import type { Matrix, Op, ReferenceContext } from '../ops/op.ts';
 import { tokenLogprob, topLogprobs } from '../ops/sampling.ts';
-import { type Batch, type PassResult, rowPositions } from '../program/batch.ts';
-import type { Attribute, Program, Step } from '../program/program.ts';
+import { type Batch, type PassResult, phaseOf, rowPositions } from '../program/batch.ts';
+import { type Attribute, executionOf, type Phase, type Program, type Step } from '../program/program.ts';
 import { attributeOf } from '../program/rules.ts';
 import type { Value } from '../program/tensor.ts';
 import type { ReferenceKv } from './reference-kv.ts';
@@ -17,6 +18,8 @@ import type { ReferenceWeights } from './reference-weights.ts';
 export interface PassOptions {
   readonly trackMagnitudes: boolean;
   readonly imitateF16Cache: boolean;
+  /** Handed to kernels: aborted when nobody wants the pass any more. */
+  readonly signal?: AbortSignal;
 }
 
 function toF16(value: number): number {
@@ -29,6 +32,7 @@ export class ReferencePass {
   readonly #weights: ReferenceWeights;
   readonly #kv: ReferenceKv;
   readonly #positions: Int32Array;
+  readonly #phase: Phase;
   readonly #options: PassOptions;
   readonly #values: (Float32Array | Int32Array | undefined)[];
   readonly #magnitudes: (Float32Array | undefined)[];
@@ -40,6 +44,7 @@ export class ReferencePass {
     this.#weights = weights;
     this.#kv = kv;
     this.#positions = rowPositions(batch);
+    this.#phase = phaseOf(batch);
     this.#options = options;
     this.#values = program.values.map(() => undefined);
     this.#magnitudes = program.values.map(() => undefined);
@@ -52,7 +57,7 @@ export class ReferencePass {
     const context = this.#context(step, op);
     const chosen = op.chosenBy === undefined ? undefined : new Set(context.integers(op.chosenBy).data);
     await this.#weights.load(weights, chosen);
-    op.reference(context);
+    await kernelRun(step.op, executionOf(step, this.#phase)?.kernel)(context);
   }
 
   /** Undefined until the value's step has run. */
@@ -116,6 +121,7 @@ export class ReferencePass {
 
   #context(step: Step, op: Op): ReferenceContext {
     const program = this.#program;
+    const execution = executionOf(step, this.#phase);
     const attribute = <T extends Attribute>(name: string) => attributeOf(step, op, name) as T;
     const dense = <Data>(operand: number): Matrix<Data> => {
       const input = step.inputs[operand];
@@ -149,9 +155,10 @@ export class ReferencePass {
       kv: this.#kv,
       roundAttended: this.#options.imitateF16Cache ? toF16 : undefined,
       step,
-      activation: step.placement?.activation ?? 'f32',
-      middle: step.placement?.middle ?? step.placement?.activation ?? 'f32',
-      tiles: step.placement?.tiles ?? Number.POSITIVE_INFINITY,
+      signal: this.#options.signal,
+      activation: execution?.activation ?? 'f32',
+      middle: execution?.middle ?? execution?.activation ?? 'f32',
+      tiles: execution?.tiles ?? Number.POSITIVE_INFINITY,
       matrix: (operand) => dense<Float32Array>(operand),
       integers: (operand) => dense<Int32Array>(operand),
       weight: (operand) => {

@@ -4,9 +4,9 @@
  */
 import { createInterface, type Interface } from 'node:readline';
 import type { Command } from 'commander';
-import { nearest } from '../engine/option-names.ts';
 import { isAbort, TandemError } from '../errors.ts';
 import type { ChatMessage, GenerationResult } from '../index.ts';
+import { nearest } from '../nearest.ts';
 import { figures, showAnswer } from './answer.ts';
 import { openAnswerer, type ServerFlags } from './answerer.ts';
 import {

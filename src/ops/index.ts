@@ -15,6 +15,7 @@ import { rmsNorm } from './rms-norm.ts';
 import { rope } from './rope.ts';
 import { router } from './router.ts';
 import { sample } from './sample.ts';
+import { copy, submit, wait } from './transfer.ts';
 
 export const OPS: ReadonlyMap<string, Op> = new Map(
   [
@@ -32,6 +33,9 @@ export const OPS: ReadonlyMap<string, Op> = new Map(
     add,
     gatherRows,
     sample,
+    copy,
+    submit,
+    wait,
   ].map((op) => [op.name, op]),
 );
 

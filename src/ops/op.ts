@@ -41,6 +41,8 @@ export interface ReferenceContext {
   /** Keys and values are rounded by it as attention meets them: imitates engines that cache them expanded, in f16. */
   readonly roundAttended?: (value: number) => number;
   readonly step: Step;
+  /** Aborted when nobody wants the pass any more. */
+  readonly signal?: AbortSignal;
   readonly activation: ActivationFormat;
   readonly middle: ActivationFormat;
   /** Rows from which one matrix is multiplied on tiles, both operands in bf16 (StepPlacement); Infinity: never. */

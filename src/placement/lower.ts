@@ -1,18 +1,38 @@
 /**
- * Placement: every step gets a device, the rounding of its activations and, in fast mode, the rows from which it runs on
- * tiles. A pure function of the Program and the machine; the result differs from the Program in `placement` alone.
+ * Placement: every step gets a device and how it computes: the rounding of its activations, its kernel and, in fast mode,
+ * the rows from which it runs on tiles. A pure function of the Program, the machine and the rules. On one device the result
+ * differs from the Program in `placement` alone; between devices stand copies and tasks (crossing.ts).
  */
 import { TandemError } from '../errors.ts';
 import type { FormatName } from '../formats/dtype.ts';
-import { activationOf } from '../ops/activation.ts';
-import type { ActivationFormat, Program, Step, StepPlacement } from '../program/program.ts';
+import { nearest } from '../nearest.ts';
+import { activationBlock, activationOf } from '../ops/activation.ts';
+import { BUILT_IN_KERNELS, isReplaceable, kernelNames, registeredKernel } from '../ops/kernel.ts';
+import type { ActivationFormat, Phase, Program, Step, StepExecution } from '../program/program.ts';
+import { connect } from './crossing.ts';
+import { parseTemplate } from './expression.ts';
+import { decide, layersOf, placeIn } from './match.ts';
+import type { Rule, RulePlace } from './rule.ts';
 import type { TileRule } from './tiles.ts';
+
+/** Something that runs steps. */
+export interface Device {
+  /** `cpu`, `cuda:0` … */
+  readonly name: string;
+  /** Bytes that a model may take of its memory; absent: not known here. */
+  readonly memory?: number;
+}
 
 /** What the steps may be placed on. */
 export interface Machine {
+  /** Where steps go that no rule places. */
   readonly device: 'cpu';
-  /** From how many rows tiles serve a step (`tileRule`); absent: it has none. */
+  /** All there are; absent: `device` alone. */
+  readonly devices?: readonly Device[];
+  /** From how many rows tiles serve a step on the CPU (`tileRule`); absent: it has none. */
   readonly tiles?: TileRule;
+  /** Matrices can be multiplied on tiles at all; without, rules that ask for it are met by exact kernels. Default: true where there is `tiles`. */
+  readonly hasTiles?: boolean;
 }
 
 export interface LowerOptions {
@@ -26,35 +46,187 @@ export interface LowerOptions {
    * against golden logits; exact, too.
    */
   readonly activations?: 'rounded' | 'f32';
+  /** In order, the first that matches a step decides. Default: none. */
+  readonly rules?: readonly Rule[];
+  /** For which passes; default `prefill`. `lowerPhases` does both. */
+  readonly phase?: Phase;
 }
 
-/** The same Program, placed. */
+/** The same Program, placed. PLACEMENT_IMPOSSIBLE where a rule asks for what cannot be, naming rule and step. */
 export function lower(program: Program, machine: Machine, options: LowerOptions = {}): Program {
-  const { exact = false, activations = 'rounded' } = options;
-  const rule = exact || activations === 'f32' ? undefined : machine.tiles;
-  const routing = routerInputs(program);
-  const steps = program.steps.map((step) => {
-    const rounding = activations === 'f32' ? UNROUNDED : roundingOf(program, step);
-    const tiles = rule && !step.outputs.some((id) => routing.has(id)) ? tilesOf(program, step, rule) : undefined;
-    const { activation, middle = step.op === 'experts' ? activation : undefined } = rounding;
-    const placement: StepPlacement = {
-      device: machine.device,
+  const placer = new Placer(program, machine, options);
+  const chosen = decide(program, options.rules ?? []);
+  const steps = program.steps.map((step, index) => placer.place(step, index, chosen[index]));
+  return connect({ ...program, steps: followCaches(steps) });
+}
+
+/** Names of the devices of a machine. */
+export function deviceNames({ device, devices }: Machine): string[] {
+  return devices ? devices.map(({ name }) => name) : [device];
+}
+
+class Placer {
+  readonly #program: Program;
+  readonly #machine: Machine;
+  readonly #options: LowerOptions;
+  readonly #devices: readonly string[];
+  readonly #layers: number;
+  readonly #routing: ReadonlySet<number>;
+  readonly #firstLayered: number;
+
+  constructor(program: Program, machine: Machine, options: LowerOptions) {
+    this.#program = program;
+    this.#machine = machine;
+    this.#options = options;
+    this.#devices = deviceNames(machine);
+    this.#layers = layersOf(program);
+    this.#routing = routerInputs(program);
+    this.#firstLayered = program.steps.findIndex(({ layer }) => layer >= 0);
+  }
+
+  place(step: Step, index: number, rule: Rule | undefined): Step {
+    const place = rule ? placeIn(rule, this.#options.phase ?? 'prefill') : {};
+    const device = this.#device(step, index, place, rule);
+    const { activation, middle = step.op === 'experts' ? activation : undefined } = this.#rounding(
+      step,
+      device,
+      place,
+      rule,
+    );
+    const { tiles, remark } = this.#tiles(step, device, place, rule);
+    const kernel = this.#kernel(step, place, rule);
+    const placement = {
+      device,
       activation,
       ...(middle === undefined ? {} : { middle }),
       ...(tiles === undefined ? {} : { tiles }),
+      ...(kernel === undefined ? {} : { kernel }),
+      ...(rule === undefined ? {} : { origin: rule.origin + remark }),
     };
     return { ...step, placement };
-  });
-  return { ...program, steps };
+  }
+
+  #device(step: Step, index: number, place: RulePlace, rule: Rule | undefined): string {
+    if (place.device === undefined) return this.#machine.device;
+    const outside = index < this.#firstLayered ? 0 : this.#layers - 1;
+    const device = parseTemplate(place.device)({
+      layer: step.layer < 0 ? Math.max(outside, 0) : step.layer,
+      layers: Math.max(this.#layers, 1),
+      gpus: this.#devices.filter((name) => name !== 'cpu').length,
+    });
+    if (this.#devices.includes(device)) return device;
+    const how = device === place.device ? device : `${device} (${place.device})`;
+    throw impossible(
+      `a step is placed on a device of this machine: ${this.#devices.join(', ')}`,
+      `${ruleOf(rule)} places ${nameOf(step)} on ${how}`,
+      'change the rule',
+    );
+  }
+
+  #rounding(step: Step, device: string, place: RulePlace, rule: Rule | undefined): Rounding {
+    const { activation = 'auto' } = place;
+    if (step.op !== 'linear' && step.op !== 'experts') return UNROUNDED;
+    if (activation !== 'auto') {
+      this.#checkBlocks(step, activation, rule);
+      return { activation };
+    }
+    // Accelerators multiply in floats; their kernels say what they round.
+    if (this.#options.activations === 'f32' || device !== 'cpu') return UNROUNDED;
+    return roundingOf(this.#program, step);
+  }
+
+  /** A rounding is by blocks of columns. */
+  #checkBlocks(step: Step, activation: ActivationFormat, rule: Rule | undefined): void {
+    const block = activationBlock(activation);
+    const operands = step.op === 'experts' ? EXPERTS : [1];
+    for (const operand of operands) {
+      const { shape, name } = weightOf(this.#program, step, operand);
+      const columns = shape[shape.length - 1];
+      if (columns % block === 0) continue;
+      throw impossible(
+        `${activation} rounds blocks of ${block} columns`,
+        `${ruleOf(rule)} asks it of ${nameOf(step)}, and ${name} has ${columns}`,
+        'write activation: auto, or f32',
+      );
+    }
+  }
+
+  #tiles(step: Step, device: string, place: RulePlace, rule: Rule | undefined): { tiles?: number; remark: string } {
+    const { tiles: wanted = 'auto' } = place;
+    const none = { remark: '' };
+    if (wanted === 'off' || device !== 'cpu' || step.outputs.some((id) => this.#routing.has(id))) return none;
+    if (wanted === 'auto') {
+      const { exact = false, activations = 'rounded' } = this.#options;
+      const byRows = exact || activations === 'f32' || place.activation === 'f32' ? undefined : this.#machine.tiles;
+      return { tiles: byRows && tilesOf(this.#program, step, byRows), remark: '' };
+    }
+    if (!TILED.has(step.op)) return none;
+    if (this.#options.exact)
+      throw impossible(
+        'exact mode has no tiles',
+        `${ruleOf(rule)} asks for tiles from ${wanted} rows on, for ${nameOf(step)}`,
+        'leave out the one or the other',
+      );
+    const multiplies = step.op === 'linear' || step.op === 'experts';
+    if (multiplies && !(this.#machine.hasTiles ?? this.#machine.tiles !== undefined))
+      return { remark: ' (no tiles on this machine)' };
+    return { tiles: wanted, remark: '' };
+  }
+
+  #kernel(step: Step, { kernel }: RulePlace, rule: Rule | undefined): string | undefined {
+    if (kernel === undefined || kernel === 'native') return undefined;
+    const found = registeredKernel(kernel);
+    if (!found && !(BUILT_IN_KERNELS as readonly string[]).includes(kernel)) {
+      const near = nearest(kernel, kernelNames());
+      throw impossible(
+        `kernels are ${kernelNames().join(', ')}`,
+        `${ruleOf(rule)} asks for ${kernel}${near ? `, did you mean ${near}?` : ''}`,
+        'registerKernel() before the model is loaded',
+      );
+    }
+    if (isReplaceable(step.op) && (!found || found.op === step.op)) return kernel;
+    throw impossible(
+      found ? `the kernel ${kernel} computes ${found.op}` : 'tokens are drawn by the backend itself',
+      `${ruleOf(rule)} asks it to compute ${nameOf(step)}`,
+      `narrow the rule with match: { op: ${found?.op ?? '…'} }`,
+    );
+  }
 }
 
-type Rounding = Pick<StepPlacement, 'activation' | 'middle'>;
+/** A cache lies where attention reads it: what appends to it goes along, whatever rule matches the append. */
+function followCaches(steps: readonly Step[]): Step[] {
+  const readers = new Map<unknown, Step>();
+  for (const step of steps) {
+    if (step.attributes.cache === undefined || step.outputs.length === 0) continue;
+    readers.set(step.attributes.cache, step);
+  }
+  return steps.map((step) => {
+    const reader = step.outputs.length === 0 ? readers.get(step.attributes.cache) : undefined;
+    const { placement } = step;
+    if (!reader?.placement || !placement || reader.placement.device === placement.device) return step;
+    const origin = `its cache lies where ${reader.name} reads it`;
+    return { ...step, placement: { ...placement, device: reader.placement.device, origin } };
+  });
+}
+
+function nameOf(step: Step): string {
+  return `${step.name} (${step.op})`;
+}
+
+function ruleOf(rule: Rule | undefined): string {
+  return rule?.origin ?? 'nothing';
+}
+
+function impossible(rule: string, given: string, fix: string): TandemError {
+  return new TandemError('PLACEMENT_IMPOSSIBLE', { room: 'placement', rule, given, fix });
+}
+
+type Rounding = Pick<StepExecution, 'activation' | 'middle'>;
 
 const UNROUNDED: Rounding = { activation: 'f32' };
 
 function roundingOf(program: Program, step: Step): Rounding {
   if (step.op === 'linear') return { activation: activationOf(formatOf(program, step, 1)) };
-  if (step.op !== 'experts') return UNROUNDED;
   const [gate, up, down] = EXPERTS.map((operand) => formatOf(program, step, operand));
   return { activation: common(activationOf(gate), activationOf(up)), middle: activationOf(down) };
 }
@@ -73,6 +245,9 @@ function routerInputs(program: Program): ReadonlySet<number> {
 /** Operands gate, up and down. */
 const EXPERTS = [3, 4, 5];
 
+/** Ops that have a fast way for many rows. */
+const TILED: ReadonlySet<string> = new Set(['linear', 'experts', 'attention', 'mla']);
+
 /** A step with several weights runs on tiles as a whole, from the most rows that one of them asks for. */
 function tilesOf(program: Program, step: Step, rule: TileRule): number | undefined {
   const weights = step.inputs.flatMap((input, operand) => (input?.kind === 'weight' ? [operand] : []));
@@ -84,8 +259,12 @@ function tilesOf(program: Program, step: Step, rule: TileRule): number | undefin
 }
 
 function formatOf(program: Program, step: Step, operand: number): FormatName {
+  return weightOf(program, step, operand).format;
+}
+
+function weightOf(program: Program, step: Step, operand: number) {
   const input = step.inputs[operand];
-  if (input?.kind === 'weight') return program.weights[input.weight].format;
+  if (input?.kind === 'weight') return program.weights[input.weight];
   throw new TandemError('PROGRAM_INVALID', {
     room: 'placement',
     rule: `operand ${operand} of ${step.op} is a weight`,

@@ -6,5 +6,6 @@ import { tileRule, tileUnit } from './tiles.ts';
 /** For native kernels of an instruction set (default: the machine's). Where the native core is not built: no tiles. */
 export function nativeMachine(isa?: string): Machine {
   if (nativeProblem() !== undefined) return { device: 'cpu' };
-  return { device: 'cpu', tiles: tileRule(tileUnit(loadNative().machine(), isa)) };
+  const unit = tileUnit(loadNative().machine(), isa);
+  return { device: 'cpu', tiles: tileRule(unit), hasTiles: unit !== '' };
 }

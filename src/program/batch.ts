@@ -7,6 +7,7 @@
  *
  * Row r of the sequence attends positions [0, firstPosition + r].
  */
+import type { Phase } from './program.ts';
 
 export interface BatchSequence {
   /** Index of the sequence's cancel flag, [0, 4096); not shared by two sequences of a batch. */
@@ -79,6 +80,11 @@ export interface PassResult {
   readonly logits?: Float32Array;
   /** Wall time of the pass, milliseconds. */
   readonly milliseconds: number;
+}
+
+/** By which placements a pass runs: `decode` where every sequence has one row. */
+export function phaseOf(batch: Batch): Phase {
+  return batch.sequences.every(({ rows }) => rows === 1) ? 'decode' : 'prefill';
 }
 
 /** Position of every row. */

@@ -4,7 +4,14 @@
  *
  *     %12 [T,1536] = linear %9[0:512] model.layers.0.self_attn.q_a_proj.weight[q4_k 1536x2048] @cpu:q8_256
  */
-import { type Attribute, type KvLayer, kvElementsPerToken, type Program, type Step } from './program.ts';
+import {
+  type Attribute,
+  type KvLayer,
+  kvElementsPerToken,
+  type Program,
+  type Step,
+  type StepExecution,
+} from './program.ts';
 import type { Operand } from './tensor.ts';
 
 export function printProgram(program: Program): string {
@@ -43,14 +50,22 @@ export function printStep(program: Program, step: Step): string {
     ...Object.entries(step.attributes).map(([key, attribute]) => `${key}=${printAttribute(attribute)}`),
   ];
   if (step.placement) {
-    const { device, activation, middle, tiles } = step.placement;
-    words.push(`@${device}:${activation}${middle ? `/${middle}` : ''}`);
-    if (tiles !== undefined) words.push(`tiles=${tiles}`);
+    const { device, decode } = step.placement;
+    words.push(`@${device}:${printExecution(step.placement)}`);
+    if (decode) words.push(`decode:${printExecution(decode)}`);
   }
   const named = step.inputs.some(
     (operand) => operand?.kind === 'weight' && program.weights[operand.weight].name === `${step.name}.weight`,
   );
   if (!named) words.push(`; ${step.name}`);
+  return words.join(' ');
+}
+
+/** `q8_256/q8_32 tiles=12 kernel=mine`. */
+export function printExecution({ activation, middle, tiles, kernel }: StepExecution): string {
+  const words = [middle ? `${activation}/${middle}` : activation];
+  if (tiles !== undefined) words.push(`tiles=${tiles}`);
+  if (kernel !== undefined) words.push(`kernel=${kernel}`);
   return words.join(' ');
 }
 

@@ -13,10 +13,8 @@ export type Attribute = number | boolean | string | readonly number[];
  */
 export type ActivationFormat = 'f32' | 'q8_32' | 'q8_256' | 'bf16';
 
-/** Where and how a step runs. Written by `lower`, read by backends. */
-export interface StepPlacement {
-  /** `cpu`; later `cuda:0` … */
-  readonly device: string;
+/** How a step computes in one kind of pass. */
+export interface StepExecution {
   /** Rounding of the activations that meet this step's weights (`experts`: of x; the intermediate follows `middle`). */
   readonly activation: ActivationFormat;
   /** `experts` only: rounding of the intermediate before the down product. */
@@ -27,6 +25,28 @@ export interface StepPlacement {
    * rows that visit that expert; `attention`, `mla`: query rows of one sequence. Whole, above 0; absent: never.
    */
   readonly tiles?: number;
+  /** Who computes it: `reference`, or a kernel registered by that name; absent: the backend's own. */
+  readonly kernel?: string;
+  /** Why, for people: the rule that decided, or what else did. Stays on this side of native. */
+  readonly origin?: string;
+}
+
+/** Where and how a step runs. Written by `lower`, read by backends. */
+export interface StepPlacement extends StepExecution {
+  /** `cpu`, `cuda:0` … */
+  readonly device: string;
+  /** Instead of the above where every sequence of the pass has one row; absent: the same. */
+  readonly decode?: StepExecution;
+}
+
+/** `decode`: passes in which every sequence has one row; `prefill`: all others. */
+export type Phase = 'prefill' | 'decode';
+
+export const PHASES: readonly Phase[] = ['prefill', 'decode'];
+
+/** How a step computes in passes of that kind; undefined where it is not placed. */
+export function executionOf({ placement }: Step, phase: Phase): StepExecution | undefined {
+  return (phase === 'decode' && placement?.decode) || placement;
 }
 
 /** One instruction. Operand order and attributes are the op's (docs/reference/ops.md). */

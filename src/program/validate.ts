@@ -3,7 +3,7 @@
  * the rule. The op table is an argument: the language does not know the ops.
  */
 import { quantFormat } from '../formats/quants/index.ts';
-import { type Attribute, PAGE_TOKENS, type Program, type Step } from './program.ts';
+import { type Attribute, PAGE_TOKENS, type Program, type Step, type StepExecution } from './program.ts';
 import {
   type AttributeRule,
   attributeOf,
@@ -14,6 +14,7 @@ import {
   stepLabel,
 } from './rules.ts';
 import type { Operand, Weight } from './tensor.ts';
+import { checkDevices } from './validate-devices.ts';
 
 /** Returns the program, so that a builder can end with it. */
 export function validateProgram(program: Program, ops: OpTable): Program {
@@ -33,6 +34,7 @@ export function validateProgram(program: Program, ops: OpTable): Program {
     checkCache(program, step, rules, appended);
     checkOutputs(program, step, rules, written);
   }
+  checkDevices(program);
   for (const value of program.values)
     if (!written.has(value.id)) throw invalid('every value is written by a step', `nobody writes ${value.name}`);
   return program;
@@ -117,9 +119,9 @@ function checkAttributes(step: Step, rules: OpRules): void {
 }
 
 function checkPlacement(step: Step): void {
-  const { tiles } = step.placement ?? {};
-  if (tiles !== undefined && !isSize(tiles))
-    throw invalid('the rows from which tiles serve are a whole number above 0', `${stepLabel(step)} has ${tiles}`);
+  for (const { tiles } of [step.placement ?? {}, step.placement?.decode ?? {}] as readonly Partial<StepExecution>[])
+    if (tiles !== undefined && !isSize(tiles))
+      throw invalid('the rows from which tiles serve are a whole number above 0', `${stepLabel(step)} has ${tiles}`);
 }
 
 function hasType(attribute: Attribute, type: AttributeRule['type']): boolean {
