@@ -94,7 +94,8 @@ export async function get(
       address = parse(new URL(location, address).href);
       continue;
     }
-    if (RETRIED.has(status)) {
+    // Behind a redirect a refusal is no word of the hub's: the address was signed for a time, another one may do.
+    if (RETRIED.has(status) || (address.origin !== home && status >= 400)) {
       await discard(response);
       throw new Transient(describe(status, address.host), retryAfter(response.headers));
     }

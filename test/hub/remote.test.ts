@@ -123,7 +123,7 @@ describe('a file by ranges', () => {
     for (let at = 0; at < 60_000; at += 600) expect(await source.read(at, at + 600)).toEqual(FILE.slice(at, at + 600));
     expect(hub.fetches).toHaveLength(1);
     expect(await source.read(65_500, 65_600)).toEqual(FILE.slice(65_500, 65_600));
-    expect(await source.read(1, FILE.length)).toEqual(FILE.slice(1));
+    expect(Buffer.compare(await source.read(1, FILE.length), FILE.slice(1))).toBe(0);
     expect(await source.read(5, 5)).toEqual(new Uint8Array(0));
     await expect(source.read(0, FILE.length + 1)).rejects.toMatchObject({ code: 'FILE_IO' });
     await source.close();
@@ -155,7 +155,7 @@ describe('a file by ranges', () => {
     ['has a bad gateway', { status: 502 }],
   ])('a connection that %s goes on where it was', async (_, fault) => {
     const source = await open((n) => (n > 0 && n < 4 ? fault : undefined), { timeoutMs: 100 });
-    expect(await source.read(0, FILE.length)).toEqual(FILE);
+    expect(Buffer.compare(await source.read(0, FILE.length), FILE)).toBe(0);
   });
 
   test.each<[string, Fault, RegExp]>([

@@ -1,0 +1,129 @@
+/** From a name to files in the cache: list, choose, look whether the disk has room, download, name. */
+import { mkdir, stat, statfs } from 'node:fs/promises';
+import { join } from 'node:path';
+import { TandemError } from '../errors.ts';
+import type { HttpOptions } from '../formats/http.ts';
+import type { BlobSpec, BlobTuning } from './blob.ts';
+import { Cache } from './cache.ts';
+import { downloadBlobs } from './download.ts';
+import { fileUrl, type HubFile, hubOptions } from './listing.ts';
+import { partialBytes } from './partial-file.ts';
+import { formatReference, type ModelReference } from './reference.ts';
+import { findModel } from './remote.ts';
+import type { HubSettings } from './settings.ts';
+import { chooseVariant, gigabytes } from './variants.ts';
+
+export interface PullProgress {
+  /** Bytes that are there, of all. */
+  readonly done: number;
+  readonly total: number;
+  /** Of `done`, what this pull has brought. */
+  readonly fetched: number;
+}
+
+export interface PullOptions extends Partial<BlobTuning> {
+  readonly connections?: number;
+  readonly http?: HttpOptions;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: PullProgress) => void;
+  /** What a person wants to know meanwhile. */
+  readonly onNotice?: (text: string) => void;
+  /** Told once, before anything large comes: what was chosen and how much of it is missing. */
+  readonly onStart?: (plan: { name: string; files: number; bytes: number; missing: number }) => void;
+}
+
+export interface Pulled {
+  /** `org/name:QUANT`. */
+  readonly name: string;
+  /** What `load` takes: the GGUF file (the first of a set), or the folder. */
+  readonly path: string;
+  readonly commit: string;
+  readonly bytes: number;
+  /** Bytes that came over the network. */
+  readonly fetched: number;
+}
+
+/**
+ * Downloads a model, or what is missing of it. Errors: REMOTE_NOT_FOUND, REMOTE_DENIED, NETWORK_FAILED, DOWNLOAD_DAMAGED,
+ * DISK_FULL, FILE_IO, REQUEST_INVALID (several quantizations), ABORTED. After any of them, and after the process was
+ * killed, the same call goes on where it was.
+ */
+export async function pull(
+  reference: ModelReference,
+  settings: HubSettings,
+  options: PullOptions = {},
+): Promise<Pulled> {
+  const { signal, onNotice } = options;
+  const http: HttpOptions = {
+    ...options.http,
+    signal,
+    onPause: (why, ms) => onNotice?.(`${why}; trying again in ${Math.max(1, Math.round(ms / 1000))} s`),
+  };
+  const model = await findModel(reference, settings, http);
+  const { repository, commit } = model;
+  const variant = chooseVariant(repository, model.variants, reference.quant);
+  const cache = new Cache(settings.cache);
+  const name = formatReference({ repository, quant: variant.name, revision: reference.revision });
+  const total = variant.files.reduce((sum, { size }) => sum + size, 0);
+  const missing = await missingBytes(cache, repository, variant.files);
+  options.onStart?.({ name, files: variant.files.length, bytes: total, missing });
+  await checkSpace(cache.folder, name, total, missing);
+
+  let [there, fetched] = [0, 0];
+  const tell = () => options.onProgress?.({ done: Math.min(total, there + fetched), total, fetched });
+  await downloadBlobs(
+    variant.files.map((file): BlobSpec => ({ ...file, url: fileUrl(model, file.path, settings) })),
+    {
+      ...options,
+      http: hubOptions(settings, repository, reference.revision, http),
+      place: ({ etag }) => cache.place(repository, etag),
+      onBytes: (bytes) => {
+        fetched += bytes;
+        tell();
+      },
+      onResumed: (bytes) => {
+        there += bytes;
+        tell();
+      },
+    },
+  );
+  await cache.link(repository, commit, variant.files, model.ref);
+  const folder = join(cache.repositoryFolder(repository), 'snapshots', commit);
+  const path = variant.kind === 'gguf' ? join(folder, ...variant.files[0].path.split('/')) : folder;
+  return { name, path, commit, bytes: total, fetched };
+}
+
+async function missingBytes(cache: Cache, repository: string, files: readonly HubFile[]): Promise<number> {
+  let missing = 0;
+  for (const { etag, size } of new Map(files.map((file) => [file.etag, file])).values()) {
+    const { blob, partial } = cache.place(repository, etag);
+    if ((await stat(blob).catch(() => undefined))?.size === size) continue;
+    missing += size - (await partialBytes(partial, size));
+  }
+  return missing;
+}
+
+/** Room that stays free: a disk that is full to the last byte troubles everybody on it. */
+const SPARE = 256 << 20;
+
+async function checkSpace(folder: string, name: string, total: number, missing: number): Promise<void> {
+  if (missing === 0) return;
+  await mkdir(folder, { recursive: true }).catch((cause: Error) => {
+    throw new TandemError('FILE_IO', {
+      room: 'hub',
+      rule: 'the cache of models can be written',
+      given: cause.message,
+      fix: 'set HF_HUB_CACHE or HF_HOME to a folder of yours',
+      cause,
+    });
+  });
+  const { bavail, bsize, blocks } = await statfs(folder);
+  const free = bavail * bsize;
+  if (blocks === 0 || free >= missing + Math.min(SPARE, missing)) return;
+  throw new TandemError('DISK_FULL', {
+    room: 'hub',
+    rule: 'the disk has room for what is downloaded',
+    given: `${name} has ${gigabytes(total)}, ${gigabytes(missing)} are missing, ${gigabytes(free)} are free at ${folder}`,
+    fix: 'free space (tandem list, tandem rm), choose a smaller quantization, or set HF_HUB_CACHE to another disk',
+  });
+}
