@@ -19,14 +19,9 @@ export class ResponsesOutput {
   take(piece: Exclude<GenerationEvent, { type: 'prefill' | 'done' | 'token' }>): string {
     switch (piece.type) {
       case 'reasoning':
-        return (
-          this.#enter('reasoning') + this.#delta('response.reasoning_text.delta', piece.text, { content_index: 0 })
-        );
+        return this.#say('reasoning', piece.text);
       case 'text':
-        return (
-          this.#enter('message') +
-          this.#delta('response.output_text.delta', piece.text, { content_index: 0, logprobs: [] })
-        );
+        return this.#say('message', piece.text);
       case 'tool-call-start':
         return (
           this.close() +
@@ -53,41 +48,36 @@ export class ResponsesOutput {
     const at = this.#place();
     this.#open = undefined;
     item.status = 'completed';
-    const done = (): string => {
-      switch (item.type) {
-        case 'reasoning': {
-          const part = { type: 'reasoning_text', text };
-          item.content = [part];
-          return this.event('response.reasoning_text.done', { ...at, content_index: 0, text });
-        }
-        case 'message': {
-          const part = { type: 'output_text', text, annotations: [], logprobs: [] };
-          item.content = [part];
-          return (
-            this.event('response.output_text.done', { ...at, content_index: 0, text, logprobs: [] }) +
-            this.event('response.content_part.done', { ...at, content_index: 0, part })
-          );
-        }
-        default:
-          item.arguments = callArguments(text);
-          return this.event('response.function_call_arguments.done', {
-            ...at,
-            name: item.name,
-            arguments: item.arguments,
-          });
-      }
-    };
-    return done() + this.event('response.output_item.done', { output_index: at.output_index, item });
+    let done: string;
+    if (item.type === 'function_call') {
+      item.arguments = callArguments(text);
+      done = this.event('response.function_call_arguments.done', {
+        ...at,
+        name: item.name,
+        arguments: item.arguments,
+      });
+    } else {
+      const { name, part } = textPart(item.type, text);
+      item.content = [part];
+      done =
+        this.event(`response.${name}.done`, { ...at, content_index: 0, text, ...logprobsOf(name) }) +
+        this.event('response.content_part.done', { ...at, content_index: 0, part });
+    }
+    return done + this.event('response.output_item.done', { output_index: at.output_index, item });
   }
 
-  #enter(type: 'message' | 'reasoning'): string {
-    if (this.#open?.item.type === type) return '';
-    const closed = this.close();
-    if (type === 'reasoning')
-      return closed + this.#add({ id: newId('rs'), type, status: 'in_progress', summary: [], content: [] });
-    const added = this.#add({ id: newId('msg'), type, status: 'in_progress', role: 'assistant', content: [] });
-    const part = { type: 'output_text', text: '', annotations: [], logprobs: [] };
-    return closed + added + this.event('response.content_part.added', { ...this.#place(), content_index: 0, part });
+  /** Text of an item, which begins where another kind was open. */
+  #say(type: 'message' | 'reasoning', text: string): string {
+    const { name, part } = textPart(type, '');
+    let before = '';
+    if (this.#open?.item.type !== type) {
+      const own = type === 'message' ? { id: newId('msg'), role: 'assistant' } : { id: newId('rs'), summary: [] };
+      before =
+        this.close() +
+        this.#add({ ...own, type, status: 'in_progress', content: [] }) +
+        this.event('response.content_part.added', { ...this.#place(), content_index: 0, part });
+    }
+    return before + this.#delta(`response.${name}.delta`, text, { content_index: 0, ...logprobsOf(name) });
   }
 
   #add(item: Item): string {
@@ -104,6 +94,17 @@ export class ResponsesOutput {
   #place() {
     return { item_id: this.#open?.item.id, output_index: this.items.length - 1 };
   }
+}
+
+/** The content of a text item, and the name of the events that tell of it. */
+function textPart(type: string, text: string) {
+  return type === 'message'
+    ? { name: 'output_text', part: { type: 'output_text', text, annotations: [], logprobs: [] } }
+    : { name: 'reasoning_text', part: { type: 'reasoning_text', text } };
+}
+
+function logprobsOf(name: string): object {
+  return name === 'output_text' ? { logprobs: [] } : {};
 }
 
 export function newId(prefix: string): string {
