@@ -1,7 +1,7 @@
 /** Vercel's AI SDK over its OpenAI-compatible provider. */
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import { generateObject, jsonSchema, streamText, tool } from 'ai';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { serveAnswer, serveJug, type TestServer } from './fixture.ts';
 
 const provider = (server: TestServer) =>
@@ -71,5 +71,46 @@ describe('AI SDK', () => {
       maxOutputTokens: 300,
     });
     expect(typeof object.n).toBe('number');
+  });
+
+  test('generateObject of a provider that knows JSON but no schemas', async () => {
+    const scripted = await serveAnswer('Hm.</think>{"n": 7}');
+    const engine = vi.spyOn(scripted.models.peek('')!, 'chat');
+    const plain = createOpenAICompatible({ name: 'tandem', baseURL: `${scripted.url}/v1` });
+    const { object } = await generateObject({ model: plain('alias/of:it'), output: 'no-schema', prompt: 'x' });
+    expect(object).toEqual({ n: 7 });
+    expect(engine.mock.lastCall?.[1]).toMatchObject({ format: { type: 'json' } });
+    await scripted.close();
+  });
+
+  test('an error in the middle of a stream is told', async () => {
+    let passes = 0;
+    const frail = await serveAnswer('y'.repeat(100), {}, async () => {
+      if (++passes > 20) throw new Error('inside');
+    });
+    const errors: unknown[] = [];
+    const result = streamText({
+      model: provider(frail)('org/scripted:1'),
+      prompt: 'x',
+      maxRetries: 0,
+      onError: ({ error }) => {
+        errors.push(error);
+      },
+    });
+    await result.consumeStream();
+    expect(JSON.stringify(errors)).toContain('see the log of the server');
+    await frail.close();
+  });
+
+  test('an abort frees the slot', async () => {
+    const stop = new AbortController();
+    const result = streamText({
+      model: provider(jug)('jug-Q8_0'),
+      prompt: 'What is 3 + 4?',
+      abortSignal: stop.signal,
+      providerOptions: { tandem: { ignore_eos: true } },
+    });
+    for await (const _ of result.fullStream) stop.abort();
+    await expect.poll(() => jug.models.peek('')!.stats().running, { timeout: 5000 }).toBe(0);
   });
 });

@@ -1,6 +1,6 @@
 /** Anthropic's own client against the server. */
 import Anthropic from '@anthropic-ai/sdk';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { serveAnswer, type TestServer } from './fixture.ts';
 
 const CALL =
@@ -68,6 +68,78 @@ describe('Anthropic', () => {
     expect(names[0]).toBe('message_start');
     expect(names.filter((name) => name === 'content_block_start')).toHaveLength(3);
     expect(names.slice(-2)).toEqual(['message_delta', 'message_stop']);
+  });
+
+  test('documents and results of searches that are text; pictures and PDFs are refused in words', async () => {
+    const engine = vi.spyOn(server.models.peek('')!, 'chat');
+    const ask = (content: Anthropic.MessageParam['content']) =>
+      client.messages.create({ model: 'alias/of:it', max_tokens: 5, messages: [{ role: 'user', content }] });
+    await ask([
+      { type: 'document', title: 'Notes', source: { type: 'text', media_type: 'text/plain', data: 'It rains.' } },
+      { type: 'document', source: { type: 'content', content: [{ type: 'text', text: 'It pours.' }] } },
+      { type: 'search_result', title: 'Hit', source: 'https://a.example', content: [{ type: 'text', text: 'Sun.' }] },
+      { type: 'tool_result', tool_use_id: 't', content: [{ type: 'text', text: 'r' }] },
+      { type: 'text', text: 'And now?' },
+    ]);
+    expect(engine.mock.lastCall?.[0]).toEqual([
+      { role: 'tool', content: 'r', toolCallId: 't' },
+      { role: 'user', content: 'Notes\nIt rains.\nIt pours.\nHit\nSun.\nAnd now?' },
+    ]);
+    const data = 'AAAA';
+    for (const [kind, block] of [
+      ['image', { type: 'image', source: { type: 'base64', media_type: 'image/png', data } }],
+      ['document', { type: 'document', source: { type: 'base64', media_type: 'application/pdf', data } }],
+      ['document', { type: 'document', source: { type: 'url', url: 'https://a.example/x.pdf' } }],
+    ] as const)
+      await expect(ask([block])).rejects.toMatchObject({
+        status: 400,
+        message: expect.stringMatching(new RegExp(`read text only; messages\\[0\\] holds a part of type .*${kind}`)),
+      });
+    vi.restoreAllMocks();
+  });
+
+  test('choices of tools, thinking and its budget, stop sequences', async () => {
+    const engine = vi.spyOn(server.models.peek('')!, 'chat').mockImplementation(() => {
+      throw new Error('seen');
+    });
+    const asked = async (more: object) => {
+      await client.messages.create({ ...request, model: 'alias/of:it', ...more }).catch(() => {});
+      return engine.mock.lastCall?.[1];
+    };
+    expect(await asked({ tool_choice: { type: 'any' } })).toMatchObject({ toolChoice: 'required' });
+    expect(await asked({ tool_choice: { type: 'tool', name: 'get_weather' } })).toMatchObject({
+      toolChoice: { name: 'get_weather' },
+    });
+    expect(await asked({ tool_choice: { type: 'none' } })).not.toHaveProperty('tools');
+    expect(await asked({ thinking: { type: 'enabled', budget_tokens: 1024 } })).toMatchObject({
+      thinking: true,
+      thinkingBudget: 1024,
+    });
+    expect(await asked({ thinking: { type: 'disabled' } })).toMatchObject({ thinking: false });
+    vi.restoreAllMocks();
+    for (const tool_choice of [{ type: 'tool', name: 'nope' }, { type: 'tool' }])
+      await expect(
+        client.messages.create({ ...request, model: 'alias/of:it', tool_choice: tool_choice as never }),
+      ).rejects.toMatchObject({ status: 400 });
+    await expect(
+      client.messages.create({ ...request, model: 'alias/of:it', tools: undefined, tool_choice: { type: 'any' } }),
+    ).rejects.toMatchObject({ status: 400, message: expect.stringContaining('no functions among tools') });
+    const stopped = await client.messages.create({ ...request, model: 'alias/of:it', stop_sequences: ['ook'] });
+    expect(stopped).toMatchObject({ stop_reason: 'stop_sequence', stop_sequence: 'ook' });
+  });
+
+  test('an error in the middle of a stream is thrown by the client', async () => {
+    let passes = 0;
+    const frail = await serveAnswer('y'.repeat(100), {}, async () => {
+      if (++passes > 20) throw new Error('inside');
+    });
+    const stream = new Anthropic({ baseURL: frail.url, apiKey: 'x', maxRetries: 0 }).messages.stream({
+      model: 'alias/of:it',
+      max_tokens: 100,
+      messages: [{ role: 'user', content: 'x' }],
+    });
+    await expect(stream.finalMessage()).rejects.toThrow('see the log of the server');
+    await frail.close();
   });
 
   test('max_tokens ends it', async () => {

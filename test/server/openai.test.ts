@@ -1,6 +1,6 @@
 /** OpenAI's own client against the server: chat, tools, schemas, completions, responses, models, errors, aborts. */
 import OpenAI from 'openai';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { serveAnswer, serveJug, type TestServer } from './fixture.ts';
 
 const client = (server: TestServer, options: object = {}) =>
@@ -278,6 +278,7 @@ describe('with a model that writes calls', () => {
   test('runTools: the client calls and comes back', async () => {
     const weather = await serveAnswer(CALL.replace(/<｜tool▁call▁begin｜>get_time.*?<｜tool▁call▁end｜>/, ''));
     const called: unknown[] = [];
+    const engine = vi.spyOn(weather.models.peek('')!, 'chat');
     try {
       const runner = client(weather).chat.completions.runTools(
         {
@@ -302,8 +303,14 @@ describe('with a model that writes calls', () => {
         },
         { maxChatCompletions: 2 },
       );
-      await runner.done().catch(() => {});
-      expect(called[0]).toEqual({ city: 'Rome' });
+      await runner.done();
+      // This model asks again and again; the client comes back with every result until it has had enough.
+      expect(called).toEqual([{ city: 'Rome' }, { city: 'Rome' }]);
+      expect(engine.mock.lastCall?.[0].map(({ role, content }) => [role, content])).toEqual([
+        ['user', ASK[0].content],
+        ['assistant', 'Looking.'],
+        ['tool', 'sunny'],
+      ]);
     } finally {
       await weather.close();
     }
