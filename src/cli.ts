@@ -7,8 +7,11 @@ import { addChat } from './commands/chat.ts';
 import { addCompare } from './commands/compare.ts';
 import { addExplain } from './commands/explain.ts';
 import { addInspect } from './commands/inspect.ts';
+import { addList } from './commands/list.ts';
 import { addLogits } from './commands/logits.ts';
 import { addPerplexity } from './commands/perplexity.ts';
+import { addPull } from './commands/pull.ts';
+import { addRemove } from './commands/rm.ts';
 import { addRun } from './commands/run.ts';
 import { addServe } from './commands/serve.ts';
 import { addSynth } from './commands/synth.ts';
@@ -49,6 +52,7 @@ Examples:
   tandem run -m DeepSeek-R1-Q4_K_M-00001-of-00009.gguf "Why is the sky blue?"
   tandem chat ./Qwen3-30B-A3B                       a Hugging Face folder works as it is
   tandem inspect model.gguf                         what is in this file?
+  tandem pull Qwen/Qwen3-0.6B                       a model of the hub, for: tandem chat Qwen/Qwen3-0.6B
   tandem run --json - < question.txt                the prompt from stdin, the answer as JSON
 
 Answers go to stdout, figures and messages to stderr. Exit code 0: done, 1: an error, 130: stopped by Ctrl-C.
@@ -58,6 +62,9 @@ TANDEM_ISA=avx2 forces an instruction set, TANDEM_DEBUG=1 adds stack traces, NO_
 for (const add of [
   addRun,
   addChat,
+  addPull,
+  addList,
+  addRemove,
   addInspect,
   addExplain,
   addCompare,

@@ -9,12 +9,12 @@ import type { ChatMessage, GenerationResult } from '../index.ts';
 import { nearest } from '../nearest.ts';
 import { figures, showAnswer } from './answer.ts';
 import { openAnswerer, type ServerFlags } from './answerer.ts';
+import { localPath } from './model-name.ts';
 import {
   type ChatFlags,
   chatOptions,
   MODEL,
   type ModelFlags,
-  modelPath,
   type SamplingFlags,
   withChat,
   withModel,
@@ -65,7 +65,7 @@ Examples:
       const interrupt = new AbortController();
       const stopLoading = () => interrupt.abort();
       process.once('SIGINT', stopLoading);
-      await using answerer = await openAnswerer(modelPath(flags, model), flags, interrupt.signal);
+      await using answerer = await openAnswerer(await localPath(flags, model), flags, interrupt.signal);
       process.off('SIGINT', stopLoading);
       await new Conversation(answerer, flags, cli).converse();
     });

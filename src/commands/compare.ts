@@ -15,7 +15,8 @@ import { nativeMachine } from '../placement/machine.ts';
 import type { Batch } from '../program/batch.ts';
 import { PAGE_TOKENS } from '../program/program.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
-import { MODEL, modelPath, positive, tokenIds, withCpu, withModelPath } from './options.ts';
+import { localPath } from './model-name.ts';
+import { MODEL, positive, tokenIds, withCpu, withModelPath } from './options.ts';
 import { ProgressBar, paint, table } from './terminal.ts';
 
 interface Flags {
@@ -59,7 +60,7 @@ Examples:
 }
 
 async function compare(model: string | undefined, flags: Flags): Promise<void> {
-  const checkpoint = await openCheckpoint(modelPath(flags, model));
+  const checkpoint = await openCheckpoint(await localPath(flags, model));
   try {
     const { program } = await buildProgram(checkpoint, { kvType: flags.kvType });
     const { threads, isa, exact } = flags;

@@ -8,7 +8,8 @@ import { lower } from '../placement/lower.ts';
 import { nativeMachine } from '../placement/machine.ts';
 import { printProgram } from '../program/print.ts';
 import type { Program, Step } from '../program/program.ts';
-import { EXACT, MODEL, modelPath, withModelPath } from './options.ts';
+import { localPath } from './model-name.ts';
+import { EXACT, MODEL, withModelPath } from './options.ts';
 import { formatBytes, paint, table } from './terminal.ts';
 
 interface Flags {
@@ -34,7 +35,7 @@ Examples:
   tandem explain --json | jq '.steps[].op'        the same for programs`,
     )
     .action(async (model: string | undefined, flags: Flags) => {
-      const checkpoint = await openCheckpoint(modelPath(flags, model));
+      const checkpoint = await openCheckpoint(await localPath(flags, model));
       try {
         await explain(checkpoint, flags);
       } finally {

@@ -4,7 +4,8 @@ import type { Checkpoint, MetadataValue, TensorInfo } from '../formats/checkpoin
 import { openCheckpoint } from '../formats/open.ts';
 import { buildProgram } from '../models/index.ts';
 import { kvElementsPerToken } from '../program/program.ts';
-import { MODEL, modelPath, withModelPath } from './options.ts';
+import { localPath } from './model-name.ts';
+import { MODEL, withModelPath } from './options.ts';
 import { formatBytes, formatCount, paint, table } from './terminal.ts';
 
 interface Flags {
@@ -30,7 +31,7 @@ Examples:
   tandem inspect model.gguf --json | jq .model    the same for programs`,
     )
     .action(async (model: string | undefined, flags: Flags) => {
-      const checkpoint = await openCheckpoint(modelPath(flags, model));
+      const checkpoint = await openCheckpoint(await localPath(flags, model));
       try {
         const report = await describe(checkpoint);
         process.stdout.write(flags.json ? `${JSON.stringify(report, null, 2)}\n` : render(report, flags.all === true));

@@ -2,7 +2,8 @@
 import type { Command } from 'commander';
 import { TandemError } from '../errors.ts';
 import { loadModel } from './load-model.ts';
-import { loadOptions, type ModelFlags, modelPath, tokenIds, withModel } from './options.ts';
+import { localPath } from './model-name.ts';
+import { loadOptions, type ModelFlags, tokenIds, withModel } from './options.ts';
 import { openOutput } from './output.ts';
 import { ProgressBar } from './terminal.ts';
 
@@ -50,7 +51,7 @@ async function writeLogits(flags: Flags): Promise<void> {
     // For judging: the cache adds no rounding unless asked to.
     const { kvType = 'f32', imitateF16Cache } = flags;
     const options = { ...loadOptions(flags), kvType, imitateF16Cache };
-    await using engine = await loadModel(modelPath(flags), options, interrupt.signal);
+    await using engine = await loadModel(await localPath(flags), options, interrupt.signal);
     const ids = flags.ids ?? engine.tokenize(flags.text!);
     const logits = await engine.logits(ids, {
       signal: interrupt.signal,

@@ -2,7 +2,6 @@
  * Options that several commands share, declared once: the model, how it is loaded, how it is sampled.
  * Values are checked here only for being numbers; ranges are the engine's business and its messages.
  */
-import { existsSync } from 'node:fs';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { TandemError } from '../errors.ts';
 import { type ChatOptions, defaultModelPath, type LoadOptions, type SamplingOptions } from '../index.ts';
@@ -51,7 +50,8 @@ export function memorySize(text: string): number {
   return Math.floor(Number(match[1]) * (match[3] ? 1024 : 1000) ** power);
 }
 
-export const MODEL = 'GGUF file, any file of a split set, or Hugging Face folder (default: the model that ships)';
+export const MODEL =
+  'GGUF file, any file of a split set, Hugging Face folder, or organization/model[:QUANT] that was pulled (default: the model that ships)';
 
 /** Adds `--model`, for commands that read headers only or load in their own way. */
 export function withModelPath(command: Command): Command {
@@ -129,7 +129,10 @@ export interface ModelFlags {
   memory?: number;
 }
 
-/** The model of `tandem COMMAND FILE` or `tandem COMMAND --model FILE`, the one that ships where neither is given. */
+/**
+ * The model of `tandem COMMAND MODEL` or `tandem COMMAND --model MODEL` as it was written, the path of the one that ships
+ * where neither is given. `localPath` makes a path of names.
+ */
 export function modelPath(flags: { readonly model?: string }, argument?: string): string {
   const given = argument ?? flags.model;
   if (given === '')
@@ -146,19 +149,7 @@ export function modelPath(flags: { readonly model?: string }, argument?: string)
       given: `${argument} and --model ${flags.model}`,
       fix: 'leave one of them out',
     });
-  if (given !== undefined && isElsewhere(given) && !existsSync(given))
-    throw new TandemError('FILE_NOT_FOUND', {
-      room: 'cli',
-      rule: 'a model is a local file or folder; nothing is downloaded',
-      given: `there is no ${given} here`,
-      fix: 'fetch the model first and give its path',
-    });
   return given ?? defaultModelPath();
-}
-
-/** An address, `organization/model` or `model:tag`: names by which other programs download. */
-function isElsewhere(name: string): boolean {
-  return /^\w+:\/\//.test(name) || (/^\w[\w.-]*[/:][\w.-]+$/.test(name) && !name.endsWith('.gguf'));
 }
 
 export function loadOptions(flags: ModelFlags): LoadOptions {

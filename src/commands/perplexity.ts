@@ -4,7 +4,8 @@ import type { Command } from 'commander';
 import { fileError } from '../formats/file-source.ts';
 import type { Divergence, Engine, LoadOptions, Perplexity } from '../index.ts';
 import { loadModel } from './load-model.ts';
-import { count, loadOptions, MODEL, type ModelFlags, modelPath, positive, withModel } from './options.ts';
+import { localPath } from './model-name.ts';
+import { count, loadOptions, MODEL, type ModelFlags, positive, withModel } from './options.ts';
 import { ProgressBar, table } from './terminal.ts';
 
 interface Flags extends ModelFlags {
@@ -46,7 +47,7 @@ Examples:
 }
 
 async function perplexity(model: string | undefined, flags: Flags): Promise<void> {
-  const path = modelPath(flags, model);
+  const path = await localPath(flags, model);
   const text = await readText(flags.text);
   const interrupt = new AbortController();
   process.once('SIGINT', () => interrupt.abort());

@@ -5,11 +5,11 @@ import { isAbort, TandemError } from '../errors.ts';
 import type { Generation, GenerationResult } from '../index.ts';
 import { figures, showAnswer } from './answer.ts';
 import { openAnswerer, type ServerFlags } from './answerer.ts';
+import { localPath } from './model-name.ts';
 import {
   type ChatFlags,
   chatOptions,
   type ModelFlags,
-  modelPath,
   readPrompt,
   type SamplingFlags,
   samplingOptions,
@@ -60,7 +60,7 @@ async function run(words: string[], flags: Flags): Promise<void> {
   }
   const interrupt = new AbortController();
   process.once('SIGINT', () => interrupt.abort());
-  await using model = await openAnswerer(modelPath(flags), flags, interrupt.signal);
+  await using model = await openAnswerer(await localPath(flags), flags, interrupt.signal);
   const generation = answer(model, prompt, flags, interrupt.signal);
   const result = await (flags.json
     ? wholeAnswer(generation)

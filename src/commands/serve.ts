@@ -4,17 +4,8 @@ import { type Command, Option } from 'commander';
 import { TandemError } from '../errors.ts';
 import { DEFAULT_SERVER_OPTIONS } from '../server/context.ts';
 import { type ServedModel, startServer } from '../server/start.ts';
-import {
-  count,
-  duration,
-  loadOptions,
-  MODEL,
-  type ModelFlags,
-  memorySize,
-  modelPath,
-  positive,
-  withLoading,
-} from './options.ts';
+import { localPath } from './model-name.ts';
+import { count, duration, loadOptions, MODEL, type ModelFlags, memorySize, positive, withLoading } from './options.ts';
 import { ProgressBar, paint } from './terminal.ts';
 
 interface Flags extends Omit<ModelFlags, 'model'> {
@@ -109,7 +100,7 @@ Examples:
 }
 
 async function serve(given: readonly string[], flags: Flags, version: string): Promise<void> {
-  const models = servedModels(given, flags);
+  const models = await servedModels(given, flags);
   const bar = new ProgressBar('loading');
   const keys = apiKeys(flags);
   if ((flags.tlsCert === undefined) !== (flags.tlsKey === undefined))
@@ -172,7 +163,7 @@ async function serve(given: readonly string[], flags: Flags, version: string): P
   }
 }
 
-function servedModels(given: readonly string[], flags: Flags): ServedModel[] {
+async function servedModels(given: readonly string[], flags: Flags): Promise<ServedModel[]> {
   const named = [...given, ...(flags.model ?? [])];
   const { name, alias, modelPath: folder, ggufPath: gguf } = flags;
   // The old world names a folder of the tokenizer and one of the weights; a GGUF file holds both.
@@ -192,11 +183,13 @@ function servedModels(given: readonly string[], flags: Flags): ServedModel[] {
       flags.prefixCache === undefined ? true : { directory: flags.prefixCache, maxBytes: flags.prefixCacheSize },
   };
   const models: (string | undefined)[] = named.length === 0 ? [undefined] : [...new Set(named)];
-  return models.map((text) => {
-    const [, label, path = text] =
-      (text !== undefined && !fs.existsSync(text) && /^([^=/.][^=]*)=(.+)$/s.exec(text)) || [];
-    return { path: modelPath({}, path), name: label ?? name, aliases: alias, load };
-  });
+  return Promise.all(
+    models.map(async (text) => {
+      const [, label, path = text] =
+        (text !== undefined && !fs.existsSync(text) && /^([^=/.][^=]*)=(.+)$/s.exec(text)) || [];
+      return { path: await localPath({}, path), name: label ?? name, aliases: alias, load };
+    }),
+  );
 }
 
 /** Never more in a message than where they come from. */

@@ -10,7 +10,8 @@ import { buildProgram } from '../models/index.ts';
 import { activeWeights } from '../placement/active-weights.ts';
 import type { Program } from '../program/program.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
-import { MODEL, modelPath, positive, tokenIds, withModelPath } from './options.ts';
+import { localPath } from './model-name.ts';
+import { MODEL, positive, tokenIds, withModelPath } from './options.ts';
 import { ProgressBar, paint, table } from './terminal.ts';
 
 interface Flags {
@@ -57,7 +58,7 @@ Examples:
 async function run(model: string | undefined, flags: Flags): Promise<void> {
   const interrupt = new AbortController();
   process.once('SIGINT', () => interrupt.abort());
-  const checkpoint = await openCheckpoint(modelPath(flags, model));
+  const checkpoint = await openCheckpoint(await localPath(flags, model));
   const bar = new ProgressBar('verifying');
   try {
     const { program } = await buildProgram(checkpoint, { kvType: flags.kvType });

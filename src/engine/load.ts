@@ -4,6 +4,7 @@ import type { Backend, Executable, PrepareOptions } from '../backend/backend.ts'
 import { TandemError } from '../errors.ts';
 import type { Checkpoint } from '../formats/checkpoint.ts';
 import { openCheckpoint } from '../formats/open.ts';
+import { localModel } from '../hub/resolve.ts';
 import { buildProgram } from '../models/index.ts';
 import { lower } from '../placement/lower.ts';
 import { nativeMachine } from '../placement/machine.ts';
@@ -100,7 +101,8 @@ export function defaultModelPath(): string {
 }
 
 /**
- * Loads a model: a GGUF file, the first file of a split set, or a Hugging Face folder. Default: the one that ships.
+ * Loads a model: a GGUF file, the first file of a split set, a Hugging Face folder, or `organization/model[:QUANT]` that
+ * was pulled. Default: the one that ships.
  * Rejects with FILE_NOT_FOUND, FORMAT_INVALID, MODEL_UNSUPPORTED, MODEL_INVALID, PLACEMENT_IMPOSSIBLE, NATIVE_UNAVAILABLE,
  * REQUEST_INVALID, ABORTED and others; see `ERROR_CODES`.
  */
@@ -110,9 +112,10 @@ export async function load(path: string = defaultModelPath(), options: LoadOptio
   checkOptionNames('load', options, LOAD_OPTIONS);
   checkSignal(options.signal);
   checkExecution(options);
-  const checkpoint = await openCheckpoint(path);
+  const local = await localModel(path);
+  const checkpoint = await openCheckpoint(local);
   try {
-    return await engineFor(path, checkpoint, await pageFolder(options.prefixCache), options);
+    return await engineFor(local, checkpoint, await pageFolder(options.prefixCache), options);
   } catch (error) {
     await checkpoint.close();
     throw error;

@@ -46,8 +46,10 @@ export async function readModelCard(path: string): Promise<ModelCard> {
   }
 }
 
-/** File or folder name without container, split number and trailing slashes. */
+/** File or folder name without container, split number and trailing slashes; of a folder of the hub's cache the model's. */
 export function modelName(path: string): string {
+  const cached = /models--[^/]+--([^/]+)\/snapshots\/[^/]+\/?$/.exec(path)?.[1];
+  if (cached !== undefined) return cached;
   const base = path.replace(/\/+$/, '').split('/').at(-1) ?? '';
   const name = base.replace(/\.gguf$/i, '').replace(/-\d{5}-of-\d{5}$/, '');
   return name === '' || name === '.' || name === '..' ? 'model' : name;

@@ -11,7 +11,6 @@ import { dirname, join, relative, resolve, sep } from 'node:path';
 import { TandemError } from '../errors.ts';
 import type { BlobPlace } from './blob.ts';
 import { COMMIT, type HubFile } from './listing.ts';
-import { removePartial } from './partial-file.ts';
 import type { SizedFile } from './variants.ts';
 
 /** A file of a snapshot: where it is, and the blob behind it. */
@@ -101,6 +100,11 @@ export class Cache {
     return dated.sort((a, b) => b.at - a.at);
   }
 
+  /** Whether there is anything of a repository, be it an unfinished download. */
+  async has(repository: string): Promise<boolean> {
+    return (await stat(this.repositoryFolder(repository)).catch(() => undefined)) !== undefined;
+  }
+
   /** The commit of a branch, a tag or a commit; undefined where it was never pulled. */
   async commitOf(repository: string, revision: string): Promise<string | undefined> {
     if (COMMIT.test(revision)) return revision;
@@ -141,11 +145,6 @@ export class Cache {
     } else
       for (const { folder: snapshot, files } of left) if (files.length === 0) await rm(snapshot, { recursive: true });
     return freed;
-  }
-
-  /** Forgets unfinished downloads of these blobs. */
-  async removePartials(repository: string, etags: readonly string[]): Promise<void> {
-    for (const etag of etags) await removePartial(this.place(repository, etag).partial);
   }
 }
 

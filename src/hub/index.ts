@@ -1,4 +1,5 @@
 /** The hub room: names of models, what a hub has, downloads, and the cache of files. */
+export { Cache } from './cache.ts';
 export { type CachedModel, cachedModels, findCached, removeCached } from './models.ts';
 export { type Pulled, type PullOptions, type PullProgress, pull } from './pull.ts';
 export { formatReference, type ModelReference, parseReference, toReference } from './reference.ts';

@@ -62,20 +62,22 @@ export async function findCached(reference: ModelReference, cacheFolder: string)
   return found;
 }
 
-/** Removes a model from every snapshot (without a quantization: all of the repository); the bytes that became free. */
+/**
+ * Removes variants by their names from every snapshot of a repository; without names all of it, also what is left of
+ * unfinished downloads. The bytes that became free.
+ */
 export async function removeCached(
-  models: readonly CachedModel[],
+  repository: string,
+  names: readonly string[] | undefined,
   cacheFolder: string,
-  whole: boolean,
 ): Promise<number> {
-  const [{ repository }] = models;
   const cache = new Cache(cacheFolder);
-  const names = new Set(models.map(({ variant }) => variant.name));
   const links: string[] = [];
   for (const { folder, files } of await cache.snapshotsOf(repository)) {
-    const doomed = whole
-      ? files
-      : variantsOf(files).flatMap((variant) => (names.has(variant.name) ? variant.files : []));
+    const doomed =
+      names === undefined
+        ? files
+        : variantsOf(files).flatMap((variant) => (names.includes(variant.name) ? variant.files : []));
     links.push(...doomed.map(({ path }) => join(folder, ...path.split('/'))));
   }
   return cache.remove(repository, links);

@@ -92,13 +92,9 @@ export class PartialFile {
   /** Closes it and forgets what came. */
   async drop(): Promise<void> {
     await this.close();
-    await removePartial(this.path);
+    await rm(`${this.path}.ranges`, { force: true });
+    await rm(this.path, { force: true });
   }
-}
-
-export async function removePartial(path: string): Promise<void> {
-  await rm(`${path}.ranges`, { force: true });
-  await rm(path, { force: true });
 }
 
 /** Bytes of an unfinished download that need not come again. */

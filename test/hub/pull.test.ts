@@ -335,11 +335,15 @@ describe('the cache', () => {
     hub.add('org/m', { 'a-Q4_0.gguf': Q4, 'a-Q8_0.gguf': Q8, 'b-Q4_0.gguf': Q4 });
     for (const name of ['org/m:a-Q4_0', 'org/m:b-Q4_0', 'org/m:Q8_0']) await get(name);
     const remove = async (name: string) =>
-      removeCached([await findCached(toReference(name), settings.cache)], settings.cache, false);
+      removeCached('org/m', [(await findCached(toReference(name), settings.cache)).variant.name], settings.cache);
     expect(await remove('org/m:b-Q4_0')).toBe(0); // the bytes are a-Q4_0's too
     expect(await remove('org/m:Q8_0')).toBe(Q8.length);
     await same(await localModel('org/m', settings.cache), Q4);
     expect(await remove('org/m')).toBe(Q4.length);
+    expect(await readdir(settings.cache)).toEqual(['.locks']);
+    await interrupted('org/m:Q8_0', 50_000);
+    expect(await blobs()).toHaveLength(2);
+    await removeCached('org/m', undefined, settings.cache);
     expect(await readdir(settings.cache)).toEqual(['.locks']);
   });
 

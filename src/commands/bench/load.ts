@@ -8,7 +8,8 @@ import { type Command, Option } from 'commander';
 import { loadNative } from '../../backend/native/load.ts';
 import { openCheckpoint } from '../../formats/open.ts';
 import { load } from '../../index.ts';
-import { MODEL, memorySize, modelPath, positive, withCpu, withModelPath } from '../options.ts';
+import { localPath } from '../model-name.ts';
+import { MODEL, memorySize, positive, withCpu, withModelPath } from '../options.ts';
 import { formatBytes, formatRate, table } from '../terminal.ts';
 import { describeMachine, type ReportFlags, report, withReport } from './report.ts';
 import { modulusFor, tokenIds } from './token-ids.ts';
@@ -71,7 +72,7 @@ Examples:
 }
 
 async function benchLoad(model: string | undefined, flags: Flags): Promise<void> {
-  const path = modelPath(flags, model);
+  const path = await localPath(flags, model);
   const machine = describeMachine(flags.isa);
   const results: LoadResult[] = [];
   for (const way of flags.load === undefined ? WAYS : [flags.load]) results.push(await once(path, way, flags));

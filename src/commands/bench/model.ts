@@ -12,7 +12,8 @@ import { activeOf, activeWeights } from '../../placement/active-weights.ts';
 import { lower } from '../../placement/lower.ts';
 import { nativeMachine } from '../../placement/machine.ts';
 import { loadModel } from '../load-model.ts';
-import { loadOptions, MODEL, type ModelFlags, modelPath, positive, withModel } from '../options.ts';
+import { localPath } from '../model-name.ts';
+import { loadOptions, MODEL, type ModelFlags, positive, withModel } from '../options.ts';
 import { formatBytes, formatRate, ProgressBar, table } from '../terminal.ts';
 import { heaviest, rowsPerMatrix, underCeiling, unitOf } from './ceiling.ts';
 import { checkPeer, PEERS, type Peer, type PeerRates, type Rates, runPeer } from './peer.ts';
@@ -75,7 +76,7 @@ Examples:
 }
 
 async function benchModel(model: string | undefined, flags: Flags): Promise<void> {
-  const path = modelPath(flags, model);
+  const path = await localPath(flags, model);
   if (flags.against) checkPeer(flags.against);
   const machine = describeMachine(flags.isa);
   const work = await workOf(path, flags, machine);

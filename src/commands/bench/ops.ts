@@ -10,7 +10,8 @@ import { buildProgram } from '../../models/index.ts';
 import { lower } from '../../placement/lower.ts';
 import { nativeMachine } from '../../placement/machine.ts';
 import { PAGE_TOKENS, type Program } from '../../program/program.ts';
-import { MODEL, modelPath, positive, withCpu, withModelPath } from '../options.ts';
+import { localPath } from '../model-name.ts';
+import { MODEL, positive, withCpu, withModelPath } from '../options.ts';
 import { formatRate, table } from '../terminal.ts';
 import { describeMachine, type ReportFlags, report, withReport } from './report.ts';
 import { modulusFor, tokenIds } from './token-ids.ts';
@@ -56,7 +57,7 @@ export function addBenchOps(bench: Command): void {
 }
 
 async function benchOps(model: string | undefined, flags: Flags): Promise<void> {
-  const path = modelPath(flags, model);
+  const path = await localPath(flags, model);
   const machine = describeMachine(flags.isa);
   const checkpoint = await openCheckpoint(path);
   try {
