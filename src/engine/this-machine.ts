@@ -1,0 +1,101 @@
+/**
+ * The machine that this process runs on: its limits now, and the profile that was measured here, which is kept in
+ * `$XDG_CACHE_HOME/tandem/machine.json`. Measuring itself is the business of a command.
+ */
+import { readFileSync } from 'node:fs';
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { freemem, homedir, totalmem } from 'node:os';
+import { dirname, join } from 'node:path';
+import { loadNative } from '../backend/native/load.ts';
+import { containerLimits, memoryAvailable, type ReadText } from '../placement/container.ts';
+import { type KernelCosts, type MachineProfile, parseProfile } from '../placement/profile.ts';
+import { tileUnit } from '../placement/tiles.ts';
+
+/** The text of a file of the system, or undefined. */
+export const readSystem: ReadText = (path) => {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return undefined;
+  }
+};
+
+/** Bytes this process may still take: the control group's limit where there is one, else the machine's. */
+export function availableMemory(): number {
+  return memoryAvailable(readSystem) ?? process.availableMemory?.() ?? freemem();
+}
+
+/** What a profile says that is known without measuring. */
+export type MachineFacts = Pick<MachineProfile, 'cpu' | 'container'> & {
+  readonly memory: Omit<MachineProfile['memory'], 'bandwidth' | 'measured'>;
+};
+
+/** NATIVE_UNAVAILABLE where there is no native core. */
+export function machineFacts(isa?: string): MachineFacts {
+  const info = loadNative().machine();
+  const { cpus, memory } = containerLimits(readSystem);
+  return {
+    cpu: {
+      model: info.model,
+      isa: (isa as MachineProfile['cpu']['isa'] | undefined) ?? info.isa,
+      tiles: tileUnit(info, isa),
+      cores: info.usableCores,
+      threads: info.defaultThreads,
+    },
+    memory: { bytes: totalmem(), available: availableMemory(), nodes: info.numaNodes },
+    container: { ...(cpus !== undefined && { cpus }), ...(memory !== undefined && { memory }) },
+  };
+}
+
+/** What was measured, and of which machine: the rest of a profile is looked up anew. */
+interface Kept {
+  readonly key: string;
+  readonly profile: MachineProfile;
+}
+
+/** Where the measured profile lies. */
+export function profilePath(env: Readonly<Record<string, string | undefined>> = process.env): string {
+  return join(env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'tandem', 'machine.json');
+}
+
+/** Measured on this machine before, with its limits as they are now; undefined where that was another machine or version. */
+export async function keptProfile(): Promise<MachineProfile | undefined> {
+  const text = await readFile(profilePath(), 'utf8').catch(() => undefined);
+  if (text === undefined) return undefined;
+  try {
+    const kept = JSON.parse(text) as Partial<Kept>;
+    const facts = machineFacts();
+    if (kept.key !== keyOf(facts)) return undefined;
+    const profile = parseProfile(kept.profile, profilePath());
+    return { ...profile, ...facts, memory: { ...profile.memory, ...facts.memory } };
+  } catch {
+    return undefined; // damaged: measured anew
+  }
+}
+
+/** Keeps it for later commands; a folder that cannot be written is no reason to fail. */
+export async function keepProfile(profile: MachineProfile): Promise<void> {
+  const path = profilePath();
+  const part = `${path}.${process.pid}`;
+  try {
+    await mkdir(dirname(path), { recursive: true });
+    await writeFile(part, `${JSON.stringify({ key: keyOf(profile), profile } satisfies Kept, null, 2)}\n`);
+    await rename(part, path);
+  } catch {
+    await rm(part, { force: true }).catch(() => {});
+  }
+}
+
+/** Both profiles' kernels, those of `now` first. */
+export function withKernels(profile: MachineProfile, now: KernelCosts): MachineProfile {
+  const before = profile.kernels;
+  if (!before) return { ...profile, kernels: now };
+  const fresh = new Set(now.matrices.map(({ op, format }) => `${op} ${format}`));
+  const kept = before.matrices.filter(({ op, format }) => !fresh.has(`${op} ${format}`));
+  return { ...profile, kernels: { ...now, matrices: [...now.matrices, ...kept] } };
+}
+
+/** Another processor, number of cores or threads, memory or build measures anew. */
+function keyOf({ cpu, memory }: MachineFacts | MachineProfile): string {
+  return JSON.stringify([loadNative().version, cpu.model, cpu.isa, cpu.tiles, cpu.cores, cpu.threads, memory.bytes]);
+}

@@ -1,0 +1,179 @@
+/**
+ * Where the parts of a model go on a machine and whether they fit: the decision behind the automatic placement and behind
+ * `tandem plan`. Arithmetic over sizes and a profile; nothing is allocated.
+ */
+import { TandemError } from '../errors.ts';
+import { PAGE_TOKENS } from '../program/program.ts';
+import type { Placing } from './predict.ts';
+import { availableOf, type MachineProfile } from './profile.ts';
+import type { Sizes } from './sizes.ts';
+
+export interface FitRequest {
+  /** Tokens that one sequence must reach; default: what the model has, as far as memory goes. */
+  readonly context?: number;
+  /** Most bytes of memory, and of all GPUs together; default: what is available. */
+  readonly ram?: number;
+  readonly vram?: number;
+  /** Most rows of a pass. */
+  readonly rows?: number;
+}
+
+/** All sizes in bytes. */
+export interface Fit extends Placing {
+  /** `memory`: all of it; `disk`: it runs, with experts read from the disk again and again; `no`: it does not. */
+  readonly fits: 'memory' | 'disk' | 'no';
+  /** With all weights in memory; the limit it is held against. */
+  readonly ram: number;
+  readonly ramLimit: number;
+  readonly vram: number;
+  readonly vramLimit: number;
+  /** Below this it does not run: experts on the disk. */
+  readonly leastRam: number;
+  /** Tokens of one sequence. */
+  readonly context: number;
+  readonly kv: number;
+  /** Layers with experts that the GPUs hold, the first ones. */
+  readonly gpuLayers: number;
+  /** Why so, for people. */
+  readonly reason: string;
+}
+
+/** Of a card, kept free: for its driver, for others, for what grows. */
+const HEADROOM = { share: 0.05, bytes: 0.5e9 };
+/** Outputs of a pass; logits are held for so many rows. */
+const OUTPUTS = 64;
+/** Kernels' scratch and the process itself. */
+const PROCESS = 0.3e9;
+/** Rows of a pass that a plan counts buffers for. */
+const ROWS = 2048;
+/** Of what weights leave, the most that the cache takes when nobody says how long a context is to be. */
+const CACHE_SHARE = 0.5;
+/** Shortest context that a model is said to run with when nobody asks for another. */
+const LEAST_CONTEXT = 512;
+
+export function fitModel(sizes: Sizes, profile: MachineProfile, request: FitRequest = {}): Fit {
+  const { context } = request;
+  if (context !== undefined && (!Number.isInteger(context) || context < 1 || context > sizes.contextLength))
+    throw new TandemError('REQUEST_INVALID', {
+      room: 'placement',
+      rule: `the context is 1 to ${sizes.contextLength} tokens`,
+      given: `${context} were asked for`,
+    });
+  const limits = {
+    ram: Math.min(availableOf(profile), request.ram ?? Infinity),
+    vram: Math.min(cardsOf(profile), request.vram ?? Infinity),
+  };
+  const buffers = sizes.bufferPerRow * (request.rows ?? ROWS) + sizes.bufferPerOutput * OUTPUTS + PROCESS;
+  if (limits.vram > 0) {
+    const placed = withGpu(sizes, request, limits, buffers);
+    if (placed) return placed;
+  }
+  const note = limits.vram > 0 ? `dense weights and cache exceed the ${gigabytes(limits.vram)} of VRAM: ` : '';
+  return onProcessor(sizes, request, limits, buffers, note);
+}
+
+interface Limits {
+  readonly ram: number;
+  readonly vram: number;
+}
+
+function onProcessor(sizes: Sizes, request: FitRequest, limits: Limits, buffers: number, note: string): Fit {
+  const least = sizes.weightBytes - sizes.routedBytes + buffers;
+  const memory = contextFor(sizes, request, limits.ram - least, sizes.routedBytes);
+  const ram = sizes.weightBytes + buffers + memory.kv;
+  const leastRam = least + memory.kv;
+  const spare = limits.ram - leastRam;
+  const fits = ram <= limits.ram ? 'memory' : sizes.routedBytes > 0 && spare >= 0 ? 'disk' : 'no';
+  const reason =
+    fits === 'memory'
+      ? `${note}all ${gigabytes(sizes.weightBytes)} of weights lie in memory`
+      : fits === 'disk'
+        ? `${note}${gigabytes(sizes.routedBytes)} of experts exceed what is left of memory (${gigabytes(spare)}): the rest is read from the disk`
+        : `${note}it needs ${gigabytes(sizes.routedBytes > 0 ? leastRam : ram)} of memory at least, ${gigabytes(limits.ram)} are available`;
+  return {
+    kind: 'cpu',
+    gpuExperts: 0,
+    gpuLayers: 0,
+    inMemory: fits === 'memory' || sizes.routedBytes === 0 ? 1 : clamp(spare / sizes.routedBytes),
+    fits,
+    ram,
+    ramLimit: limits.ram,
+    vram: 0,
+    vramLimit: limits.vram,
+    leastRam,
+    ...memory,
+    reason,
+  };
+}
+
+/** Dense weights and the cache on the GPUs, experts as far as there is room; undefined where the dense ones exceed it. */
+function withGpu(sizes: Sizes, request: FitRequest, limits: Limits, buffers: number): Fit | undefined {
+  const table = sizes.matrices.reduce((sum, { role, bytes }) => sum + (role === 'embed' ? bytes : 0), 0);
+  const dense = sizes.weightBytes - sizes.routedBytes - table;
+  const memory = contextFor(sizes, request, limits.vram - dense - buffers, sizes.routedBytes);
+  const base = dense + buffers + memory.kv;
+  if (base > limits.vram || memory.context < (request.context ?? Math.min(LEAST_CONTEXT, sizes.contextLength)))
+    return undefined;
+  const layer = sizes.moeLayers === 0 ? 0 : sizes.routedBytes / sizes.moeLayers;
+  const gpuLayers = layer === 0 ? 0 : Math.min(sizes.moeLayers, Math.floor((limits.vram - base) / layer));
+  const kept = sizes.routedBytes - gpuLayers * layer;
+  const leastRam = table + buffers;
+  const ram = leastRam + kept;
+  const spare = limits.ram - leastRam;
+  const fits = ram <= limits.ram ? 'memory' : spare >= 0 ? 'disk' : 'no';
+  const held = gpuLayers === 0 ? 'no experts' : `the experts of ${gpuLayers} of ${sizes.moeLayers} layers`;
+  const whole = kept === 0;
+  return {
+    kind: whole ? 'gpu' : 'hybrid',
+    gpuExperts: layer === 0 ? 0 : gpuLayers / sizes.moeLayers,
+    gpuLayers,
+    inMemory: fits === 'memory' ? 1 : clamp(spare / kept),
+    fits,
+    ram,
+    ramLimit: limits.ram,
+    vram: base + gpuLayers * layer,
+    vramLimit: limits.vram,
+    leastRam,
+    ...memory,
+    reason: whole
+      ? `all ${gigabytes(sizes.weightBytes)} fit the VRAM (${gigabytes(limits.vram)})`
+      : `the VRAM (${gigabytes(limits.vram)}) holds dense weights, cache and ${held}; ${gigabytes(kept)} of experts lie in memory${fits === 'memory' ? '' : ' as far as it goes'}`,
+  };
+}
+
+/**
+ * The context that was asked for, whatever there is; else the model's, clipped where the cache would take more than half
+ * of what is left beside the routed experts (all of it where they do not fit anyway).
+ */
+function contextFor(
+  sizes: Sizes,
+  { context }: FitRequest,
+  left: number,
+  routed: number,
+): { context: number; kv: number } {
+  const page = sizes.kvBytesPerToken * PAGE_TOKENS;
+  const bytes = (tokens: number) => Math.ceil(tokens / PAGE_TOKENS) * page;
+  if (context !== undefined) return { context, kv: bytes(context) };
+  const free = Math.max(0, left > routed ? left - routed : left) * CACHE_SHARE;
+  const fitting = page === 0 ? sizes.contextLength : Math.floor(free / page) * PAGE_TOKENS;
+  const tokens = Math.max(Math.min(LEAST_CONTEXT, sizes.contextLength), Math.min(sizes.contextLength, fitting));
+  return { context: tokens, kv: bytes(tokens) };
+}
+
+/** Bytes of all cards that a plan may fill. */
+function cardsOf({ gpus }: MachineProfile): number {
+  return gpus.reduce(
+    (sum, { memoryBytes }) => sum + Math.max(0, memoryBytes - Math.max(memoryBytes * HEADROOM.share, HEADROOM.bytes)),
+    0,
+  );
+}
+
+function clamp(share: number): number {
+  return Math.min(1, Math.max(0, share));
+}
+
+/** `382 GB`, `14.2 GB`: decimal, as disks and papers count. */
+export function gigabytes(bytes: number): string {
+  const value = Math.max(0, bytes) / 1e9;
+  return value < 1 ? `${Math.round(value * 1000)} MB` : `${value >= 100 ? Math.round(value) : value.toPrecision(3)} GB`;
+}
