@@ -1,0 +1,205 @@
+/** `tandem doctor`: what is this machine, is it set up well, and, with a model, is its speed normal? */
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { statfs } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import type { Command } from 'commander';
+import { nativeBackend } from '../backend/native/backend.ts';
+import { loadNative, nativeProblem } from '../backend/native/load.ts';
+import { openCheckpoint } from '../formats/open.ts';
+import { buildProgram } from '../models/index.ts';
+import { containerLimits, type ReadText } from '../placement/container.ts';
+import { lower } from '../placement/lower.ts';
+import { nativeMachine } from '../placement/machine.ts';
+import { PAGE_TOKENS } from '../program/program.ts';
+import { readBandwidth } from './bench/ceiling.ts';
+import { describeMachine } from './bench/report.ts';
+import { type Facts, findings } from './doctor/checks.ts';
+import { parseDimms } from './doctor/dimms.ts';
+import type { Finding } from './doctor/finding.ts';
+import { hostFacts } from './doctor/host.ts';
+import { measureSpeed, PARTS, type Speed } from './doctor/speed.ts';
+import { shareOf, verdict } from './doctor/verdict.ts';
+import { modelPath, positive, withCpu, withModelPath } from './options.ts';
+import { formatBytes, formatRate, ProgressBar, paint, table } from './terminal.ts';
+
+interface Flags {
+  model?: string;
+  threads?: number;
+  isa?: string;
+  prompt: number;
+  tokens: number;
+  json?: boolean;
+}
+
+export function addDoctor(cli: Command): void {
+  const command = cli
+    .command('doctor')
+    .description('is this machine set up well? with a model: is its speed normal, and if not, why?')
+    .argument('[model]', 'measure with this model (default: only look at the machine)');
+  withCpu(withModelPath(command))
+    .option('--prompt <n>', 'tokens before those that are measured', positive, 64)
+    .option('--tokens <n>', 'tokens to measure', positive, 32)
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  tandem doctor                         the machine alone, some seconds
+  tandem doctor --model model.gguf      is my speed normal?
+  tandem doctor model.gguf --prompt 8192   and with a long context`,
+    )
+    .action(run);
+}
+
+async function run(model: string | undefined, flags: Flags): Promise<void> {
+  const problem = nativeProblem();
+  if (problem) throw problem;
+  const named = model ?? flags.model;
+  const facts = await gather(flags.threads ?? 0);
+  const machine = findings(facts);
+  if (!flags.json) process.stdout.write(`${render(machine)}\n`);
+  const measured = named === undefined ? undefined : await measure(modelPath(flags, model), flags);
+  if (!flags.json) {
+    if (measured) process.stdout.write(`\n${renderSpeed(measured.speed)}\n\n${render(measured.answer)}\n`);
+    else process.stdout.write('\ntandem doctor --model FILE says whether its speed is normal\n');
+    return;
+  }
+  const { native, host, container, bandwidth } = facts;
+  const speed = measured && { ...measured.speed, share: measured.share, findings: measured.answer };
+  process.stdout.write(
+    `${JSON.stringify({ native, host, container, bandwidth, findings: machine, speed }, null, 2)}\n`,
+  );
+}
+
+const read: ReadText = (path) => {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return undefined;
+  }
+};
+
+function list(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return [];
+  }
+}
+
+const FORCING = ['TANDEM_ISA', 'TANDEM_TILES', 'TANDEM_NUMA', 'TANDEM_OVERSUBSCRIBE'];
+
+async function gather(threads: number): Promise<Facts> {
+  const folder = process.env.HF_HOME ?? homedir();
+  const { bavail, bsize } = await statfs(folder);
+  const described = describeMachine();
+  return {
+    native: loadNative().machine(),
+    host: hostFacts(read, list),
+    container: containerLimits(read),
+    dimms: dimms(),
+    bandwidth: {
+      one: readBandwidth(1, described).bytesPerSecond,
+      all: readBandwidth(threads, described).bytesPerSecond,
+    },
+    disk: { folder, free: bavail * bsize, ...deviceOf(folder) },
+    forced: FORCING.filter((name) => process.env[name]).map((name) => `${name}=${process.env[name]}`),
+  };
+}
+
+function dimms() {
+  try {
+    return parseDimms(readFileSync('/sys/firmware/dmi/tables/DMI'));
+  } catch {
+    return []; // not root, or a machine without firmware tables
+  }
+}
+
+const REMOTE = new Set([
+  'nfs',
+  'nfs4',
+  'cifs',
+  'smb3',
+  'fuse.sshfs',
+  'ceph',
+  'lustre',
+  'glusterfs',
+  'fuse.glusterfs',
+  '9p',
+]);
+
+/** Of the mount that a folder lies on: the last one whose device it has. */
+function deviceOf(folder: string): { remote: boolean; rotational?: boolean } {
+  const { dev } = statSync(folder);
+  const device = `${(dev >> 8) & 0xfff}:${(dev & 0xff) | ((dev >> 12) & 0xfff00)}`;
+  const mounts = (read('/proc/self/mountinfo') ?? '').split('\n').map((line) => line.split(' '));
+  const mount = mounts.findLast((fields) => fields[2] === device);
+  const type = mount?.[mount.indexOf('-') + 1] ?? '';
+  const rotational =
+    read(`/sys/dev/block/${device}/queue/rotational`) ?? read(`/sys/dev/block/${device}/../queue/rotational`);
+  return { remote: REMOTE.has(type), ...(rotational === undefined ? {} : { rotational: rotational.trim() === '1' }) };
+}
+
+async function measure(path: string, flags: Flags) {
+  const { threads, isa, prompt, tokens } = flags;
+  const machine = describeMachine(isa);
+  const checkpoint = await openCheckpoint(path);
+  const bar = new ProgressBar('measuring');
+  try {
+    const { program } = await buildProgram(checkpoint, { contextLength: prompt + tokens });
+    await using executable = await nativeBackend().prepare(lower(program, nativeMachine(isa)), checkpoint, {
+      pages: Math.ceil((prompt + tokens) / PAGE_TOKENS),
+      maxRows: prompt,
+      maxOutputs: 1,
+      threads,
+      isa,
+      onProgress: (loaded, total) => bar.update(loaded, total),
+    });
+    const before = readBandwidth(threads ?? 0, machine);
+    const onToken = (done: number) => bar.update(done, tokens, 'tokens');
+    const speed = await measureSpeed(executable, { prompt, tokens, read, onToken });
+    bar.end();
+    const after = readBandwidth(threads ?? 0, machine);
+    const ceiling = {
+      bandwidth: Math.max(before.bytesPerSecond, after.bytesPerSecond),
+      threads: Number(executable.description.threads),
+      defaultThreads: loadNative().machine().defaultThreads,
+    };
+    return { speed, share: shareOf(speed, ceiling), answer: verdict(speed, ceiling) };
+  } finally {
+    bar.end();
+    await checkpoint.close();
+  }
+}
+
+const SIGNS = { ok: ['green', '✓'], note: ['yellow', '·'], problem: ['red', '✗'] } as const;
+
+function render(all: readonly Finding[]): string {
+  const width = Math.max(...all.map(({ name }) => name.length));
+  return all
+    .flatMap(({ name, state, found, why, fix }) => {
+      const [style, sign] = SIGNS[state];
+      const more = [why, fix && `→ ${fix}`].filter((line) => line !== undefined && line !== '');
+      return [
+        `${paint(style, sign)} ${name.padEnd(width)}  ${found}`,
+        ...more.map((line) => `  ${' '.repeat(width)}  ${paint('dim', line!)}`),
+      ];
+    })
+    .join('\n');
+}
+
+function renderSpeed({ parts, bytes }: Speed): string {
+  const total = PARTS.reduce((sum, part) => sum + parts[part].milliseconds, 0);
+  const rows = PARTS.filter((part) => parts[part].milliseconds > 0).map((part) => {
+    const { milliseconds, bytes: read } = parts[part];
+    const rate = read > 0 ? `${formatRate(read / milliseconds / 1e6)} GB/s` : '';
+    return [
+      part,
+      `${milliseconds.toFixed(2)} ms`,
+      `${((milliseconds / total) * 100).toFixed(0)} %`,
+      read > 0 ? formatBytes(read) : '',
+      rate,
+    ];
+  });
+  return table([['one token', `${total.toFixed(2)} ms`, '', formatBytes(bytes), ''], ...rows], 'lrrrr');
+}
