@@ -11,7 +11,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import * as fs from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { TandemError } from '../errors.ts';
 
 /** What a folder does to the disk; tests put faults here. */
@@ -73,7 +73,7 @@ export class PageFolder {
   static async open(options: PageFolderOptions): Promise<PageFolder> {
     const folder = new PageFolder(options);
     try {
-      await folder.#files.mkdir(options.directory, { recursive: true, mode: 0o700 });
+      await folder.#make(options.directory);
       await folder.#try();
       await folder.#look();
     } catch (error) {
@@ -134,7 +134,7 @@ export class PageFolder {
     const beside = join(this.#directory, model, `.${key}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`);
     try {
       await this.#makeRoom(bytes);
-      await this.#files.mkdir(join(this.#directory, model), { recursive: true, mode: 0o700 });
+      await this.#make(join(this.#directory, model));
       await this.#files.writeFile(beside, parts, { mode: 0o600 });
       await this.#files.rename(beside, this.#path(name));
     } catch {
@@ -192,6 +192,19 @@ export class PageFolder {
     const known = this.of(model);
     this.#models.set(model, { pages: known.pages + pages, bytes: known.bytes + bytes });
     this.#bytes += bytes;
+  }
+
+  /** A folder and those it lies in. (Node's own recursion never ends where the system has no such place, as in /proc.) */
+  async #make(path: string, parents = true): Promise<void> {
+    try {
+      await this.#files.mkdir(path, { mode: 0o700 });
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'EEXIST') return;
+      if (code !== 'ENOENT' || !parents || dirname(path) === path) throw error;
+      await this.#make(dirname(path));
+      await this.#make(path, false);
+    }
   }
 
   /** Whether files can be made here. */

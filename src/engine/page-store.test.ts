@@ -289,6 +289,8 @@ describe('page store', () => {
     await rm(directory, { recursive: true });
     await writeFile(directory, ''); // a file where the folder was
     await expect(open()).rejects.toMatchObject({ code: 'FILE_IO' });
+    const nowhere = PageFolder.open({ directory: '/proc/nowhere/at/all', maxBytes: 1 });
+    await expect(nowhere).rejects.toMatchObject({ code: 'FILE_IO' });
   });
 
   test('a page that a directory stands for is no page', async () => {

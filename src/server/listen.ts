@@ -27,6 +27,8 @@ const MAX_HEADER_BYTES = 32 << 10;
 /** REQUEST_INVALID where host and port cannot be had, FILE_NOT_FOUND or FORMAT_INVALID where the TLS files cannot. */
 export async function listen(handle: ServerHandle, options: ServerOptions): Promise<ListeningServer> {
   const { host, port, tls } = options;
+  if (!Number.isInteger(port) || port < 0 || port > 65535)
+    throw cannotListen(Object.assign(new Error('a port is a number up to 65535'), { code: 'ERANGE' }), host, port);
   const limits = {
     maxHeaderSize: MAX_HEADER_BYTES,
     headersTimeout: options.headTimeoutMs,
@@ -80,7 +82,7 @@ export async function listen(handle: ServerHandle, options: ServerOptions): Prom
 /** Read and checked before anything listens: certificate and key have to be of each other. */
 function tlsFiles({ cert: certPath, key: keyPath }: { readonly cert: string; readonly key: string }) {
   const cert = tlsFile(certPath, 'certificate', (text) => new X509Certificate(text));
-  const key = tlsFile(keyPath, 'private key', (text) => createPrivateKey(text));
+  const key = tlsFile(keyPath, 'private key without a passphrase', (text) => createPrivateKey(text));
   if (!cert.value.checkPrivateKey(key.value))
     throw wrongTls(`the key in ${keyPath} is not the one of the certificate in ${certPath}`);
   return { cert: cert.text, key: key.text };
@@ -96,7 +98,7 @@ function tlsFile<T>(path: string, what: string, parse: (text: Buffer) => T): { t
   try {
     return { text, value: parse(text) };
   } catch {
-    throw wrongTls(`${path} holds no ${what} that can be read without a passphrase`);
+    throw wrongTls(`${path} holds no ${what}`);
   }
 }
 
