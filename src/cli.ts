@@ -5,6 +5,7 @@ import { Command } from 'commander';
 import { addBench } from './commands/bench.ts';
 import { addChat } from './commands/chat.ts';
 import { addCompare } from './commands/compare.ts';
+import { addDoctor } from './commands/doctor.ts';
 import { addExplain } from './commands/explain.ts';
 import { addInspect } from './commands/inspect.ts';
 import { addList } from './commands/list.ts';
@@ -69,6 +70,7 @@ for (const add of [
   addExplain,
   addCompare,
   addVerify,
+  addDoctor,
   addLogits,
   addPerplexity,
   addSynth,

@@ -14,7 +14,7 @@ let root: string;
 beforeAll(async () => {
   build();
   root = await mkdtemp(join(tmpdir(), 'tandem-cli-'));
-});
+}, 60_000);
 afterAll(() => rm(root, { recursive: true }));
 
 describe('run', () => {
@@ -91,6 +91,16 @@ describe('logits', () => {
     expect(code).toBe(0);
     expect((await stat('/dev/null')).isCharacterDevice()).toBe(true);
   });
+});
+
+test.skipIf(nativeProblem())('doctor looks at the machine, and measures a model', async () => {
+  const { code, stdout } = await tandem(['doctor', '--model', 'models/jug/jug-Q8_0.gguf', '--tokens', '4', '--json']);
+  const { findings, speed, bandwidth } = JSON.parse(stdout);
+  expect(code).toBe(0);
+  expect(findings.map(({ name }: { name: string }) => name)).toEqual(expect.arrayContaining(['processor', 'disk']));
+  expect(bandwidth.all).toBeGreaterThan(1e8);
+  expect(speed.tokensPerSecond).toBeGreaterThan(0);
+  expect(speed.parts.experts.bytes).toBeGreaterThan(0);
 });
 
 describe.skipIf(nativeProblem())('verify', () => {
@@ -212,7 +222,19 @@ describe('a mistake gets one line and exit code 1', () => {
 });
 
 test('every command has help with examples', async () => {
-  const commands = ['run', 'chat', 'inspect', 'explain', 'compare', 'verify', 'logits', 'perplexity', 'synth', 'bench'];
+  const commands = [
+    'run',
+    'chat',
+    'inspect',
+    'explain',
+    'compare',
+    'verify',
+    'doctor',
+    'logits',
+    'perplexity',
+    'synth',
+    'bench',
+  ];
   const helps = await Promise.all(commands.map((command) => tandem([command, '--help'])));
   for (const [index, { code, stdout }] of helps.entries()) {
     expect(code).toBe(0);
