@@ -23,7 +23,7 @@ static Status conformance_quantize(StepContext& context) {
   const int64_t block = activation_block(context.step->activation);
   int8_t* codes = reinterpret_cast<int8_t*>(context.outputs[1].data);
   for (int64_t at = 0; at < x.columns; at += block)
-    quantize_block(x.data + at, block, codes + at, context.outputs[0].data + at / block, nullptr, nullptr, nullptr);
+    quantize_block(x.data + at, block, codes + at, context.outputs[0].data + at / block, nullptr, nullptr, nullptr, nullptr);
   return {};
 }
 

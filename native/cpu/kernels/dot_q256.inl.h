@@ -8,6 +8,7 @@
 #pragma once
 
 #include "cpu/kernels/dot_q256_formats.inl.h"
+#include "cpu/kernels/dot_quads.inl.h"
 #include "cpu/kernels/dot_totals.inl.h"
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
@@ -84,6 +85,21 @@ template <typename Format>
 static constexpr DotKernel kQ256 = make_kernel<DotQ256, Format, kAlone<Format>, 4, 4, 4>();
 #else
 static constexpr DotKernel kQ256 = make_kernel<DotQ256, Format, 2, 2, 2, 2>();
+#endif
+#if TANDEM_ISA_LEVEL == 2
+// One token by tiles of dot_quads.
+template <typename Format, typename Quad>
+static constexpr DotKernel with_quads() {
+  DotKernel kernel = make_kernel<DotQ256, Format, 4, 4, 4, 4>();
+  kernel.many[0] = quad_tile<Quad>;
+  return kernel;
+}
+template <>
+constexpr DotKernel kQ256<DotQ4K> = with_quads<DotQ4K, QuadQ4K>();
+template <>
+constexpr DotKernel kQ256<DotQ5K> = with_quads<DotQ5K, QuadQ5K>();
+template <>
+constexpr DotKernel kQ256<DotIq4Xs> = with_quads<DotIq4Xs, QuadIq4Xs>();
 #endif
 
 #endif

@@ -25,6 +25,7 @@ struct ActivationRow {
   const float* sums;     // q8_32: d · Σq of each block, zeros up to a multiple of 8
   const int32_t* raise;  // q8_32: −128 · Σq of each block, what weight codes that are 128 too large add too much; zeros likewise
   const int16_t* bsums;  // q8_256: Σq of each 16 columns
+  const int8_t* folded;  // q8_256: [K], of each block the codes of columns 64j + 16i + (0 … 15), by i, then by j
 };
 
 constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -91,8 +92,10 @@ static inline int32_t quantize16(const float* x, float inverse, int8_t* codes) {
 #endif
 }
 
-// One block of 32 or 256 columns. `sums` (32) gets d · Σq, `raise` (32) −128 · Σq, `bsums` (256) sixteen sums of codes.
-static inline void quantize_block(const float* x, int64_t block, int8_t* codes, float* scale, float* sums, int32_t* raise, int16_t* bsums) {
+// One block of 32 or 256 columns. `sums` (32) gets d · Σq, `raise` (32) −128 · Σq, `bsums` (256) sixteen sums of codes,
+// `folded` (256) the codes once more.
+static inline void quantize_block(const float* x, int64_t block, int8_t* codes, float* scale, float* sums, int32_t* raise, int16_t* bsums,
+                                  int8_t* folded) {
   const uint32_t magnitude = largest_magnitude(x, block);
   const bool finite = magnitude < 0x7f800000u;
   float d = finite ? quant::bits_float(magnitude) / 127.0f : quant::bits_float(0x7fc00000u);
@@ -109,6 +112,9 @@ static inline void quantize_block(const float* x, int64_t block, int8_t* codes, 
   } else {
     std::memset(codes, 0, static_cast<size_t>(block));
     if (bsums) std::memset(bsums, 0, static_cast<size_t>(block / 16) * sizeof(int16_t));
+  }
+  if (folded) {
+    for (int i = 0; i < 16; i++) std::memcpy(folded + 64 * (i % 4) + 16 * (i / 4), codes + 16 * i, 16);
   }
   if (sums) *sums = d * static_cast<float>(total);
   if (raise) *raise = -128 * total;
@@ -127,6 +133,7 @@ struct Activations {
   float* sums = nullptr;
   int32_t* raise = nullptr;
   int16_t* bsums = nullptr;
+  int8_t* folded = nullptr;
 
   bool quantized() const { return format == Activation::q8_32 || format == Activation::q8_256; }
 
@@ -141,6 +148,7 @@ struct Activations {
     if (sums) row.sums = sums + r * scale_stride;
     if (raise) row.raise = raise + r * scale_stride;
     if (bsums) row.bsums = bsums + r * bsum_stride;
+    if (folded) row.folded = folded + r * stride;
     return row;
   }
 
@@ -176,7 +184,8 @@ struct Activations {
     } else {
       bsum_stride = blocks * 16;
       bsums = scratch.take_array<int16_t>(count * static_cast<size_t>(bsum_stride));
-      if (!bsums) return refused();
+      folded = scratch.take_array<int8_t>(count * static_cast<size_t>(stride));
+      if (!bsums || !folded) return refused();
     }
     for (int64_t r = 0; r < row_count; r++) {
       std::memset(codes + r * stride + columns, 0, static_cast<size_t>(stride - columns));
@@ -203,7 +212,7 @@ struct Activations {
         const int64_t b = (begin + i) / block;
         quantize_block(x + i, block, codes + r * stride + begin + i, scales + r * scale_stride + b,
                        sums ? sums + r * scale_stride + b : nullptr,
-                       raise ? raise + r * scale_stride + b : nullptr, bsums ? bsums + r * bsum_stride + b * 16 : nullptr);
+                       raise ? raise + r * scale_stride + b : nullptr, bsums ? bsums + r * bsum_stride + b * 16 : nullptr, folded ? folded + r * stride + begin + i : nullptr);
       }
     }
   }
