@@ -1,0 +1,289 @@
+/** Profiles, fits, predictions, advice: what has to hold whatever the model and the machine. */
+import fc from 'fast-check';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { buildProgram } from '../models/index.ts';
+import { PUBLIC_CONFIGS, type PublicModel } from '../models/public-configs.ts';
+import type { QuantMix } from '../models/quant-mix.ts';
+import { headerCheckpoint } from '../models/synthesize.ts';
+import { matrixSeconds } from './costs.ts';
+import { fitModel } from './fit.ts';
+import { advise, type Candidate, plan } from './plan.ts';
+import { predictDecode, predictPrefill } from './predict.ts';
+import { availableOf, type MachineProfile, parseProfile, threadsOf } from './profile.ts';
+import { type Sizes, sizesOf } from './sizes.ts';
+
+const GB = 1e9;
+
+async function sizesFor(model: PublicModel, mix: QuantMix): Promise<Sizes> {
+  const { program } = await buildProgram(await headerCheckpoint(PUBLIC_CONFIGS[model], { name: model, mix }));
+  return sizesOf(program);
+}
+
+/** A server from its data sheet: V3 in four bits fits. */
+const SERVER = {
+  cpu: { isa: 'amx', tiles: 'amx', cores: 64 },
+  memory: { bytes: 512 * GB, bandwidth: 614 * GB },
+  disk: { bandwidth: 5 * GB },
+};
+const CARD = { device: 'cuda:0', memoryBytes: 24 * GB, bandwidth: 1008 * GB, bf16: 165e12 };
+const server = (more: object = {}): MachineProfile => parseProfile({ ...SERVER, ...more }, 'test');
+const withMemory = (bytes: number, more: object = {}) =>
+  server({ memory: { ...SERVER.memory, bytes, available: bytes }, ...more });
+
+let v3: Sizes;
+let lite: Sizes;
+let llama: Sizes;
+beforeAll(async () => {
+  [v3, lite, llama] = await Promise.all([
+    sizesFor('deepseek-v3', 'q4_k_m'),
+    sizesFor('deepseek-v2-lite', 'q4_k_m'),
+    sizesFor('llama-3.1-8b', 'q4_k_m'),
+  ]);
+});
+
+describe('a profile', () => {
+  it('is small where little is known; what is left out has a default', () => {
+    const profile = server();
+    expect(profile).toMatchObject({
+      cpu: { model: 'CPU', cores: 64 },
+      memory: { nodes: 1, measured: false },
+      gpus: [],
+    });
+    expect(threadsOf(profile)).toBe(63);
+    expect(availableOf(profile)).toBe(512 * GB - 4 * 2 ** 30);
+    expect(availableOf(server({ container: { memory: 64 * GB } }))).toBe(60 * GB);
+  });
+
+  it('is found inside what bench machine prints and records', () => {
+    expect(parseProfile({ commit: 'x', profile: SERVER }, 'a')).toEqual(server());
+    expect(parseProfile({ command: 'x', result: { profile: SERVER } }, 'a')).toEqual(server());
+  });
+
+  it.each<[string, unknown, RegExp]>([
+    ['nothing', null, /m\.json: the profile: /],
+    ['no cores', { ...SERVER, cpu: { isa: 'avx2' } }, /m\.json: cpu\.cores: /],
+    ['an unknown instruction set', { ...SERVER, cpu: { isa: 'sse', cores: 1 } }, /cpu\.isa: .*avx2/],
+    ['a bandwidth below 0', { ...SERVER, memory: { bytes: 1, bandwidth: -1 } }, /memory\.bandwidth: /],
+    ['a misspelt field', { ...SERVER, gpu: [] }, /gpu/],
+    ['a device that is no device', { ...SERVER, gpus: [{ ...CARD, device: 'cuda' }] }, /gpus\.0\.device: .*cuda:0/],
+  ])('%s is refused by the field', (_, json, message) => {
+    expect(() => parseProfile(json, 'm.json')).toThrow(
+      expect.objectContaining({ code: 'REQUEST_INVALID', message: expect.stringMatching(message) }),
+    );
+  });
+});
+
+describe('where a model goes', () => {
+  it('the server of the papers: experts in memory, the rest on the card', () => {
+    const found = fitModel(v3, server({ gpus: [CARD] }));
+    expect(found).toMatchObject({ kind: 'hybrid', fits: 'memory', inMemory: 1, gpuLayers: 0 });
+    expect(found.ram).toBeGreaterThan(390 * GB);
+    expect(found.vram).toBeGreaterThan(9 * GB);
+    expect(found.vram).toBeLessThanOrEqual(found.vramLimit);
+    expect(found.context).toBeGreaterThan(16384);
+    expect(found.reason).toMatch(/the VRAM \(22\.8 GB\) holds dense weights, cache and no experts; 394 GB of experts/);
+  });
+
+  it('without a card all in memory; too little of it: the disk; too little for the dense part: nothing', () => {
+    expect(fitModel(v3, server())).toMatchObject({ kind: 'cpu', fits: 'memory' });
+    const disk = fitModel(v3, withMemory(64 * GB));
+    expect(disk).toMatchObject({ kind: 'cpu', fits: 'disk' });
+    expect(disk.inMemory).toBeGreaterThan(0);
+    expect(disk.inMemory).toBeLessThan(0.2);
+    expect(fitModel(v3, withMemory(8 * GB))).toMatchObject({
+      fits: 'no',
+      reason: expect.stringMatching(/it needs \d.* GB of memory at least, 8\.00 GB are available/),
+    });
+    expect(fitModel(llama, withMemory(4 * GB))).toMatchObject({ fits: 'no' }); // no experts that could stay on the disk
+  });
+
+  it('a small model is all on the card; layers of experts go there as far as there is room', () => {
+    expect(fitModel(lite, server({ gpus: [CARD] }))).toMatchObject({
+      kind: 'gpu',
+      gpuExperts: 1,
+      vram: expect.any(Number),
+    });
+    const some = fitModel(lite, server({ gpus: [CARD] }), { vram: 8 * GB, context: 4096 });
+    expect(some.kind).toBe('hybrid');
+    expect(some.gpuLayers).toBeGreaterThan(2);
+    expect(some.vram).toBeLessThanOrEqual(8 * GB);
+    expect(fitModel(lite, server({ gpus: [CARD] }), { vram: 0.5 * GB })).toMatchObject({
+      kind: 'cpu',
+      vram: 0,
+      reason: expect.stringMatching(/^dense weights and cache exceed the 500 MB of VRAM/),
+    });
+  });
+
+  it('a budget goes before what there is', () => {
+    expect(fitModel(lite, server(), { ram: 9 * GB })).toMatchObject({ fits: 'disk', ramLimit: 9 * GB });
+    expect(fitModel(lite, server({ container: { memory: 3 * GB } }))).toMatchObject({ fits: 'disk' });
+  });
+
+  it('a context that the model does not have is refused', () => {
+    expect(() => fitModel(lite, server(), { context: 10 ** 6 })).toThrow(
+      /the context is 1 to 163840 tokens; 1000000 were/,
+    );
+  });
+
+  it('never takes more than there is, and says the same needs whatever there is', () => {
+    const sizes = fc.record({
+      ram: fc.double({ min: 0.5, max: 600, noNaN: true }),
+      vram: fc.double({ min: 0.1, max: 80, noNaN: true }),
+      context: fc.option(fc.integer({ min: 1, max: 163840 }), { nil: undefined }),
+      card: fc.boolean(),
+      big: fc.boolean(),
+    });
+    fc.assert(
+      fc.property(sizes, ({ ram, vram, context, card, big }) => {
+        const machine = withMemory(ram * GB, card ? { gpus: [{ ...CARD, memoryBytes: vram * GB }] } : {});
+        const found = fitModel(big ? v3 : lite, machine, { context });
+        if (found.fits === 'memory') expect(found.ram).toBeLessThanOrEqual(found.ramLimit);
+        if (found.fits !== 'no') expect(found.leastRam).toBeLessThanOrEqual(found.ramLimit);
+        expect(found.vram).toBeLessThanOrEqual(found.vramLimit);
+        expect(found.leastRam).toBeLessThanOrEqual(found.ram * (1 + 1e-9));
+        if (context !== undefined) expect(found.context).toBe(context);
+        expect(found.inMemory).toBeGreaterThanOrEqual(0);
+        expect(found.inMemory).toBeLessThanOrEqual(1);
+      }),
+    );
+  });
+});
+
+const RANK = { no: 0, disk: 1, memory: 2 };
+const decodeRate = (sizes: Sizes, machine: MachineProfile, context = 512) =>
+  plan(sizes, machine, { context: 4096, prompt: context }).decode?.tokensPerSecond.expected ?? 0;
+
+describe('predictions', () => {
+  it('of the server of the papers have what engines reached in their range', () => {
+    const { decode, prefill } = plan(v3, server({ gpus: [CARD] }), { context: 8192 });
+    // KTransformers 12.2 decode; 255 to 286 prefill with AMX.
+    expect(decode!.tokensPerSecond.low).toBeLessThan(12.2);
+    expect(decode!.tokensPerSecond.high).toBeGreaterThan(12.2);
+    expect(prefill!.tokensPerSecond.low).toBeLessThan(286);
+    expect(prefill!.tokensPerSecond.high).toBeGreaterThan(255);
+    expect(decode!.bottleneck).toBe('experts in memory');
+  });
+
+  it('more memory, bandwidth or budget is never worse; a longer context never faster', () => {
+    const pair = fc.tuple(fc.double({ min: 1, max: 700, noNaN: true }), fc.double({ min: 1, max: 700, noNaN: true }));
+    fc.assert(
+      fc.property(pair, fc.boolean(), fc.boolean(), (values, big, card) => {
+        const [less, more] = [Math.min(...values), Math.max(...values)];
+        const sizes = big ? v3 : lite;
+        const gpus = card ? { gpus: [CARD] } : {};
+        const [poor, rich] = [less, more].map((ram) => withMemory(ram * GB, gpus));
+        expect(RANK[fitModel(sizes, poor, { context: 4096 }).fits]).toBeLessThanOrEqual(
+          RANK[fitModel(sizes, rich, { context: 4096 }).fits],
+        );
+        expect(decodeRate(sizes, poor)).toBeLessThanOrEqual(decodeRate(sizes, rich) * (1 + 1e-9));
+        const [slow, fast] = [less, more].map((rate) =>
+          server({ ...gpus, memory: { ...SERVER.memory, bandwidth: rate * GB } }),
+        );
+        expect(decodeRate(sizes, slow)).toBeLessThanOrEqual(decodeRate(sizes, fast) * (1 + 1e-9));
+        const [near, far] = [less, more].map((n) => Math.round(n * 5));
+        expect(decodeRate(sizes, server(gpus), far)).toBeLessThanOrEqual(
+          decodeRate(sizes, server(gpus), near) * (1 + 1e-9),
+        );
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  it('a batch is faster than one after the other, slower than one alone', () => {
+    const placing = fitModel(v3, server(), { context: 4096 });
+    const one = predictDecode(v3, server(), placing, { context: 512 });
+    const eight = predictDecode(v3, server(), placing, { context: 512, batch: 8 });
+    expect(eight.tokensPerSecond.expected).toBeGreaterThan(one.tokensPerSecond.expected);
+    expect(eight.seconds).toBeGreaterThan(one.seconds);
+    expect(eight.seconds).toBeLessThan(8 * one.seconds);
+  });
+
+  it('parts explain the whole: on the processor they add up', () => {
+    for (const sizes of [v3, lite, llama]) {
+      const { decode, prefill } = plan(sizes, server(), { context: 2048 });
+      for (const made of [decode!, prefill!])
+        expect(Object.values(made.parts).reduce((a, b) => a + b)).toBeCloseTo(made.seconds, 9);
+    }
+  });
+
+  it('long prompts go through the card where that is faster, in the largest passes', () => {
+    const machine = server({ cpu: { isa: 'avx2', cores: 16 }, gpus: [CARD] });
+    const placing = fitModel(v3, machine, { context: 16384 });
+    expect(predictPrefill(v3, machine, placing, { prompt: 8192, rows: 8192 })).toMatchObject({
+      streamed: true,
+      rows: 8192,
+    });
+    expect(predictPrefill(v3, machine, placing, { prompt: 16, rows: 8192 }).streamed).toBe(false);
+  });
+
+  it('measured kernels go before guesses; formats that were not measured follow those that were', () => {
+    const kernels = {
+      matrices: [
+        {
+          op: 'linear' as const,
+          format: 'q4_k' as const,
+          costs: [
+            [1, 1e-11],
+            [64, 3e-10],
+            [256, 9e-10],
+          ] as [number, number][],
+        },
+      ],
+      attention: [],
+      small: { step: 0, value: 0 },
+      pass: 0,
+    };
+    const machine = { ...server(), kernels };
+    const work = {
+      op: 'linear',
+      role: 'dense',
+      format: 'q4_k',
+      weights: 1e9,
+      bytes: 5e8,
+      experts: 1,
+      chosen: 1,
+    } as const;
+    expect(matrixSeconds(work, 1, machine)).toBeCloseTo(0.01, 12);
+    expect(matrixSeconds(work, 64, machine)).toBeCloseTo(0.3, 12);
+    expect(matrixSeconds(work, 160, machine)).toBeCloseTo(0.6, 9);
+    expect(matrixSeconds(work, 352, machine)).toBeCloseTo(1.2, 9);
+    const other = { ...work, format: 'q8_0' } as const;
+    const ratio = matrixSeconds(other, 1, server()) / matrixSeconds(work, 1, server());
+    expect(matrixSeconds(other, 1, machine) / 0.01).toBeCloseTo(ratio, 9);
+  });
+});
+
+describe('advice', () => {
+  const mixes: readonly QuantMix[] = ['bf16', 'q8_0', 'q6_k', 'q4_k_m', 'q3_k', 'iq2_xxs', 'iq1_s'];
+  let candidates: { quant: string; sizes: Sizes }[];
+  beforeAll(async () => {
+    candidates = await Promise.all(
+      mixes.map(async (quant) => ({ quant, sizes: await sizesFor('deepseek-v3', quant) })),
+    );
+  });
+  const on = (machine: MachineProfile): Candidate[] =>
+    candidates.map(({ quant, sizes }) => ({ quant, plan: plan(sizes, machine, { context: 4096 }) }));
+
+  it('the most bits that are fluent; fewer where memory is short; the disk; nothing', () => {
+    expect(advise(on(withMemory(2000 * GB)))).toMatchObject({
+      quant: 'q6_k',
+      why: expect.stringMatching(/6\.\d a weight/),
+    });
+    expect(advise(on(withMemory(450 * GB))).quant).toBe('q4_k_m');
+    expect(advise(on(withMemory(350 * GB)))).toMatchObject({
+      quant: 'q3_k',
+      why: expect.stringMatching(/below four bits/),
+    });
+    expect(advise(on(withMemory(100 * GB)))).toMatchObject({ quant: 'iq1_s', why: expect.stringMatching(/disk/) });
+    expect(advise(on(withMemory(4 * GB)))).toEqual({
+      why: expect.stringMatching(/^none fits: \w+ needs 1\d.* GB of memory at least, 4\.00 GB/),
+    });
+    expect(advise([])).toEqual({ why: 'there is nothing to choose from' });
+  });
+
+  it('where nothing is fluent, the fastest of four bits or more', () => {
+    const slow = withMemory(2000 * GB, { cpu: { isa: 'avx2', cores: 8 } });
+    const made = on({ ...slow, memory: { ...slow.memory, bandwidth: 60 * GB } });
+    expect(advise(made).quant).toBe('q4_k_m');
+  });
+});
