@@ -120,7 +120,7 @@ export function buildApp({ models, dialects, options, logger, version }: AppPart
     const finish = () => {
       const ms = Math.round(performance.now() - started);
       metrics.answered(facts.dialect ?? 'other', status, ms);
-      logger[status >= 500 ? 'error' : 'info']({ request: id, method, path, status, ms, ...facts }, 'answered');
+      logger[status === 500 ? 'error' : 'info']({ request: id, method, path, status, ms, ...facts }, 'answered');
     };
     if (method === 'HEAD') {
       // The router drops the body unread.

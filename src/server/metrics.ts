@@ -87,6 +87,18 @@ export class ServerMetrics {
           for (const { id } of models.list()) this.set({ model: id }, read(id));
         },
       });
+    /** What the engine counts since its model was loaded. */
+    const counter = (name: string, help: string, read: (id: string) => number | undefined) =>
+      new Counter({
+        name,
+        help,
+        labelNames: model,
+        registers,
+        collect() {
+          this.reset();
+          for (const { id } of models.list()) this.inc({ model: id }, read(id) ?? 0);
+        },
+      });
     const stats = (id: string) => models.peek(id)?.stats();
     gauge('tandem_num_requests_running', 'Requests that have pages and rows.', (id) => stats(id)?.running ?? 0);
     gauge(
@@ -98,11 +110,28 @@ export class ServerMetrics {
       const s = stats(id);
       return s === undefined ? 0 : 1 - s.freePages / s.totalPages;
     });
-    gauge(
-      'tandem_preemptions',
+    gauge('tandem_kv_pages', 'KV pages of 64 tokens there are.', (id) => stats(id)?.totalPages ?? 0);
+    counter(
+      'tandem_preemptions_total',
       'Sequences that gave their pages back since the model was loaded.',
-      (id) => stats(id)?.preemptions ?? 0,
+      (id) => stats(id)?.preemptions,
     );
+    counter('tandem_passes_total', 'Passes since the model was loaded.', (id) => stats(id)?.passes);
+    counter('tandem_rows_total', 'Rows (tokens) computed since the model was loaded.', (id) => stats(id)?.rows);
+    gauge('tandem_prefix_pages', 'Pages in the prefix cache, in memory.', (id) => stats(id)?.prefixes?.pages ?? 0);
+    counter(
+      'tandem_prefix_evictions_total',
+      'Pages that the prefix cache gave up for requests.',
+      (id) => stats(id)?.prefixes?.evicted,
+    );
+    const disk = (id: string) => stats(id)?.disk;
+    gauge('tandem_prefix_disk_pages', 'Pages of the model on disk.', (id) => disk(id)?.pages ?? 0);
+    gauge('tandem_prefix_disk_bytes', 'Bytes of the folder, all models.', (id) => disk(id)?.folderBytes ?? 0);
+    counter('tandem_prefix_disk_read_total', 'Pages brought back from disk.', (id) => disk(id)?.hits);
+    counter('tandem_prefix_disk_written_total', 'Pages written to disk.', (id) => disk(id)?.written);
+    counter('tandem_prefix_disk_corrupt_total', 'Damaged files, deleted unused.', (id) => disk(id)?.corrupt);
+    counter('tandem_prefix_disk_errors_total', 'Reads and writes the system refused.', (id) => disk(id)?.errors);
+    counter('tandem_model_loads_total', 'How often a model was loaded.', (id) => models.find(id)?.loads);
     gauge('tandem_model_loaded', '1 where the model is ready.', (id) => (models.peek(id) === undefined ? 0 : 1));
   }
 

@@ -108,7 +108,9 @@ async function sourceOf(
     await PageFolder.open({ directory: options.prefixCache.directory, maxBytes: Number.POSITIVE_INFINITY });
   return {
     card: name === undefined ? card : { ...card, id: name },
-    aliases: name === undefined ? aliases : [...aliases, card.id],
+    aliases: [...new Set(name === undefined ? aliases : [...aliases, card.id])].filter(
+      (alias) => alias !== (name ?? card.id),
+    ),
     load: (progress, memory) =>
       load(path, {
         ...options,
