@@ -1,5 +1,4 @@
 /** Decides how long a context may be and how many KV pages there are, from what was asked and what the machine has. */
-import { freemem, totalmem } from 'node:os';
 import { type MemoryPlan, planMemory } from '../placement/budget.ts';
 import { PAGE_TOKENS, type Program, pageBytes } from '../program/program.ts';
 
@@ -45,13 +44,4 @@ export function chooseMemory(program: Program, request: MemoryRequest): MemoryCh
   return { ...plan, contextLength, contextLimit };
 }
 
-/** Bytes this process may still take: the control group's limit where there is one, else the machine's. */
-export function availableMemory(): number {
-  return process.availableMemory?.() ?? freemem();
-}
-
-/** Bytes there are: the control group's limit where there is one, else the machine's. */
-export function totalMemory(): number {
-  const limit = process.constrainedMemory?.() ?? 0;
-  return limit > 0 ? Math.min(limit, totalmem()) : totalmem();
-}
+export { availableMemory, totalMemory } from './this-machine.ts';

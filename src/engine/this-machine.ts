@@ -25,6 +25,11 @@ export function availableMemory(): number {
   return memoryAvailable(readSystem) ?? process.availableMemory?.() ?? freemem();
 }
 
+/** Bytes there are: the control group's limit where there is one, else the machine's. */
+export function totalMemory(): number {
+  return Math.min(totalmem(), containerLimits(readSystem).memory ?? Infinity);
+}
+
 /** What a profile says that is known without measuring. */
 export type MachineFacts = Pick<MachineProfile, 'cpu' | 'container'> & {
   readonly memory: Omit<MachineProfile['memory'], 'bandwidth' | 'measured'>;

@@ -42,8 +42,6 @@ export interface Fit extends Placing {
 const HEADROOM = { share: 0.05, bytes: 0.5e9 };
 /** Outputs of a pass; logits are held for so many rows. */
 const OUTPUTS = 64;
-/** Kernels' scratch and the process itself. */
-const PROCESS = 0.3e9;
 /** Rows of a pass that a plan counts buffers for. */
 const ROWS = 2048;
 /** Of what weights leave, the most that the cache takes when nobody says how long a context is to be. */
@@ -51,7 +49,18 @@ const CACHE_SHARE = 0.5;
 /** Shortest context that a model is said to run with when nobody asks for another. */
 const LEAST_CONTEXT = 512;
 
-export function fitModel(sizes: Sizes, profile: MachineProfile, request: FitRequest = {}): Fit {
+/** What a machine has room for, in bytes: of its memory, and of each card. */
+export interface Room {
+  readonly ram: number;
+  readonly cards: readonly number[];
+}
+
+export function roomOf(profile: MachineProfile): Room {
+  return { ram: availableOf(profile), cards: profile.gpus.map(({ memoryBytes }) => memoryBytes) };
+}
+
+/** REQUEST_INVALID for a context that the model does not have. */
+export function fitModel(sizes: Sizes, room: Room, request: FitRequest = {}): Fit {
   const { context } = request;
   if (context !== undefined && (!Number.isInteger(context) || context < 1 || context > sizes.contextLength))
     throw new TandemError('REQUEST_INVALID', {
@@ -60,10 +69,10 @@ export function fitModel(sizes: Sizes, profile: MachineProfile, request: FitRequ
       given: `${context} were asked for`,
     });
   const limits = {
-    ram: Math.min(availableOf(profile), request.ram ?? Infinity),
-    vram: Math.min(cardsOf(profile), request.vram ?? Infinity),
+    ram: Math.min(room.ram, request.ram ?? Infinity),
+    vram: Math.min(cardsOf(room), request.vram ?? Infinity),
   };
-  const buffers = sizes.bufferPerRow * (request.rows ?? ROWS) + sizes.bufferPerOutput * OUTPUTS + PROCESS;
+  const buffers = sizes.bufferPerRow * (request.rows ?? ROWS) + sizes.bufferPerOutput * OUTPUTS;
   if (limits.vram > 0) {
     const placed = withGpu(sizes, request, limits, buffers);
     if (placed) return placed;
@@ -161,11 +170,8 @@ function contextFor(
 }
 
 /** Bytes of all cards that a plan may fill. */
-function cardsOf({ gpus }: MachineProfile): number {
-  return gpus.reduce(
-    (sum, { memoryBytes }) => sum + Math.max(0, memoryBytes - Math.max(memoryBytes * HEADROOM.share, HEADROOM.bytes)),
-    0,
-  );
+function cardsOf({ cards }: Room): number {
+  return cards.reduce((sum, bytes) => sum + Math.max(0, bytes - Math.max(bytes * HEADROOM.share, HEADROOM.bytes)), 0);
 }
 
 function clamp(share: number): number {

@@ -6,7 +6,7 @@ import { PUBLIC_CONFIGS, type PublicModel } from '../models/public-configs.ts';
 import type { QuantMix } from '../models/quant-mix.ts';
 import { headerCheckpoint } from '../models/synthesize.ts';
 import { matrixSeconds } from './costs.ts';
-import { fitModel } from './fit.ts';
+import { type FitRequest, fitModel as fitRoom, roomOf } from './fit.ts';
 import { advise, type Candidate, plan } from './plan.ts';
 import { predictDecode, predictPrefill } from './predict.ts';
 import { availableOf, type MachineProfile, parseProfile, threadsOf } from './profile.ts';
@@ -29,6 +29,9 @@ const CARD = { device: 'cuda:0', memoryBytes: 24 * GB, bandwidth: 1008 * GB, bf1
 const server = (more: object = {}): MachineProfile => parseProfile({ ...SERVER, ...more }, 'test');
 const withMemory = (bytes: number, more: object = {}) =>
   server({ memory: { ...SERVER.memory, bytes, available: bytes }, ...more });
+
+const fitModel = (sizes: Sizes, machine: MachineProfile, request?: FitRequest) =>
+  fitRoom(sizes, roomOf(machine), request);
 
 let v3: Sizes;
 let lite: Sizes;

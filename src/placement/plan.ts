@@ -2,7 +2,7 @@
  * What a machine makes of a model before anything is loaded: whether it fits, where it goes, how fast it will be, and
  * which of several quantizations to take.
  */
-import { type Fit, type FitRequest, fitModel, gigabytes } from './fit.ts';
+import { type Fit, type FitRequest, fitModel, gigabytes, roomOf } from './fit.ts';
 import { PASS, type Prediction, predictDecode, predictPrefill, type Range } from './predict.ts';
 import { type MachineProfile, threadsOf } from './profile.ts';
 import type { Sizes } from './sizes.ts';
@@ -32,7 +32,7 @@ export interface Plan {
 const PROMPT = 512;
 
 export function plan(sizes: Sizes, profile: MachineProfile, request: PlanRequest = {}): Plan {
-  const found = fitModel(sizes, profile, { rows: PASS.rows, ...request });
+  const found = fitModel(sizes, roomOf(profile), { rows: PASS.rows, ...request });
   const prompt = Math.min(request.prompt ?? PROMPT, found.context);
   const common = {
     fit: found,

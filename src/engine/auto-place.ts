@@ -1,0 +1,33 @@
+/** What `load` decides by itself about a Program on this machine: whether it fits, and which steps go where. */
+import { autoRules } from '../placement/auto-rules.ts';
+import { fitModel } from '../placement/fit.ts';
+import type { Machine } from '../placement/lower.ts';
+import { refuseImpossible } from '../placement/refuse.ts';
+import type { Rule } from '../placement/rule.ts';
+import { sizesOf } from '../placement/sizes.ts';
+import type { Program } from '../program/program.ts';
+
+export interface AutoRequest {
+  /** Bytes this process may still take; of all GPUs together at most (default: what they have). */
+  readonly available: number;
+  readonly vram?: number;
+  /** Asked for, else the model's as far as memory goes. */
+  readonly contextLength?: number;
+  readonly maxRows: number;
+}
+
+/** Rules to put behind those of the user. PLACEMENT_IMPOSSIBLE, with numbers, where the machine cannot hold the model. */
+export function placeAutomatically(program: Program, machine: Machine, request: AutoRequest): Rule[] {
+  const sizes = sizesOf(program);
+  // A device that does not say what it holds is for those who place by rules.
+  const cards = (machine.devices ?? []).filter(({ name, memory }) => name !== machine.device && memory !== undefined);
+  const room = { ram: request.available, cards: cards.map(({ memory }) => memory!) };
+  const wanted = { context: request.contextLength, vram: request.vram, rows: request.maxRows };
+  const fit = fitModel(sizes, room, wanted);
+  refuseImpossible(sizes, room, wanted, fit);
+  return autoRules(
+    program,
+    fit,
+    cards.map(({ name }) => name),
+  );
+}
