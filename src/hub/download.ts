@@ -23,8 +23,8 @@ export interface DownloadOptions extends Partial<BlobTuning> {
   readonly onNotice?: (text: string) => void;
 }
 
-/** A request is worth 32 MB; a killed process loses at most the last half second, or 8 MB a connection. */
-const TUNING: BlobTuning = { segmentBytes: 32 << 20, recordBytes: 32 << 20, recordMs: 500 };
+/** A request is worth 32 MB; a killed process loses at most the last half second, or 8 MB. */
+const TUNING: BlobTuning = { segmentBytes: 32 << 20, recordBytes: 8 << 20, recordMs: 500 };
 /** Pieces of a body are collected to this before they are written. */
 const WRITE_BYTES = 1 << 20;
 /** How often to look whether another process is done. */

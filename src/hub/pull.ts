@@ -66,8 +66,8 @@ export async function pull(
   const name = formatReference({ repository, quant: variant.name, revision: reference.revision });
   const total = variant.files.reduce((sum, { size }) => sum + size, 0);
   const missing = await missingBytes(cache, repository, variant.files);
-  options.onStart?.({ name, files: variant.files.length, bytes: total, missing });
   await checkSpace(cache.folder, name, total, missing);
+  options.onStart?.({ name, files: variant.files.length, bytes: total, missing });
 
   let [there, fetched] = [0, 0];
   const tell = () => options.onProgress?.({ done: Math.min(total, there + fetched), total, fetched });

@@ -1,0 +1,181 @@
+/** pull, list, rm and names of models, as users run them: real processes, killed at any byte. */
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { nativeProblem } from '../../src/backend/native/load.ts';
+import { build, type Ended, type RunOptions, tandem } from '../cli/tandem.ts';
+import { MockHub, noise } from './mock-hub.ts';
+
+const BACKEND = nativeProblem() ? ['--backend', 'reference'] : [];
+const JUG = readFileSync(new URL('../../models/jug/jug-Q8_0.gguf', import.meta.url));
+
+let hub: MockHub;
+let root: string;
+beforeAll(async () => {
+  build();
+  hub = await MockHub.start();
+}, 60_000);
+afterAll(() => hub.close());
+beforeEach(async () => {
+  hub.reset();
+  hub.repositories.clear();
+  hub.add('org/jug', { 'README.md': 'x', 'jug-Q8_0.gguf': JUG });
+  root = await mkdtemp(join(tmpdir(), 'tandem-hub-'));
+  return () => rm(root, { recursive: true });
+});
+
+function cli(args: readonly string[], { env, ...options }: RunOptions = {}): Promise<Ended> {
+  return tandem(args, { ...options, env: { HF_ENDPOINT: hub.endpoint, HF_HOME: root, ...env } });
+}
+
+const blobs = () => join(root, 'hub', 'models--org--jug', 'blobs');
+const journal = () => {
+  const name = readdirSync(blobs()).find((file) => file.endsWith('.ranges'));
+  return name === undefined ? '' : readFileSync(join(blobs(), name), 'utf8');
+};
+
+describe('tandem pull', () => {
+  test('killed again and again at random bytes, it ends with the right file', { timeout: 300_000 }, async () => {
+    const random = noise(64, 20);
+    for (let round = 0; round < 10; round++) {
+      // Every third time only when something is in the journal, so that there is something to go on from.
+      const after = hub.sent + random[round] * 8_000;
+      hub.fault = ({ kind }) => (kind === 'cdn' ? { pieces: 16_384 } : undefined);
+      let child: { kill(signal: 'SIGKILL'): boolean } | undefined;
+      let killed = false;
+      hub.onSent = (sent) => {
+        if (killed || child === undefined || sent < after || (round % 3 === 2 && !/\n\d+ \d+\n/.test(journal())))
+          return;
+        killed = child.kill('SIGKILL');
+      };
+      const { code, stderr } = await cli(['pull', 'org/jug'], { watch: (running) => (child = running) });
+      expect([code, stderr]).toEqual([null, expect.stringContaining('org/jug:Q8_0')]);
+      expect(readdirSync(blobs()).filter((file) => /^[0-9a-f]{64}$/.test(file))).toEqual([]);
+    }
+    hub.onSent = () => {};
+    const { code, stdout, stderr } = await cli(['pull', 'org/jug', '--json']);
+    expect([code, stderr]).toEqual([
+      0,
+      expect.stringMatching(/org\/jug:Q8_0: 1 file, 17\.3 MB, [\d.]+ [kM]?B missing\n/),
+    ]);
+    const { path, fetched, bytes } = JSON.parse(stdout) as { path: string; fetched: number; bytes: number };
+    expect(fetched).toBeLessThan(bytes);
+    expect(Buffer.compare(await readFile(path), JUG)).toBe(0);
+    expect(readdirSync(blobs())).toHaveLength(1);
+  });
+
+  test('two processes at once share one download', async () => {
+    hub.fault = ({ kind }) => (kind === 'cdn' ? { pieces: 262_144 } : undefined);
+    const ended = await Promise.all([cli(['pull', 'org/jug']), cli(['pull', 'org/jug'])]);
+    expect(ended.map(({ code }) => code)).toEqual([0, 0]);
+    expect(ended[0].stdout).toBe(ended[1].stdout);
+    expect(hub.sent).toBe(JUG.length);
+    expect(Buffer.compare(await readFile(ended[0].stdout.trim()), JUG)).toBe(0);
+  });
+
+  test('Ctrl-C: exit code 130, quietly, and what came is kept', async () => {
+    hub.fault = ({ kind }) => (kind === 'cdn' ? { pieces: 65_536 } : undefined);
+    let child: { kill(signal: 'SIGINT'): boolean } | undefined;
+    hub.onSent = (sent) => sent > 3_000_000 && child?.kill('SIGINT');
+    const { code, stdout, stderr } = await cli(['pull', 'org/jug'], { watch: (running) => (child = running) });
+    expect([code, stdout]).toEqual([130, '']);
+    expect(stderr).not.toContain('[');
+    expect(journal()).toMatch(/^tandem-ranges 1 \d+\n\d+ \d+\n/);
+    hub.reset();
+    expect((await cli(['pull', 'org/jug'])).code).toBe(0);
+    expect(hub.sent).toBeLessThan(JUG.length);
+  });
+
+  test.each<[string, string[], Record<string, string>, RegExp]>([
+    ['no such model', ['pull', 'org/none'], {}, /^\[hub\] org\/none is a model on the hub; .*RepoNotFound/],
+    ['no name', ['pull', 'jug'], {}, /^\[hub\] a model on a hub is named/],
+    [
+      'no such quantization',
+      ['pull', 'org/jug:Q4_K_M'],
+      {},
+      /Q4_K_M was given; org\/jug has Q8_0 \(17\.3 MB\); org\/jug:Q8_0/,
+    ],
+    ['no such revision', ['pull', 'org/jug@v2'], {}, /there is no branch, tag or commit v2; leave @REVISION away/],
+    ['offline', ['pull', 'org/jug', '--offline'], {}, /org\/jug is not in the cache/],
+    ['offline by the environment', ['pull', 'org/jug'], { HF_HUB_OFFLINE: '1' }, /org\/jug is not in the cache/],
+    [
+      'a wrong endpoint',
+      ['pull', 'org/jug'],
+      { HF_ENDPOINT: 'huggingface.co' },
+      /HF_ENDPOINT is an http or https address; huggingface\.co/,
+    ],
+    ['a broken token', ['pull', 'org/jug'], { HF_TOKEN: 'hf_a hf_b' }, /a token is one word/],
+    [
+      'a cache that cannot be',
+      ['pull', 'org/jug'],
+      { HF_HUB_CACHE: '/dev/null/x' },
+      /the cache of models can be written; .*set HF_HUB_CACHE/,
+    ],
+    [
+      'a name that was never pulled',
+      ['run', '-m', 'org/jug:Q8_0', 'x'],
+      {},
+      /org\/jug:Q8_0 is not in the cache; tandem pull org\/jug:Q8_0/,
+    ],
+    [
+      'names of other programs',
+      ['inspect', 'llama3:8b'],
+      {},
+      /there is no llama3:8b here; give its path, or a name such as/,
+    ],
+    ['an address', ['inspect', 'ftp://x/y.gguf'], {}, /there is no ftp:\/\/x\/y\.gguf here/],
+    ['what is not there to remove', ['rm', 'org/jug', '-y'], {}, /org\/jug is not in .*; tandem list shows what is/],
+    [
+      'a revision to remove',
+      ['rm', 'org/jug@main', '-y'],
+      {},
+      /removes a model at every revision; org\/jug@main; tandem rm org\/jug/,
+    ],
+  ])('%s: one line and exit code 1', async (_, args, env, message) => {
+    const { code, stdout, stderr } = await cli(args, { env });
+    expect([code, stdout]).toEqual([1, '']);
+    expect(stderr).toMatch(message);
+    expect(stderr.split('\n')).toHaveLength(2);
+  });
+
+  test('a gated model: how to get in, and the token from the file that other tools write', async () => {
+    hub.add('org/gated', { 'jug-Q8_0.gguf': JUG }, { gated: true, token: 'hf_right' });
+    const refused = await cli(['pull', 'org/gated']);
+    expect(refused.code).toBe(1);
+    expect(refused.stderr).toMatch(/org\/gated is gated.*accept them at .*HF_TOKEN\n$/);
+    const { writeFile } = await import('node:fs/promises');
+    await writeFile(join(root, 'token'), 'hf_right\n');
+    expect((await cli(['pull', 'org/gated'])).code).toBe(0);
+  });
+});
+
+test('pulled, used by its name, listed, removed', async () => {
+  const pulled = await cli(['pull', 'org/jug']);
+  expect(pulled.stdout).toBe(
+    `${join(root, 'hub', 'models--org--jug', 'snapshots', 'a'.repeat(40), 'jug-Q8_0.gguf')}\n`,
+  );
+  hub.reset();
+  const answer = await cli(['run', ...BACKEND, '-m', 'org/jug', '--hide-thinking', 'What is 9 + 0?']);
+  expect([answer.code, answer.stdout]).toEqual([0, '9 + 0 = 9\n']);
+  const explained = await cli(['explain', 'org/jug:q8_0', '--json']);
+  expect(JSON.parse(explained.stdout)).toHaveProperty('steps');
+  expect(hub.log).toEqual([]);
+
+  const listed = JSON.parse((await cli(['list', '--json'])).stdout) as unknown[];
+  expect(listed).toMatchObject([
+    { name: 'org/jug:Q8_0', quant: 'Q8_0', bytes: JUG.length, commit: 'a'.repeat(40), path: pulled.stdout.trim() },
+    { name: null, quant: 'Q8_0', bytes: JUG.length },
+  ]);
+  expect((await cli(['list'])).stdout).toMatch(
+    /^model .*\norg\/jug:Q8_0 +Q8_0 +17\.3 MB +\d{4}-\d\d-\d\d \d\d:\d\d\n\(the model that ships\)/,
+  );
+
+  const asked = await cli(['rm', 'org/jug']);
+  expect(asked.stderr).toMatch(/remove org\/jug \(Q8_0, 17\.3 MB\)\? and there is no terminal to answer at; add --yes/);
+  expect(statSync(pulled.stdout.trim()).size).toBe(JUG.length);
+  const removed = await cli(['rm', 'org/jug:Q8_0', '--yes']);
+  expect([removed.code, removed.stderr]).toEqual([0, 'removed; 17.3 MB are free again\n']);
+  expect(readdirSync(join(root, 'hub'))).toEqual(['.locks']);
+});
