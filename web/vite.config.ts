@@ -14,6 +14,8 @@ const KATEX_CUTS: readonly [what: string, found: RegExp, instead: string][] = [
     /^var fontMetricsData = \{[\s\S]*?^\};/m,
     "var fontMetricsData = { 'Main-Regular': { 65: [0, 0.68333], 84: [0, 0.68333] } };",
   ],
+  // It asks the metrics which letters an alphabet has.
+  ['alphabets', /if \(getCharacterMetrics\(text, fontName, mode\)\)/, 'if (/^[\\p{L}\\p{N}]/u.test(text))'],
   ['shapes', /^var path = \{[\s\S]*?^\};/m, 'var path = {};'],
   ['builders', /^ {2}htmlBuilder(?:: [\w$]+,?|[:(][\s\S]*?^ {2}\},?)$/gm, ''],
 ];

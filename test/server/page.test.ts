@@ -3,11 +3,12 @@
  * what a hostile answer cannot do to them.
  */
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { gzipSync } from 'node:zlib';
 import { type BrowserContext, chromium, type Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { ServerOptions } from '../../src/server/context.ts';
@@ -227,6 +228,57 @@ describe(`the chat page${SKIP}`, { skip: CHROMIUM === undefined }, () => {
       expect([target, rel]).toEqual(['_blank', 'noopener noreferrer']);
     }
     expect(await troubles()).toEqual([]);
+  });
+
+  test('formulas keep their alphabets; wide tables and code scroll in their place on a phone', async () => {
+    const cells = Array.from({ length: 12 }, (_, i) => `column ${i}`).join(' | ');
+    const rows = `| ${cells} |\n|${'---|'.repeat(12)}\n| ${cells} |`;
+    const formulas = String.raw`$\mathbb{R}$ $\mathbf{x1}$ $\mathcal{L}$ $\mathfrak{g}$ $\mathtt{k}$ $\mathrm{softmax}$ $\textbf{b}$ $\boldsymbol{\alpha}$`;
+    const { page, troubles } = await visit(`x</think>${formulas}\n\n${rows}\n\n\`\`\`\n${'long '.repeat(60)}\n\`\`\``);
+    await page.setViewportSize({ width: 390, height: 844 });
+    await send(page, 'Show');
+    await whole(page);
+    await page.waitForSelector('math');
+    expect(await page.locator('math').allTextContents()).toEqual(['ℝ', '𝐱𝟏', 'ℒ', '𝔤', '𝚔', 'softmax', '𝐛', '𝜶']);
+    expect(await page.locator('.block > code').count()).toBe(0);
+    expect(await page.evaluate('document.documentElement.scrollWidth')).toBe(390);
+    for (const place of ['.table', '.code pre'])
+      expect(
+        await page.evaluate(
+          `(() => { const e = document.querySelector('${place}'); return e.scrollWidth > e.clientWidth; })()`,
+        ),
+      ).toBe(true);
+    // The heads of the table are one line each: cells are as wide as they want to be.
+    expect(await page.evaluate('document.querySelector(".table th").clientHeight')).toBeLessThan(50);
+    expect(await troubles()).toEqual([]);
+  });
+
+  test('the keyboard does it all: write, stop, start anew, edit, answer again', async () => {
+    const { page, server } = await visit(PLAIN);
+    await page.keyboard.press('/');
+    await page.keyboard.type('First line');
+    await page.keyboard.press('Shift+Enter');
+    await page.keyboard.type('second');
+    await page.keyboard.press('Enter');
+    await whole(page);
+    expect(await page.textContent('.question p')).toBe('First line\nsecond');
+    await page.focus('.question [aria-label=Edit]');
+    await page.keyboard.press('Enter');
+    await page.waitForSelector('.editing textarea:focus');
+    await page.keyboard.press('Escape');
+    await page.waitForSelector('.question p');
+    await page.focus('[aria-label="Answer again"]');
+    await page.keyboard.press('Enter');
+    await whole(page);
+    await page.keyboard.press('Control+k');
+    expect(await page.evaluate('document.activeElement.id')).toBe('question');
+    expect(await page.locator('.question').count()).toBe(0);
+    expect(server.models.peek('')!.stats().running).toBe(0);
+  });
+
+  test('is one small file', () => {
+    const file = fileURLToPath(new URL('../../web/dist/index.html', import.meta.url));
+    expect(gzipSync(readFileSync(file)).length).toBeLessThan(200_000);
   });
 
   test('asks for the key the server wants, and sends it on', async () => {

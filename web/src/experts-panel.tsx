@@ -74,16 +74,26 @@ export function ExpertsPanel() {
         />
       </div>
       {map && (
-        <canvas
-          ref={canvas}
-          role="img"
-          aria-label={state}
-          style={{ height: `${Math.min(220, Math.max(32, map.layers.length * 8))}px` }}
-          onMouseMove={point}
-          onMouseLeave={() => {
-            cell.value = '';
-          }}
-        />
+        <div class="experts-map">
+          <div class="axis" aria-hidden="true">
+            <span>{fill(w.layer, { n: map.layers[0] })}</span>
+            <span>{fill(w.layer, { n: map.layers.at(-1)! })}</span>
+          </div>
+          <canvas
+            ref={canvas}
+            role="img"
+            aria-label={state}
+            style={{ height: `${Math.min(220, Math.max(32, map.layers.length * 8))}px` }}
+            onMouseMove={point}
+            onMouseLeave={() => {
+              cell.value = '';
+            }}
+          />
+          <div class="axis across" aria-hidden="true">
+            <span>{fill(w.expert, { n: 0 })}</span>
+            <span>{fill(w.expert, { n: map.experts - 1 })}</span>
+          </div>
+        </div>
       )}
       <p class="faint">{cell.value || state}</p>
     </section>

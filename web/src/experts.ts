@@ -25,7 +25,7 @@ export interface ExpertsHeat {
 }
 
 /** Milliseconds until an expert's heat has fallen to 1/e. */
-const FADE_MS = 2500;
+const FADE_MS = 1000;
 
 /** Until a stream that ended is asked for again. */
 const AGAIN_MS = 5000;

@@ -4,7 +4,7 @@
  * picture fetched from elsewhere would carry the conversation away in its address.
  */
 import DOMPurify from 'dompurify';
-import { Marked, type Token } from 'marked';
+import { Marked, Renderer, type Token } from 'marked';
 import { escapeHtml } from './escape.ts';
 import { highlight } from './highlight.ts';
 import { mathExtension } from './math.ts';
@@ -27,6 +27,10 @@ const marked = new Marked(mathExtension, {
     html: ({ text }) => (BARE_TAG.test(text.trim()) ? text : escapeHtml(text)),
     image: ({ href, text }) =>
       `<a href="${escapeHtml(href)}">${escapeHtml(`[${words.value.image}${text === '' ? '' : `: ${text}`}]`)}</a>`,
+    // A wide table scrolls in its place, its cells as wide as they want to be.
+    table(token) {
+      return `<div class="table">${Renderer.prototype.table.call(this, token)}</div>`;
+    },
     checkbox: ({ checked }) => (checked ? '☑ ' : '☐ '),
     code: ({ text, lang }) => {
       const language = /^[\w+#.-]+/.exec(lang ?? '')?.[0].toLowerCase() ?? '';

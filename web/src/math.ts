@@ -2,6 +2,7 @@
 import { signal } from '@preact/signals';
 import type { MarkedExtension, Tokens } from 'marked';
 import { escapeHtml } from './escape.ts';
+import { withAlphabets } from './math-alphabet.ts';
 
 type Katex = typeof import('katex').default;
 
@@ -30,7 +31,7 @@ function formula(tex: string, display: boolean): string {
       maxSize: 20,
     });
     // The TeX source inside would be shown as text once its wrapper is not let through; styles break the page's policy.
-    const math = html.replace(/<annotation[^>]*>[\s\S]*?<\/annotation>| style="[^"]*"/g, '');
+    const math = withAlphabets(html.replace(/<annotation[^>]*>[\s\S]*?<\/annotation>| style="[^"]*"/g, ''));
     return display ? `<div class="formula">${math}</div>` : math;
   } catch {
     // No TeX, or not yet whole while it streams: show what was written.

@@ -91,12 +91,15 @@ export function Sidebar() {
           search.value = event.currentTarget.value;
         }}
       />
-      <ul>
-        {found.value.map((one) => (
-          <Entry key={one.id} conversation={one} />
-        ))}
-      </ul>
-      {found.value.length === 0 && <p class="faint">{w.noConversations}</p>}
+      {found.value.length === 0 ? (
+        <p class="faint">{w.noConversations}</p>
+      ) : (
+        <ul>
+          {found.value.map((one) => (
+            <Entry key={one.id} conversation={one} />
+          ))}
+        </ul>
+      )}
     </nav>
   );
 }

@@ -51,7 +51,7 @@ const en = {
   seed: 'Seed',
   maxTokens: 'Most tokens',
   thinkingMode: 'Thinking',
-  thinkingAuto: 'as the model likes',
+  thinkingAuto: 'by the model',
   thinkingOn: 'on',
   thinkingOff: 'off',
   budget: 'Thinking budget (tokens)',
