@@ -1,6 +1,6 @@
 /**
  * Drives the scheduler: plan → run → commit, as long as there is work. One pass at a time; between passes the event
- * loop gets its turn. A failing pass fails the requests in it and no other.
+ * loop gets its turn. Of the requests in a failing pass each is tried alone, and only who fails then ends.
  */
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import type { Executable } from '../backend/backend.ts';

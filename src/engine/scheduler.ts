@@ -72,6 +72,8 @@ export class Scheduler {
   readonly #slots: number[] = [];
   /** Removed while their pass was in flight: pages and slot are kept until it ends. */
   readonly #leaving = new Set<Sequence>();
+  /** Of a pass that failed: which one made it fail is found by running each alone. */
+  readonly #suspects = new WeakSet<Sequence>();
   #inFlight: Plan | undefined;
   #arrivals = 0;
   #passes = 0;
@@ -177,6 +179,7 @@ export class Scheduler {
     const outcomes: Outcome[] = [];
     for (const work of plan.work) {
       const { sequence } = work;
+      this.#suspects.delete(sequence);
       if (this.#leaving.delete(sequence)) {
         this.#retire(sequence);
         continue;
@@ -189,13 +192,20 @@ export class Scheduler {
     return outcomes;
   }
 
-  /** The pass in flight failed: its sequences end here and are returned; all others go on. */
+  /**
+   * The pass in flight failed. A sequence that was alone in it ends here and is returned. Of several one may be at fault: each
+   * goes on where it was, alone in its next pass.
+   */
   fail(plan: Plan): Sequence[] {
     this.#end(plan);
     const failed: Sequence[] = [];
     for (const { sequence } of plan.work) {
-      if (!this.#leaving.delete(sequence)) failed.push(sequence);
-      this.#retire(sequence);
+      const leaves = this.#leaving.delete(sequence);
+      if (!leaves && plan.work.length > 1) this.#suspects.add(sequence);
+      else {
+        if (!leaves) failed.push(sequence);
+        this.#retire(sequence);
+      }
     }
     return failed;
   }
@@ -248,7 +258,9 @@ export class Scheduler {
     const ready = this.#running
       .filter((sequence) => !stalled.has(sequence))
       .sort((a, b) => a.lastPass - b.lastPass || a.order - b.order);
-    const decoding = ready.filter((sequence) => sequence.pendingLen === 1 && sequence.drawable);
+    const suspect = ready.find((sequence) => this.#suspects.has(sequence) && canRun(sequence));
+    if (suspect) ready.splice(0, ready.length, suspect);
+    const decoding = ready.filter((sequence) => sequence.pendingLen === 1 && canRun(sequence));
     const prefilling = ready.filter((sequence) => sequence.pendingLen > 1);
     const kept = prefilling.length > 0 ? { rows: Math.max(1, maxRows >> 3), outputs: 1 } : { rows: 0, outputs: 0 };
     const choices: Choice[] = decoding
@@ -317,6 +329,11 @@ export class Scheduler {
     sequence.slot = -1;
     sequence.state = 'done';
   }
+}
+
+/** False while the mask of its next draw is being made. */
+function canRun({ pendingLen, drawable }: Sequence): boolean {
+  return pendingLen > 1 || drawable;
 }
 
 /** Applies a pass to one sequence. */

@@ -388,6 +388,41 @@ describe('failures', () => {
     expect(engine.stats().freePages).toBe(64);
   });
 
+  test('one request that makes passes fail ends alone; the others never know', async () => {
+    const BAD = 200;
+    const texts = async (fail: boolean) => {
+      const { engine } = house({
+        maxSequences: 5,
+        during: ({ tokens }) => {
+          if (fail && tokens.includes(BAD)) throw new Error('boom');
+        },
+      });
+      const good = [1, 2, 3, 4].map((id) => engine.generate([id, 7, 8], { ignoreEos: true, maxTokens: 30, seed: id }));
+      const bad = engine.generate([9, BAD], { maxTokens: 3 });
+      if (fail) await expect(bad).rejects.toThrow('boom');
+      else await bad;
+      const all = await Promise.all(good.map(async (generation) => [...(await generation).tokens]));
+      expect(engine.stats()).toMatchObject({ freePages: 64, running: 0 });
+      return all;
+    };
+    expect(await texts(true)).toEqual(await texts(false));
+  });
+
+  test('a pass that fails once costs nobody anything', async () => {
+    const texts = async (failAt: number) => {
+      let passes = 0;
+      const { engine } = house({
+        during: () => {
+          if (++passes === failAt) throw new Error('boom');
+        },
+      });
+      const all = [1, 2, 3].map((id) => engine.generate([id, 7, 8], { ignoreEos: true, maxTokens: 20, seed: id }));
+      return Promise.all(all.map(async (generation) => [...(await generation).tokens]));
+    };
+    const wanted = await texts(0);
+    for (const failAt of [1, 2, 9]) expect(await texts(failAt)).toEqual(wanted);
+  });
+
   test('a callback that is no function is refused', async () => {
     const { engine } = house();
     const onProgress = 1 as unknown as () => void;
