@@ -13,4 +13,7 @@ export type { GenerationEvent, GenerationResult, Timings, TokenLogprob, Usage } 
 export type { SamplingOptions } from './engine/sampling.ts';
 export type { SchedulerStats } from './engine/scheduler.ts';
 export { ERROR_CODES, type ErrorCode, isAbort, TandemError } from './errors.ts';
+export { type Kernel, type KernelContext, registerKernel } from './ops/kernel.ts';
+export type { Rule } from './placement/rule.ts';
+export type { PlaceDescription, RuleDescription } from './placement/rules-file.ts';
 export type { ChatMessage, ChatRole, ToolCall, ToolDefinition } from './text/messages.ts';

@@ -10,13 +10,14 @@ import { TandemError } from '../errors.ts';
 import { openCheckpoint } from '../formats/open.ts';
 import { buildProgram } from '../models/index.ts';
 import { OPS } from '../ops/index.ts';
-import { lower } from '../placement/lower.ts';
 import { nativeMachine } from '../placement/machine.ts';
+import { lowerBoth } from '../placement/phases.ts';
 import type { Batch } from '../program/batch.ts';
 import { PAGE_TOKENS } from '../program/program.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
 import { localPath } from './model-name.ts';
-import { MODEL, positive, tokenIds, withCpu, withModelPath } from './options.ts';
+import { MODEL, positive, tokenIds, withCpu, withModelPath, withRules } from './options.ts';
+import { rulesOf } from './rules.ts';
 import { ProgressBar, paint, table } from './terminal.ts';
 
 interface Flags {
@@ -26,6 +27,7 @@ interface Flags {
   threads?: number;
   isa?: string;
   exact?: boolean;
+  rules?: string;
   kvType: 'bf16' | 'f32';
   chunk?: number;
   free?: boolean;
@@ -40,7 +42,7 @@ export function addCompare(cli: Command): void {
     .command('compare')
     .description('native kernels against the reference, step by step; exit code 1 where a step leaves its bound')
     .argument('[model]', MODEL);
-  withCpu(withModelPath(command))
+  withRules(withCpu(withModelPath(command)))
     .option('--text <text>', 'text to run over (default: a line of English and Chinese)', TEXT)
     .option('--ids <list>', 'token ids instead of a text: 0,5,6', tokenIds)
     .addOption(new Option('--kv-type <type>', 'element type of the KV cache').choices(['bf16', 'f32']).default('bf16'))
@@ -64,7 +66,8 @@ async function compare(model: string | undefined, flags: Flags): Promise<void> {
   try {
     const { program } = await buildProgram(checkpoint, { kvType: flags.kvType });
     const { threads, isa, exact } = flags;
-    const placed = lower(program, nativeMachine(isa), { exact });
+    const rules = await rulesOf(flags, program);
+    const placed = lowerBoth(program, nativeMachine(isa), { exact, rules });
     const ids = flags.ids ?? (await createTokenizer(checkpoint)).encode(flags.text);
     checkIds(ids, placed.vocabSize, placed.contextLength);
     const batches = chunks(ids, flags.chunk ?? ids.length);

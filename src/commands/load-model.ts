@@ -17,6 +17,8 @@ export async function loadModel(path: string, options: LoadOptions, signal?: Abo
   } finally {
     bar.end();
   }
+  for (const warning of engine.info.warnings)
+    process.stderr.write(`${paint('yellow', `[placement] ${warning}`, process.stderr)}\n`);
   const { loaded } = engine.info.execution;
   if (loaded !== undefined && engine.info.weights >= WORTH_A_LINE)
     process.stderr.write(`${paint('dim', String(loaded), process.stderr)}\n`);

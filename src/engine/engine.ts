@@ -137,6 +137,8 @@ export interface EngineInfo {
   readonly buffers: number;
   /** What the backend chose: ISA, threads, how weights were loaded. */
   readonly execution: Readonly<Record<string, string | number>>;
+  /** What `load` found odd and went on without: rules that decide nothing. */
+  readonly warnings: readonly string[];
 }
 
 /** One request as it stands between two passes. */

@@ -6,11 +6,13 @@ import type { Checkpoint } from '../formats/checkpoint.ts';
 import { openCheckpoint } from '../formats/open.ts';
 import { localModel } from '../hub/resolve.ts';
 import { buildProgram } from '../models/index.ts';
-import { lower } from '../placement/lower.ts';
 import { nativeMachine } from '../placement/machine.ts';
+import { ruleWarnings } from '../placement/match.ts';
+import { executionsOf, lowerBoth } from '../placement/phases.ts';
 import { type KvType, pageBytes } from '../program/program.ts';
 import { createChatTemplate } from '../text/chat-template.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
+import { placeAutomatically } from './auto-place.ts';
 import { Engine } from './engine.ts';
 import { fingerprint } from './fingerprint.ts';
 import { firstRows } from './first-rows.ts';
@@ -19,6 +21,7 @@ import { availableMemory, chooseMemory } from './memory.ts';
 import { checkOptionNames } from './option-names.ts';
 import { PageFolder } from './page-folder.ts';
 import { PageStore } from './page-store.ts';
+import { type RulesOption, readRules } from './rules.ts';
 import { invalid, numberIn } from './sampling.ts';
 
 export interface LoadOptions {
@@ -32,6 +35,8 @@ export interface LoadOptions {
   load?: 'auto' | 'mmap' | 'pages';
   /** Most bytes of memory to take, weights and all. Default: what the machine or its control group has to give. */
   memory?: number;
+  /** Most bytes of the GPUs' memory to take, all together. Default: what they have. */
+  vram?: number;
   /** Most tokens of a sequence, prompt and answer. Default: the model's, as far as memory goes (`engine.info`). */
   contextLength?: number;
   /** How the cache is stored. Default: `bf16`; `f32` on `reference`. */
@@ -46,6 +51,11 @@ export interface LoadOptions {
    * fast ways: attention by panels, matrices over tiles in bf16 (AMX, AVX512-BF16). `engine.info.numerics` says which.
    */
   exact?: boolean;
+  /**
+   * What runs where and how (docs/guide/rules.md): a rule file, the name of one that ships, or a list of rules, of which the
+   * first that matches a step decides. Rules that decide nothing are told in `engine.info.warnings`.
+   */
+  rules?: RulesOption;
   /** `reference` only: keys and values are rounded to f16, as engines with an expanded f16 cache have them. Default false. */
   imitateF16Cache?: boolean;
   /** Most bytes of the KV cache, shared by all sequences. Default: by the machine's memory. */
@@ -71,10 +81,12 @@ const LOAD_OPTIONS = [
   'isa',
   'load',
   'memory',
+  'vram',
   'contextLength',
   'kvType',
   'activations',
   'exact',
+  'rules',
   'imitateF16Cache',
   'kvBytes',
   'maxBatchRows',
@@ -137,11 +149,14 @@ async function engineFor(
   if (typeof exact !== 'boolean') throw invalid('exact', 'true or false', exact);
   const maxSequences = numberIn('maxSequences', options.maxSequences, { low: 1, high: 4096, integer: true }, 32);
   const memoryLimit = options.memory && numberIn('memory', options.memory, { low: 1, high: 2 ** 53, integer: true }, 0);
+  const rules = options.rules === undefined ? [] : await readRules(options.rules);
   const backend = await backendOf(options.backend, options.imitateF16Cache);
   const { program, config } = await buildProgram(checkpoint, { kvType, contextLength: options.contextLength });
   const mostRows = Math.min(MOST_ROWS, Math.max(512, program.contextLength));
   const maxRows = numberIn('maxBatchRows', options.maxBatchRows, { low: 2, high: 65536, integer: true }, mostRows);
   const maxOutputs = Math.min(maxRows, MAX_OUTPUTS);
+  const available = Math.min(availableMemory(), memoryLimit ?? Number.POSITIVE_INFINITY);
+  const vram = options.vram && numberIn('vram', options.vram, { low: 1, high: 2 ** 53, integer: true }, 0);
   const memory = chooseMemory(program, {
     contextLength: options.contextLength,
     modelContext: config.contextLength,
@@ -149,21 +164,23 @@ async function engineFor(
       options.kvBytes === undefined ? undefined : numberIn('kvBytes', options.kvBytes, { low: 0, high: 2 ** 53 }, 0),
     maxRows,
     maxOutputs,
-    available: Math.min(availableMemory(), memoryLimit ?? Number.POSITIVE_INFINITY),
+    available,
   });
+  const machine = judging ? ({ device: 'cpu' } as const) : nativeMachine(isa);
+  const wanted = { available, vram, contextLength: options.contextLength, maxRows };
+  const automatic = judging ? [] : placeAutomatically(program, machine, wanted);
   const tokenizer = await createTokenizer(checkpoint);
   const template = await createChatTemplate(checkpoint, tokenizer).catch((error) => {
     if (error instanceof TandemError && error.code === 'TEMPLATE_INVALID') return error; // `chat` says so, when asked
     throw error;
   });
   checkSignal(signal);
-  const machine = judging ? ({ device: 'cpu' } as const) : nativeMachine(isa);
-  const placed = lower(program, machine, { exact, activations });
+  const placed = lowerBoth(program, machine, { exact, activations, rules: [...rules, ...automatic] });
   const limits = { pages: memory.pages, maxRows, maxOutputs };
   const executable = await watched(options, (watch) =>
     backend.prepare(placed, checkpoint, { ...limits, ...watch, threads, isa, load, memory: memoryLimit }),
   );
-  const numerics = placed.steps.some(({ placement }) => placement?.tiles !== undefined) ? 'fast' : 'exact';
+  const numerics = executionsOf(placed).some(({ tiles }) => tiles !== undefined) ? 'fast' : 'exact';
   const pageStore =
     folder &&
     new PageStore({
@@ -173,6 +190,7 @@ async function engineFor(
         numerics,
         activations,
         isa: String(executable.description.isa ?? backend.name),
+        ...(rules.length > 0 && { placement: JSON.stringify(executionsOf(placed)) }),
       }).catch(async (error) => {
         await executable.dispose();
         throw error;
@@ -209,6 +227,7 @@ async function engineFor(
       kv: memory.kv,
       buffers: memory.buffers,
       execution: executable.description,
+      warnings: ruleWarnings(program, rules),
     },
   });
 }

@@ -3,7 +3,7 @@
  * computing differs one Program serves both, its steps naming what `decode` changes; where devices differ there are two.
  */
 import { TandemError } from '../errors.ts';
-import { PHASES, type Phase, type Program, type Step, type StepExecution } from '../program/program.ts';
+import { executionOf, PHASES, type Phase, type Program, type Step, type StepExecution } from '../program/program.ts';
 import { type LowerOptions, lower, type Machine } from './lower.ts';
 
 /** The lowering of each phase. PLACEMENT_IMPOSSIBLE where a cache would have to lie in two places. */
@@ -35,6 +35,16 @@ export function lowerBoth(program: Program, machine: Machine, options: Omit<Lowe
       'give the device in place, not in prefill or decode',
     );
   return { ...prefill, steps: prefill.steps.map((step, index) => withDecode(step, decode.steps[index])) };
+}
+
+/** How the steps compute in both phases, without the reasons: equal lists give equal numbers. */
+export function executionsOf({ steps }: Program): Omit<StepExecution, 'origin'>[] {
+  return steps.flatMap((step) =>
+    PHASES.map((phase) => {
+      const { activation = 'f32', middle, tiles, kernel } = executionOf(step, phase) ?? {};
+      return { activation, middle, tiles, kernel };
+    }),
+  );
 }
 
 function withDecode(step: Step, { placement: other }: Step): Step {

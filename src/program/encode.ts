@@ -5,12 +5,14 @@
 import { TandemError } from '../errors.ts';
 import type { Batch } from './batch.ts';
 import type { BufferPlan } from './buffers.ts';
-import type { Attribute, Program } from './program.ts';
+import type { Attribute, Program, StepExecution } from './program.ts';
 import { WordWriter } from './words.ts';
 
 export const PROGRAM_MAGIC = 0x4d444e54; // 'TNDM'
 export const BATCH_MAGIC = 0x54414254; // 'TBAT'
 export const PROGRAM_VERSION = 2;
+/** Of Programs of which steps compute in another way where every sequence has one row. */
+export const DECODE_VERSION = 3;
 export const BATCH_VERSION = 1;
 
 /** Where a tensor's bytes are: index into the list of files given to native beside the Program. */
@@ -28,7 +30,8 @@ export interface TensorLocation {
  *            weights:{name format dims:u32* parts:location* scales:location* scaleType(0 the format's, 1 bf16)
  *                     start step of}*      row n of a matrix is its stored row start + n·step of `of`
  *            steps:{op name layer(i32) inputs:operand* outputs:u32* attributes:{key value}* device activation middle
- *                   tiles(0 never)}*
+ *                   tiles(0 never)
+ *                   [activation middle tiles]}*       as DECODE_VERSION: where every sequence has one row
  * operand := 0 | 1 value start columns | 2 weight          location := file offset(u64) bytes(u64)
  * value   := 0 f64 | 1 bool(u32) | 2 string | 3 count f64*  every X* is preceded by its u32 count
  */
@@ -38,7 +41,9 @@ export function encodeProgram(
   locate: (tensor: string) => TensorLocation,
 ): Uint8Array {
   const w = new WordWriter();
-  w.u32(PROGRAM_MAGIC).u32(PROGRAM_VERSION).string(program.name).u32(program.vocabSize).u32(program.contextLength);
+  const decodes = program.steps.some(({ placement }) => placement?.decode !== undefined);
+  w.u32(PROGRAM_MAGIC).u32(decodes ? DECODE_VERSION : PROGRAM_VERSION);
+  w.string(program.name).u32(program.vocabSize).u32(program.contextLength);
   w.u32(program.logits)
     .u32(program.kv.pageTokens)
     .u32(program.kv.type === 'f32' ? 0 : 1);
@@ -78,10 +83,15 @@ export function encodeProgram(
     });
     w.list(step.outputs, (id) => w.u32(id));
     w.list(Object.entries(step.attributes), ([key, attribute]) => encodeAttribute(w.string(key), attribute));
-    w.string(step.placement.device).string(step.placement.activation);
-    w.string(step.placement.middle ?? step.placement.activation).u32(step.placement.tiles ?? 0);
+    w.string(step.placement.device);
+    encodeExecution(w, step.placement);
+    if (decodes) encodeExecution(w, step.placement.decode ?? step.placement);
   });
   return w.finish();
+}
+
+function encodeExecution(w: WordWriter, { activation, middle = activation, tiles = 0 }: StepExecution): void {
+  w.string(activation).string(middle).u32(tiles);
 }
 
 function encodeAttribute(w: WordWriter, attribute: Attribute): void {

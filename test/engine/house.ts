@@ -42,6 +42,7 @@ export function engineOn(
       vocabSize: VOCAB,
       kvType: 'f32',
       numerics: 'exact',
+      warnings: [],
       weights: 0,
       kv: 0,
       buffers: 0,

@@ -12,6 +12,7 @@ import type { Backend, Executable, ExpertVisits, PrepareOptions, Stepper } from 
 import { checkBatch } from '../check-batch.ts';
 import { Turns } from '../turns.ts';
 import type { Isa, NativeBinding, NativeModel, NativePassResult } from './binding.ts';
+import { KernelSteps } from './kernel-steps.ts';
 import { loadNative } from './load.ts';
 
 /** Time per step since load. */
@@ -58,7 +59,7 @@ export function nativeBackend(binding: NativeBinding = loadNative()): NativeBack
           options.onProgress ?? (() => {}),
           cancel,
         );
-        return new NativeExecutor(program, model, options);
+        return await executorOf(program, checkpoint, model, options);
       } catch (error) {
         throw typed(error);
       } finally {
@@ -66,6 +67,21 @@ export function nativeBackend(binding: NativeBinding = loadNative()): NativeBack
       }
     },
   };
+}
+
+/** The model is let go where a kernel that a step names is not there. */
+async function executorOf(
+  program: Program,
+  checkpoint: Checkpoint,
+  model: NativeModel,
+  options: PrepareOptions,
+): Promise<NativeExecutor> {
+  try {
+    return new NativeExecutor(program, model, options, new KernelSteps(program, checkpoint, model, options.pages));
+  } catch (error) {
+    await model.dispose();
+    throw error;
+  }
 }
 
 function stopIfAborted(signal: AbortSignal | undefined): void {
@@ -142,14 +158,18 @@ class NativeExecutor implements NativeExecutable {
   readonly description: Readonly<Record<string, string | number>>;
   readonly #model: NativeModel;
   readonly #limits: PrepareOptions;
+  readonly #kernels: KernelSteps;
   readonly #turns = new Turns();
+  /** Slots of the pass in flight that somebody waits for, where steps of it are computed here. */
+  #wanted: { readonly slots: Set<number>; readonly abandon: AbortController } | undefined;
   /** Passes that wait for their turn, and the slots cancelled meanwhile: native hears of them when the pass begins. */
   #waiting = 0;
   readonly #early = new Set<number>();
   #disposal: Promise<void> | undefined;
 
-  constructor(program: Program, model: NativeModel, limits: PrepareOptions) {
+  constructor(program: Program, model: NativeModel, limits: PrepareOptions, kernels: KernelSteps) {
     this.program = program;
+    this.#kernels = kernels;
     this.pages = limits.pages;
     this.#model = model;
     this.#limits = limits;
@@ -177,12 +197,15 @@ class NativeExecutor implements NativeExecutable {
       'bytes from cache': cacheBytes,
       'bytes from disk': diskBytes,
       'load seconds': loadSeconds,
+      ...(kernels.description === '' ? {} : { kernels: kernels.description }),
     };
   }
 
   async run(batch: Batch): Promise<PassResult> {
     const end = await this.#turn(batch);
     try {
+      const own = this.#kernels.of(batch);
+      if (own.length > 0) return await this.#runWithKernels(batch, own);
       const result = this.#model.run(encodeBatch(batch));
       const dropped = this.#tellEarly();
       return toPassResult(batch, await native(result), dropped);
@@ -195,6 +218,34 @@ class NativeExecutor implements NativeExecutable {
     if (this.#disposal) return;
     this.#model.cancel(slot);
     if (this.#waiting > 0) this.#early.add(slot);
+    if (this.#wanted?.slots.delete(slot) && this.#wanted.slots.size === 0) this.#wanted.abandon.abort();
+  }
+
+  /** Native in ranges, the steps of `own` between them here. What a kernel throws ends the pass. */
+  async #runWithKernels(batch: Batch, own: readonly number[]): Promise<PassResult> {
+    const model = this.#model;
+    const abandon = new AbortController();
+    this.#wanted = { slots: new Set(batch.sequences.map(({ slot }) => slot)), abandon };
+    try {
+      const begun = model.begin(encodeBatch(batch));
+      const dropped = this.#tellEarly();
+      await native(begun);
+      const pass = this.#kernels.begin(batch, abandon.signal);
+      let done = 0;
+      for (const index of own) {
+        if (index > done) await native(model.steps(done, index));
+        if (abandon.signal.aborted || this.#disposal) break;
+        await native(pass.compute(index));
+        done = index + 1;
+      }
+      if (!abandon.signal.aborted) await native(model.steps(done, this.program.steps.length));
+      return toPassResult(batch, await native(model.end()), dropped);
+    } catch (error) {
+      await model.end().catch(() => {}); // what went wrong first is told
+      throw error;
+    } finally {
+      this.#wanted = undefined;
+    }
   }
 
   async start(batch: Batch): Promise<Stepper> {
@@ -210,8 +261,10 @@ class NativeExecutor implements NativeExecutable {
       throw error;
     }
     const during = this.#turns.hold(end);
+    const own = new Set(this.#kernels.of(batch));
+    const pass = this.#kernels.begin(batch);
     return {
-      step: (index) => during(() => native(model.step(index))),
+      step: (index) => during(() => native(own.has(index) ? pass.compute(index) : model.step(index))),
       read: (value) => during(() => native(model.read(value))),
       write: (value, data) => during(() => native(model.write(value, data))),
       finish: () => during(async () => toPassResult(batch, await native(model.end()), dropped), true),
@@ -237,7 +290,10 @@ class NativeExecutor implements NativeExecutable {
   }
 
   dispose(): Promise<void> {
-    this.#disposal ??= this.#turns.close().then(() => this.#model.dispose());
+    this.#disposal ??= this.#turns.close().then(() => {
+      this.#kernels.dispose();
+      return this.#model.dispose();
+    });
     return this.#disposal;
   }
 

@@ -75,6 +75,8 @@ export interface NativeModel {
   /** Lock-step: begin a pass, run single steps, look at and replace values, end the pass. */
   begin(batch: Uint8Array): Promise<void>;
   step(index: number): Promise<void>;
+  /** Steps [first, last); fewer where every sequence is cancelled. */
+  steps(first: number, last: number): Promise<void>;
   read(value: number): Promise<Float32Array | Int32Array>;
   write(value: number, data: Float32Array | Int32Array): Promise<void>;
   end(): Promise<NativePassResult>;

@@ -5,12 +5,13 @@
 import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
 import type { PeakName } from '../../backend/native/binding.ts';
+import { readRules } from '../../engine/rules.ts';
 import { openCheckpoint } from '../../formats/open.ts';
 import type { Engine, LoadOptions } from '../../index.ts';
 import { buildProgram } from '../../models/index.ts';
 import { activeOf, activeWeights } from '../../placement/active-weights.ts';
-import { lower } from '../../placement/lower.ts';
 import { nativeMachine } from '../../placement/machine.ts';
+import { lowerBoth } from '../../placement/phases.ts';
 import { loadModel } from '../load-model.ts';
 import { localPath } from '../model-name.ts';
 import { loadOptions, MODEL, type ModelFlags, positive, withModel } from '../options.ts';
@@ -132,11 +133,16 @@ interface Work {
 }
 
 /** From headers. */
-async function workOf(path: string, { prompt, isa, exact, activations }: Flags, machine: Machine): Promise<Work> {
+async function workOf(
+  path: string,
+  { prompt, isa, exact, activations, rules }: Flags,
+  machine: Machine,
+): Promise<Work> {
   const checkpoint = await openCheckpoint(path);
   try {
     const { program } = await buildProgram(checkpoint);
-    const placed = lower(program, nativeMachine(isa), { exact, activations });
+    const given = rules === undefined ? [] : await readRules(rules);
+    const placed = lowerBoth(program, nativeMachine(isa), { exact, activations, rules: given });
     const step = heaviest(placed, activeOf);
     return {
       bytesPerToken: program.steps.reduce((sum, each) => sum + bytesPerToken(program, each), 0),

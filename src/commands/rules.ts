@@ -1,0 +1,14 @@
+/** `--rules` of commands that place a Program themselves. */
+import { readRules } from '../engine/rules.ts';
+import { ruleWarnings } from '../placement/match.ts';
+import type { Rule } from '../placement/rule.ts';
+import type { Program } from '../program/program.ts';
+import { paint } from './terminal.ts';
+
+/** The rules named, none where none are; those that decide nothing are told on stderr. */
+export async function rulesOf({ rules: file }: { readonly rules?: string }, program: Program): Promise<Rule[]> {
+  const rules = file === undefined ? [] : await readRules(file);
+  for (const warning of ruleWarnings(program, rules))
+    process.stderr.write(`${paint('yellow', `[placement] ${warning}`, process.stderr)}\n`);
+  return rules;
+}
