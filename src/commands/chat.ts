@@ -8,8 +8,7 @@ import { isAbort, TandemError } from '../errors.ts';
 import type { ChatMessage, GenerationResult } from '../index.ts';
 import { nearest } from '../nearest.ts';
 import { figures, showAnswer } from './answer.ts';
-import { openAnswerer, type ServerFlags } from './answerer.ts';
-import { localPath } from './model-name.ts';
+import { openAnswerer, type ServerFlags, withKey } from './answerer.ts';
 import {
   type ChatFlags,
   chatOptions,
@@ -49,7 +48,7 @@ export function addChat(cli: Command): void {
     .command('chat')
     .description('a conversation; /help lists what can be typed')
     .argument('[model]', MODEL);
-  withServer(withChat(withSampling(withModel(command))))
+  withKey(withServer(withChat(withSampling(withModel(command)))))
     .addHelpText(
       'after',
       `
@@ -65,7 +64,7 @@ Examples:
       const interrupt = new AbortController();
       const stopLoading = () => interrupt.abort();
       process.once('SIGINT', stopLoading);
-      await using answerer = await openAnswerer(await localPath(flags, model), flags, interrupt.signal);
+      await using answerer = await openAnswerer(flags, model, interrupt.signal);
       process.off('SIGINT', stopLoading);
       await new Conversation(answerer, flags, cli).converse();
     });

@@ -22,9 +22,21 @@ export interface RemoteModel {
   readonly key?: string;
 }
 
-/** The first model of a server. SERVER errors as TandemErrors that name the address. */
-export async function connect(url: string, key?: string, timeoutMs = 10_000): Promise<RemoteModel> {
-  const base = url.replace(/\/+$/, '').replace(/\/v1$/, '');
+export interface Wanted {
+  readonly key?: string;
+  /** The model as a user names it: a name of the server, or a file that is here too. Absent: the server's first. */
+  readonly model?: string;
+  /** That file's digest. */
+  readonly digest?: () => Promise<string | undefined>;
+  readonly timeoutMs?: number;
+}
+
+/** A model of a server. Errors as TandemErrors that name the address. */
+export async function connect(
+  url: string,
+  { key, model, digest, timeoutMs = 10_000 }: Wanted = {},
+): Promise<RemoteModel> {
+  const base = (/^\w+:\/\//.test(url) ? url : `http://${url}`).replace(/\/+$/, '').replace(/\/v1$/, '');
   if (!URL.canParse(base) || !/^https?:$/.test(new URL(base).protocol))
     throw new TandemError('REQUEST_INVALID', {
       room: 'cli',
@@ -35,20 +47,52 @@ export async function connect(url: string, key?: string, timeoutMs = 10_000): Pr
   const reply = await ask(`${base}/v1/models`, { headers: authorization(key), signal: AbortSignal.timeout(timeoutMs) });
   const { data = [] } = (await reply.json()) as { data?: { id: string }[] };
   if (data.length === 0) throw unreachable(base, 'it lists no model');
-  return { url: base, model: data[0].id, key };
+  const names = data.map(({ id }) => id);
+  if (model === undefined || names.includes(model)) return { url: base, model: model ?? names[0], key };
+  const wanted = await digest?.();
+  const same =
+    wanted === undefined ? undefined : (await tags(base, key, timeoutMs)).find((one) => one.digest === wanted);
+  if (same !== undefined) return { url: base, model: ownName(same.name), key };
+  throw new TandemError('MODEL_UNKNOWN', {
+    room: 'cli',
+    rule: `the server at ${base} has ${names.join(', ')}`,
+    given: `--model ${model}`,
+    fix: 'name one of these, or leave --model out',
+  });
 }
 
-/** The server on this machine's default port, where it has the model with this digest; undefined where not. */
-export async function findServer(port: number, digest: string, key?: string): Promise<RemoteModel | undefined> {
+interface Tag {
+  readonly name: string;
+  readonly digest: string;
+}
+
+/** Models with their digests, as Ollama's clients ask for them. */
+async function tags(base: string, key: string | undefined, timeoutMs: number): Promise<readonly Tag[]> {
+  const signal = AbortSignal.timeout(timeoutMs);
+  const reply = await ask(`${base}/api/tags`, { headers: authorization(key), signal });
+  return ((await reply.json()) as { models: readonly Tag[] }).models;
+}
+
+/** Ollama's clients write every model's name with a tag. */
+function ownName(tagged: string): string {
+  return tagged.replace(/:latest$/, '');
+}
+
+/**
+ * The server on this machine's default port, where it has the model with this digest; undefined where not, `locked` where it
+ * does not tell without a key.
+ */
+export async function findServer(
+  port: number,
+  digest: string,
+  key?: string,
+): Promise<RemoteModel | 'locked' | undefined> {
   const url = `http://127.0.0.1:${port}`;
   try {
-    const reply = await fetch(`${url}/api/tags`, { headers: authorization(key), signal: AbortSignal.timeout(300) });
-    if (!reply.ok) return undefined;
-    const { models } = (await reply.json()) as { models: { name: string; digest: string }[] };
-    const found = models.find((model) => model.digest === digest);
-    return found && { url, model: found.name.replace(/:latest$/, ''), key };
-  } catch {
-    return undefined;
+    const found = (await tags(url, key, 1000)).find((model) => model.digest === digest);
+    return found && { url, model: ownName(found.name), key };
+  } catch (error) {
+    return error instanceof TandemError && error.code === 'ACCESS_DENIED' ? 'locked' : undefined;
   }
 }
 
@@ -102,9 +146,11 @@ export class RemoteAnswerer implements Answerer {
         signal,
       });
       for await (const data of events(reply)) reader.take(JSON.parse(data) as Chunk);
+      if (!reader.whole) throw brokenOff(url, 'it closed the connection');
       reader.end();
     } catch (error) {
-      reader.fail(signal.aborted || isAbort(error) ? aborted(signal) : error);
+      if (signal.aborted || isAbort(error)) reader.fail(aborted(signal));
+      else reader.fail(error instanceof TandemError ? error : brokenOff(url, causeOf(error)));
     }
   }
 }
@@ -158,7 +204,7 @@ class Reader {
   #firstAt = Number.NaN;
   #text = '';
   #reasoning = '';
-  #finish: GenerationResult['finishReason'] = 'stop';
+  #finish: GenerationResult['finishReason'] | undefined;
   #usage: Chunk['usage'];
   #timings: Chunk['timings'];
 
@@ -186,9 +232,14 @@ class Reader {
     }
   }
 
+  /** The server said how it ended. */
+  get whole(): boolean {
+    return this.#finish !== undefined;
+  }
+
   end(): void {
     for (const index of this.#calls.keys()) this.#sink.emit({ type: 'tool-call-end', index });
-    this.#sink.finish(this.#result(this.#finish));
+    this.#sink.finish(this.#result(this.#finish ?? 'stop'));
   }
 
   fail(error: unknown): void {
@@ -241,8 +292,8 @@ class Reader {
         timeToFirstTokenMs: firstAt - this.#calledAt,
         totalMs: now - this.#calledAt,
       },
-      temperature: this.#options.temperature ?? 0,
-      seed: this.#options.seed ?? 0,
+      temperature: timings.temperature ?? this.#options.temperature ?? 0,
+      seed: timings.seed ?? this.#options.seed ?? 0,
     };
   }
 }
@@ -273,17 +324,33 @@ async function ask(url: string, init: RequestInit): Promise<Response> {
     reply = await fetch(url, init);
   } catch (error) {
     if (isAbort(error) && init.signal?.aborted && !(error as Error).name.startsWith('Timeout')) throw error;
-    const cause = (error as { cause?: Error }).cause;
-    throw unreachable(new URL(url).origin, cause?.message ?? (error as Error).message);
+    throw unreachable(new URL(url).origin, causeOf(error));
   }
   if (reply.ok) return reply;
   const body = (await reply.json().catch(() => ({}))) as { error?: { message?: string } | string };
   const message = typeof body.error === 'string' ? body.error : body.error?.message;
-  throw new TandemError(reply.status === 404 ? 'MODEL_UNKNOWN' : 'REQUEST_INVALID', {
+  const code = { 401: 'ACCESS_DENIED', 404: 'MODEL_UNKNOWN' } as const;
+  throw new TandemError(code[reply.status as 401 | 404] ?? 'REQUEST_INVALID', {
     room: 'cli',
-    rule: 'the server takes the request',
+    rule: `the server at ${new URL(url).origin} takes the request`,
     given: message ?? `it answered ${reply.status}`,
-    fix: reply.status === 401 ? 'set TANDEM_API_KEY to its key' : undefined,
+    fix: reply.status === 401 ? 'give its key with --api-key or in TANDEM_API_KEY' : undefined,
+  });
+}
+
+/** Why fetch gave up, in one line. */
+function causeOf(error: unknown): string {
+  const { message, cause } = error as { message?: string; cause?: { message?: string; code?: string } };
+  if (cause?.code?.startsWith('ERR_SSL')) return 'it speaks no TLS: write http://';
+  return (cause?.message ?? message ?? String(error)).split('\n')[0];
+}
+
+function brokenOff(origin: string, why: string): TandemError {
+  return new TandemError('NATIVE_FAILED', {
+    room: 'cli',
+    rule: `the server at ${origin} brings its answer to an end`,
+    given: why,
+    fix: 'see whether it still runs, and ask again',
   });
 }
 

@@ -4,8 +4,7 @@ import type { Command } from 'commander';
 import { isAbort, TandemError } from '../errors.ts';
 import type { Generation, GenerationResult } from '../index.ts';
 import { figures, showAnswer } from './answer.ts';
-import { openAnswerer, type ServerFlags } from './answerer.ts';
-import { localPath } from './model-name.ts';
+import { openAnswerer, type ServerFlags, withKey } from './answerer.ts';
 import {
   type ChatFlags,
   chatOptions,
@@ -31,7 +30,7 @@ export function addRun(cli: Command): void {
     .command('run')
     .description('answer one prompt and end')
     .argument('[prompt...]', 'the prompt; "-" stands for what stdin holds, as does no prompt at all');
-  withServer(withChat(withSampling(withModel(command))))
+  withKey(withServer(withChat(withSampling(withModel(command)))))
     .option('--raw', 'complete the prompt as it is, without the chat template')
     .option('--json', 'print one JSON object when the answer is complete')
     .addHelpText(
@@ -42,7 +41,8 @@ Examples:
   tandem run -m model.gguf --temperature 0.7 --seed 1 "Tell me a story"
   tandem run -m model.gguf "Summarize this text:" - < notes.txt
   tandem run --raw -n 20 "Once upon a time"
-  tandem run --json "What is 3 + 4?" | jq -r .text`,
+  tandem run --json "What is 3 + 4?" | jq -r .text
+  tandem run --server http://192.168.1.7:11435 --api-key KEY "What is 3 + 4?"`,
     )
     .action(run);
 }
@@ -60,7 +60,7 @@ async function run(words: string[], flags: Flags): Promise<void> {
   }
   const interrupt = new AbortController();
   process.once('SIGINT', () => interrupt.abort());
-  await using model = await openAnswerer(await localPath(flags), flags, interrupt.signal);
+  await using model = await openAnswerer(flags, undefined, interrupt.signal);
   const generation = answer(model, prompt, flags, interrupt.signal);
   const result = await (flags.json
     ? wholeAnswer(generation)

@@ -11,8 +11,8 @@ export function openaiUsage({ usage }: GenerationResult) {
   };
 }
 
-/** llama.cpp's names: Open WebUI shows them beside an answer. */
-export function llamaTimings({ usage, timings }: GenerationResult) {
+/** llama.cpp's names: Open WebUI shows them beside an answer, and what it takes to have the same again. */
+export function llamaTimings({ usage, timings, temperature, seed }: GenerationResult) {
   return {
     cache_n: usage.cachedTokens,
     prompt_n: usage.promptTokens - usage.cachedTokens,
@@ -22,6 +22,8 @@ export function llamaTimings({ usage, timings }: GenerationResult) {
     predicted_ms: round(timings.generationMs),
     predicted_per_second: round(timings.tokensPerSecond),
     queue_ms: round(timings.queueMs),
+    temperature,
+    ...(temperature > 0 ? { seed: Number(seed) } : {}),
   };
 }
 
