@@ -53,7 +53,6 @@ function part<T>(read: (value: unknown) => T) {
   });
 }
 
-const DEVICE_KINDS = ['cpu', 'cuda'];
 const OP_NAMES = [...OPS.keys()].filter((op) => isReplaceable(op) || op === 'sample');
 const ACTIVATIONS = ['auto', 'f32', 'q8_32', 'q8_256', 'bf16'] as const;
 
@@ -207,8 +206,8 @@ function readDevice(value: unknown): string {
     throw new Wrong(rest.join('; ') || 'a device is cpu, cuda:0, or has an expression like cuda:{layer}', given);
   }
   if (/^cpu$|^cuda:(-?\d+|NaN|-?Infinity)$/.test(sample)) return value;
-  const kind = sample.split(':')[0];
-  const near = DEVICE_KINDS.includes(kind) ? undefined : nearest(kind, DEVICE_KINDS);
-  const meant = kind === 'cuda' ? 'cuda:0' : near === 'cuda' ? sample.replace(kind, 'cuda') : near;
+  const [kind, number = '0'] = sample.split(':');
+  const near = nearest(kind, sample.includes(':') ? ['cuda'] : ['cpu', 'cuda']);
+  const meant = near === 'cuda' ? `cuda:${number}` : near;
   throw new Wrong('a device is cpu, cuda:0, cuda:1 …', `"${value}"${meant ? `, did you mean ${meant}?` : ''}`);
 }

@@ -138,7 +138,8 @@ function offsetOf(document: Document, path: Path, key = false): number {
 function refuseForeign(value: unknown, file: string): void {
   if (!Array.isArray(value)) return;
   const foreign = value.some((each) => {
-    const { match, replace } = (each ?? {}) as { match?: { class?: unknown } | null; replace?: unknown };
+    if (typeof each !== 'object' || each === null) return false;
+    const { match, replace } = each as { match?: { class?: unknown } | null; replace?: unknown };
     return replace !== undefined || match?.class !== undefined;
   });
   if (!foreign) return;
