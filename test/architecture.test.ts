@@ -23,6 +23,7 @@ const FLOORS: readonly [prefix: string, floor: number][] = [
   ['engine/', 5],
   ['hub/', 5],
   ['index.ts', 6],
+  ['transformers/', 6],
   ['server/', 6],
   ['cli.ts', 7],
   ['commands/', 7],

@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import * as tandem from 'tandem';
+import * as transformers from 'tandem/transformers';
 import { afterEach, expect, test, vi } from 'vitest';
 import { nativeProblem } from '../src/backend/native/load.ts';
 
@@ -18,11 +19,17 @@ const EXPECTED: Record<string, RegExp[]> = {
   '04-tool-call.ts': [/^get_weather\(\{"city": "\w+"\}\)$/m, /^looked outside in \w+$/m, /21 degrees/],
   '05-logprobs.ts': [/^"2" +\d+\.\d % {3}of "2" \d+\.\d %, ".+" \d+\.\d %, ".+" \d+\.\d %$/m],
   '06-many-at-once.ts': [/ = 8 {3}\(\d+ tokens\)/, /^alone, the same: true$/m, /^\d+ rows in \d+ passes$/m],
+  '07-transformers.ts': [
+    /^9 - 7, so 2\.\n<\/think>\n\n9 - 7 = 2$/m,
+    /^in \d+ pieces, the first: "9 "$/m,
+    /^"What is 3 \+ 4\?.+"$/m,
+  ],
 };
 
 afterEach(() => {
   vi.restoreAllMocks();
   vi.doUnmock('tandem');
+  vi.doUnmock('tandem/transformers');
 });
 
 test('every example is expected here', () => {
@@ -31,11 +38,17 @@ test('every example is expected here', () => {
 });
 
 test.each(Object.entries(EXPECTED))('%s', { timeout: 120_000 }, async (file, expected) => {
-  if (nativeProblem())
+  if (nativeProblem()) {
     vi.doMock('tandem', () => ({
       ...tandem,
       load: (path?: string, options?: tandem.LoadOptions) => tandem.load(path, { backend: 'reference', ...options }),
     }));
+    vi.doMock('tandem/transformers', () => ({
+      ...transformers,
+      pipeline: (task: 'text-generation', model: string | null, options?: transformers.PipelineOptions) =>
+        transformers.pipeline(task, model, { backend: 'reference', ...options }),
+    }));
+  }
   const lines: string[] = [];
   vi.spyOn(console, 'log').mockImplementation((line: string) => lines.push(line));
   await import(fileURLToPath(new URL(file, folder)));
@@ -43,8 +56,9 @@ test.each(Object.entries(EXPECTED))('%s', { timeout: 120_000 }, async (file, exp
   for (const pattern of expected) expect(output).toMatch(pattern);
 });
 
-test('the guide shows the examples as they are', () => {
-  const guide = readFileSync(new URL('../docs/guide/api.md', import.meta.url), 'utf8');
+test('the guides show the examples as they are', () => {
+  const guides = readdirSync(new URL('../docs/guide/', import.meta.url)).filter((file) => file.endsWith('.md'));
+  const text = guides.map((file) => readFileSync(new URL(`../docs/guide/${file}`, import.meta.url), 'utf8')).join('\n');
   for (const file of Object.keys(EXPECTED))
-    expect(guide).toContain(`\`\`\`ts\n${readFileSync(new URL(file, folder), 'utf8')}\`\`\``);
+    expect(text).toContain(`\`\`\`ts\n${readFileSync(new URL(file, folder), 'utf8')}\`\`\``);
 });

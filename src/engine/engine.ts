@@ -497,6 +497,11 @@ export class Engine implements AsyncDisposable {
     return this.#parts.limits.maxSequences;
   }
 
+  /** How the model wants to be sampled where a request does not say. */
+  get samplingDefaults(): SamplingDefaults {
+    return this.#parts.samplingDefaults ?? {};
+  }
+
   /** Source of the model's chat template, where it has a valid one. */
   get chatTemplate(): string | undefined {
     const { template } = this.#parts;

@@ -1,0 +1,81 @@
+/** From a model's name to files, downloaded where they are not here, with that library's progress callback. */
+
+import { defaultModelPath } from '../engine/load.ts';
+import { checkOptionNames } from '../engine/option-names.ts';
+import { TandemError } from '../errors.ts';
+import { hubSettings, localModel, parseReference, pull } from '../hub/index.ts';
+
+/** What `progress_callback` is told. */
+export type ProgressInfo =
+  | { readonly status: 'initiate' | 'download' | 'done'; readonly name: string; readonly file: string }
+  | {
+      readonly status: 'progress';
+      readonly name: string;
+      readonly file: string;
+      /** Per cent. */
+      readonly progress: number;
+      /** Bytes. */
+      readonly loaded: number;
+      readonly total: number;
+    }
+  | { readonly status: 'ready'; readonly task: string; readonly model: string };
+
+export interface HubOptions {
+  progress_callback?: ((info: ProgressInfo) => void) | null;
+  /** Branch, tag or commit. */
+  revision?: string;
+  /** Never download. */
+  local_files_only?: boolean;
+  /** Folder of the cache, instead of Hugging Face's. */
+  cache_dir?: string | null;
+}
+
+export const HUB_OPTIONS = [
+  'progress_callback',
+  'revision',
+  'local_files_only',
+  'cache_dir',
+] as const satisfies readonly (keyof HubOptions)[];
+
+/** As `env` there; the variables of Hugging Face's tools (HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE) count too. */
+export const env: { allowRemoteModels: boolean; cacheDir: string | null; remoteHost: string | null } = {
+  allowRemoteModels: true,
+  cacheDir: null,
+  remoteHost: null,
+};
+
+/** A path that `load` takes. Errors of `pull`; FILE_NOT_FOUND where nothing may be downloaded. */
+export async function modelFolder(model: string | null | undefined, options: HubOptions = {}): Promise<string> {
+  checkOptionNames('from_pretrained', options, HUB_OPTIONS);
+  if (model === null || model === undefined) return defaultModelPath();
+  const found = await hubSettings();
+  const settings = {
+    ...found,
+    cache: options.cache_dir ?? env.cacheDir ?? found.cache,
+    endpoint: env.remoteHost?.replace(/\/+$/, '') ?? found.endpoint,
+    offline: found.offline || options.local_files_only === true || !env.allowRemoteModels,
+  };
+  const name = options.revision === undefined || model.includes('@') ? model : `${model}@${options.revision}`;
+  try {
+    return await localModel(existingFirst(model, name), settings.cache);
+  } catch (error) {
+    const reference = parseReference(name);
+    const absent = error instanceof TandemError && error.code === 'FILE_NOT_FOUND';
+    if (!absent || settings.offline || reference === undefined) throw error;
+    const tell = options.progress_callback ?? (() => {});
+    const file = { name: reference.repository, file: name };
+    tell({ status: 'initiate', ...file });
+    const { path } = await pull(reference, settings, {
+      onStart: () => tell({ status: 'download', ...file }),
+      onProgress: ({ done, total }) =>
+        tell({ status: 'progress', ...file, progress: total > 0 ? (done / total) * 100 : 100, loaded: done, total }),
+    });
+    tell({ status: 'done', ...file });
+    return path;
+  }
+}
+
+/** A revision belongs to names of the hub; a path stays a path. */
+function existingFirst(model: string, name: string): string {
+  return parseReference(model) === undefined ? model : name;
+}
