@@ -1,37 +1,50 @@
-/** `tandem explain`: the placed Program as text: every step, where it runs, in which formats, how many bytes it reads. */
+/** `tandem explain`: the placed Program: every step, where and how it runs, over how many bytes, and why there. */
 import type { Command } from 'commander';
 import type { Checkpoint } from '../formats/checkpoint.ts';
 import { openCheckpoint } from '../formats/open.ts';
 import { buildProgram } from '../models/index.ts';
 import { weightBytes } from '../placement/budget.ts';
-import { lower } from '../placement/lower.ts';
-import { nativeMachine } from '../placement/machine.ts';
+import { memoryByDevice } from '../placement/device-memory.ts';
+import { lowerBoth, lowerPhases } from '../placement/phases.ts';
 import { printProgram } from '../program/print.ts';
-import type { Program, Step } from '../program/program.ts';
+import { PHASES, type Program, type Step } from '../program/program.ts';
+import { machineOf } from './explain/machine.ts';
+import { explainSteps, groupLayers, renderGroups } from './explain/steps.ts';
 import { localPath } from './model-name.ts';
-import { EXACT, MODEL, withModelPath } from './options.ts';
+import { EXACT, MODEL, withModelPath, withRules } from './options.ts';
+import { rulesOf } from './rules.ts';
 import { formatBytes, paint, table } from './terminal.ts';
 
 interface Flags {
   model?: string;
   exact?: boolean;
+  rules?: string;
+  machine?: string;
+  all?: boolean;
   json?: boolean;
 }
 
 export function addExplain(cli: Command): void {
   const command = cli
     .command('explain')
-    .description('the placed Program: every step, its device, formats and bytes (reads headers only)')
+    .description('what runs where and why: every step, its device, kernel, formats and bytes (reads headers only)')
     .argument('[model]', MODEL);
-  withModelPath(command)
+  withRules(withModelPath(command))
     .option('--exact', EXACT)
+    .option(
+      '--machine <file>',
+      'explain for another machine: {"devices": ["cuda:0"]}, or what tandem bench machine --json printed',
+    )
+    .option('--all', 'the Program itself, one line a step with its operands')
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
       `
 Examples:
-  tandem explain | less                           every step of the model that ships
-  tandem explain DeepSeek-V3-Q4_K_M-00001-of-00010.gguf
+  tandem explain                                  the model that ships; layers that are the same share their lines
+  tandem explain DeepSeek-V3-Q4_K_M-00001-of-00010.gguf --rules my.yaml
+  tandem explain --rules one-gpu --machine server.json     as it would be placed there
+  tandem explain --all | less                     every step with its operands
   tandem explain --json | jq '.steps[].op'        the same for programs`,
     )
     .action(async (model: string | undefined, flags: Flags) => {
@@ -44,15 +57,65 @@ Examples:
     });
 }
 
-async function explain(checkpoint: Checkpoint, { exact, json }: Flags): Promise<void> {
+async function explain(checkpoint: Checkpoint, flags: Flags): Promise<void> {
   const { program } = await buildProgram(checkpoint);
-  const placed = lower(program, nativeMachine(), { exact });
-  if (json) {
-    const steps = placed.steps.map((step) => ({ ...step, weightBytes: stepBytes(placed, step) }));
-    process.stdout.write(`${JSON.stringify({ ...placed, steps })}\n`);
+  const machine = await machineOf(flags.machine);
+  const rules = await rulesOf(flags, program);
+  const options = { exact: flags.exact, rules };
+  const phases = lowerPhases(program, machine, options);
+  const moves = PHASES.map((phase) =>
+    phases[phase].steps.map(({ name, placement }) => `${name} ${placement?.device}`).join(),
+  );
+  // Where devices differ there are two Programs, else the steps themselves say what decode changes.
+  const programs: (readonly [string, Program])[] =
+    moves[0] === moves[1]
+      ? [['', lowerBoth(program, machine, options)]]
+      : [
+          ['passes that read prompts', phases.prefill],
+          ['passes that generate', phases.decode],
+        ];
+  if (flags.json) {
+    const [[, first], [, decode] = []] = programs;
+    process.stdout.write(`${JSON.stringify({ ...jsonOf(first), ...(decode && { decode: jsonOf(decode) }) })}\n`);
     return;
   }
-  process.stdout.write(`${printProgram(placed)}\n${paint('bold', 'weights by op')}\n${byOp(placed)}\n`);
+  for (const [title, placed] of programs) {
+    if (title) process.stdout.write(`${paint('bold', title)}\n`);
+    const text = flags.all
+      ? printProgram(placed)
+      : `${heading(placed)}\n\n${renderGroups(groupLayers(explainSteps(placed)))}\n`;
+    process.stdout.write(`${text}\n${paint('bold', 'weights by op')}\n${byOp(placed)}\n\n`);
+  }
+  process.stdout.write(`${paint('bold', 'memory')}\n${byDevice(programs.map(([, placed]) => placed))}\n`);
+}
+
+/** The Program's own first lines. */
+function heading(program: Program): string {
+  return printProgram({ ...program, steps: [] }).trimEnd().replace(', 0 steps,', `, ${program.steps.length} steps,`);
+}
+
+function jsonOf(program: Program) {
+  const why = explainSteps(program);
+  const steps = program.steps.map((step, index) => ({
+    ...step,
+    weightBytes: stepBytes(program, step),
+    kernel: why[index].kernel,
+    why: why[index].why,
+  }));
+  return { ...program, steps };
+}
+
+function byDevice(programs: readonly Program[]): string {
+  const tokens = programs[0].kv.pageTokens;
+  const lines = memoryByDevice(programs, { pages: 1, maxRows: 512, maxOutputs: 64 }).map(
+    ({ device, weights, buffers, pageBytes }) => [
+      device,
+      `weights ${formatBytes(weights)}`,
+      `cache ${formatBytes(Math.round(pageBytes / tokens))} a token`,
+      `buffers of 512 rows ${formatBytes(buffers)}`,
+    ],
+  );
+  return table(lines);
 }
 
 /** Bytes of the weights that a step names; of experts all, not only those a token activates. */

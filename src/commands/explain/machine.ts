@@ -1,0 +1,51 @@
+/** The machine that is explained for: this one, or one that a file describes. */
+import { readFile } from 'node:fs/promises';
+import { z } from 'zod';
+import { TandemError } from '../../errors.ts';
+import { fileError } from '../../formats/file-source.ts';
+import type { Machine } from '../../placement/lower.ts';
+import { nativeMachine } from '../../placement/machine.ts';
+import { availableOf, type MachineProfile, parseProfile } from '../../placement/profile.ts';
+import { tileRule } from '../../placement/tiles.ts';
+
+const device = z.union([z.string(), z.strictObject({ name: z.string(), memory: z.number().positive().optional() })]);
+/** Where only the devices matter: `{"devices": ["cuda:0", {"name": "cuda:1", "memory": 24e9}]}`. */
+const short = z.strictObject({ devices: z.array(device).min(1) });
+
+/** `file`: a profile of `tandem bench machine --json`, or its short form; absent: this machine. */
+export async function machineOf(file?: string): Promise<Machine> {
+  if (file === undefined) return nativeMachine();
+  const text = await readFile(file, 'utf8').catch((cause) => {
+    throw fileError('read', file, cause);
+  });
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (cause) {
+    throw new TandemError('REQUEST_INVALID', {
+      room: 'cli',
+      rule: 'a machine is described in JSON',
+      given: `${file}: ${(cause as Error).message}`,
+      fix: 'take what `tandem bench machine --json` prints on that machine',
+      cause,
+    });
+  }
+  const listed = short.safeParse(json);
+  if (!listed.success) return machineFrom(parseProfile(json, file));
+  const devices = listed.data.devices.map((each) => (typeof each === 'string' ? { name: each } : each));
+  const cpu = devices.some(({ name }) => name === 'cpu') ? [] : [{ name: 'cpu' }];
+  return { ...nativeMachine(), devices: [...cpu, ...devices] };
+}
+
+function machineFrom(profile: MachineProfile): Machine {
+  const { cpu, gpus } = profile;
+  return {
+    device: 'cpu',
+    devices: [
+      { name: 'cpu', memory: availableOf(profile) },
+      ...gpus.map(({ device: name, memoryBytes }) => ({ name, memory: memoryBytes })),
+    ],
+    tiles: tileRule(cpu.tiles),
+    hasTiles: cpu.tiles !== '',
+  };
+}
