@@ -159,7 +159,9 @@ export class PageFolder {
       if (entry.usedAt - entry.toldAt < TELL_MS) return;
       entry.toldAt = entry.usedAt;
       const time = new Date(entry.usedAt);
-      this.#files.utimes(this.#path(name), time, time).catch(() => {});
+      this.#files.utimes(this.#path(name), time, time).catch((error: NodeJS.ErrnoException) => {
+        if (error.code === 'ENOENT') this.#forget(name); // so that it is kept anew
+      });
     });
   }
 
