@@ -25,6 +25,8 @@ class NodeUnits {
     }
   }
 
+  int64_t count() const { return items_[nodes_]; }
+
   // Hands out items one by one.
   void reset(WorkRange& range) const {
     if (split_) range.reset_by_node(items_, 1);

@@ -54,7 +54,8 @@ constexpr int kPanelRows = 64;  // most rows of a panel
 struct PanelKernel {
   int rows;
   int from;  // faster than the tiles from that many tokens on (measured)
-  // out[t * stride + r] = w[r] · x[t], r < count, t < tokens. count <= rows: what is missing is not read.
+  // out[t * stride + r] = w[r] · x[t], r < count, t < tokens. count <= rows: what is missing is not read. What lies
+  // w->ahead bytes behind each row is fetched meanwhile.
   void (*multiply)(const WeightRow* w, int count, const ActivationRow* x, int64_t tokens, int64_t k, float* out, int64_t stride);
 };
 
@@ -102,6 +103,12 @@ static inline void dot_generic(WeightFormat format, const WeightRow& w, Activati
 
 static inline bool is_finite(float x) { return (quant::float_bits(x) & 0x7f800000u) != 0x7f800000u; }
 
+static inline bool are_finite(const float* x, int count) {
+  uint32_t worst = 0;
+  for (int i = 0; i < count; i++) worst |= (quant::float_bits(x[i]) & 0x7f800000u) == 0x7f800000u;
+  return worst == 0;
+}
+
 // What is needed to multiply rows of one weight with rounded activations.
 struct Dot {
   const BoundWeight* weight;
@@ -142,14 +149,17 @@ struct Dot {
 
   // The same as `rows`, panel by panel.
   void panels(int64_t matrix, int64_t begin, int64_t end, const ActivationRow* x, int64_t tokens, float* out,
-              int64_t out_stride) const {
+              int64_t out_stride, const uint8_t* next) const {
     WeightRow w[kPanelRows];
     for (int64_t n = begin; n < end; n += panel->rows) {
       const int count = static_cast<int>(end - n < panel->rows ? end - n : panel->rows);
       for (int r = 0; r < count; r++) w[r] = row(matrix, n + r);
+      const uint8_t* behind = n + count < end ? weight->row(matrix, n + count) : next;
+      w[0].ahead = behind ? behind - w[0].data : 0;
       float* first = out + (n - begin);
       panel->multiply(w, count, x, tokens, weight->columns, first, out_stride);
       for (int64_t t = 0; t < tokens; t++) {
+        if (are_finite(first + t * out_stride, count)) continue;
         for (int r = 0; r < count; r++) {
           float& value = first[t * out_stride + r];
           if (!is_finite(value)) value = special(w[r], x[t], value);
@@ -159,10 +169,11 @@ struct Dot {
   }
 
   // out[m * out_stride + (n - begin)] = row n of the matrix · x[m], for n in [begin, end) and m in [0, tokens).
-  // Few tokens go in tiles outside, rows inside: the span of rows should fit the second-level cache.
+  // Few tokens go in tiles outside, rows inside: the span of rows should fit the second-level cache. `next`: the weights
+  // that are wanted after these, where panels are to fetch them.
   void rows(int64_t matrix, int64_t begin, int64_t end, const ActivationRow* x, int64_t tokens, float* out,
-            int64_t out_stride) const {
-    if (panel && tokens >= panel->from) return panels(matrix, begin, end, x, tokens, out, out_stride);
+            int64_t out_stride, const uint8_t* next = nullptr) const {
+    if (panel && tokens >= panel->from) return panels(matrix, begin, end, x, tokens, out, out_stride, next);
     for (int64_t t = 0; t < tokens; t += kTileTokens) {
       const int count = static_cast<int>(tokens - t < kTileTokens ? tokens - t : kTileTokens);
       for (int64_t n = begin; n < end;) {

@@ -54,9 +54,11 @@ struct Gated {
 
 // h = gated(gate, up) over [count] numbers.
 static inline void fuse_gated(const Gated& gated, const float* gate, const float* up, float* h, int64_t count) {
-  for (int64_t i = 0; i < count; i += kLanes) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) vec_store(h + i, gated(vec_load(gate + i), vec_load(up + i)));
+  if (i < count) {
     float g[kLanes] = {}, u[kLanes] = {};
-    const size_t bytes = static_cast<size_t>(count - i < kLanes ? count - i : kLanes) * sizeof(float);
+    const size_t bytes = static_cast<size_t>(count - i) * sizeof(float);
     memcpy(g, gate + i, bytes);
     memcpy(u, up + i, bytes);
     vec_store(g, gated(vec_load(g), vec_load(u)));

@@ -74,13 +74,13 @@ static Status experts(StepContext& context) {
 
   const Dot gate_dot(&gate, context.step->activation), up_dot(&up, context.step->activation), down_dot(&down, middle);
 
-  // Rows [begin, end) of gate and up for all the pairs of group g.
-  const auto gate_up = [&](int64_t g, int64_t begin, int64_t end, int thread) {
+  // Rows [begin, end) of gate and up for all the pairs of group g; `next` of gate come after them.
+  const auto gate_up = [&](int64_t g, int64_t begin, int64_t end, const uint8_t* next, int thread) {
     const ExpertGroups::Group group = plan.groups[g];
     const int64_t count = plan.rows(g);
     float *gates = lanes + thread * lane, *ups = gates + plan.pairs * kUnit;
-    gate_dot.rows(group.expert, begin, end, rows + group.begin, count, gates, kUnit);
-    up_dot.rows(group.expert, begin, end, rows + group.begin, count, ups, kUnit);
+    gate_dot.rows(group.expert, begin, end, rows + group.begin, count, gates, kUnit, up.row(group.expert, begin));
+    up_dot.rows(group.expert, begin, end, rows + group.begin, count, ups, kUnit, next);
     gate_bias.add(group.expert, begin, end, gates, count, kUnit);
     up_bias.add(group.expert, begin, end, ups, count, kUnit);
     for (int64_t i = 0; i < count; i++) {
@@ -104,23 +104,34 @@ static Status experts(StepContext& context) {
         tiles.down(plan, g, begin, end, products + first * down_unit, thread);
         continue;
       }
-      down_dot.rows(plan.groups[g].expert, begin, end, middle_rows + first, count, products + first * down_unit, down_unit);
+      // The same rows of the next expert; behind the last one, the next rows of the first.
+      const bool last = g + 1 == plan.count;
+      const uint8_t* next = last && end == down.rows ? nullptr : down.row(plan.groups[last ? 0 : g + 1].expert, last ? end : begin);
+      down_dot.rows(plan.groups[g].expert, begin, end, middle_rows + first, count, products + first * down_unit, down_unit, next);
       down_bias.add(plan.groups[g].expert, begin, end, products + first * down_unit, count, down_unit);
     }
     for (int64_t t = 0; t < tokens; t++) {
-      float* y = out.row(t);
-      for (int64_t n = begin; n < end; n++) y[n] = 0.0f;
-      for (int64_t j = 0; j < k; j++) {
-        const int32_t p = plan.pair_of[t * k + j];
-        if (p < 0) continue;
-        const float weight = weights.row(t)[j];
-        for (int64_t n = begin; n < end; n++) y[n] += weight * products[p * down_unit + n - begin];
+      const auto add_up = [&](int64_t from, const auto& one, const auto& zero) {
+        auto y = zero;
+        for (int64_t j = 0; j < k; j++) {
+          const int32_t p = plan.pair_of[t * k + j];
+          if (p >= 0) y = one(y, weights.row(t)[j], products + p * down_unit + from);
+        }
+        return y;
+      };
+      int64_t n = 0;
+      for (; n + kLanes <= end - begin; n += kLanes) {
+        vec_store(out.row(t) + begin + n, add_up(n, [](Vec y, float weight, const float* product) { return vec_add(y, vec_mul(vec_set(weight), vec_load(product))); }, vec_set(0.0f)));
+      }
+      for (; n < end - begin; n++) {
+        out.row(t)[begin + n] = add_up(n, [](float y, float weight, const float* product) { return y + weight * *product; }, 0.0f);
       }
     }
   };
 
   const BoundWeight& split = gate.node_rows != nullptr ? gate : up;
   const NodeUnits tile_units(split, tiles.gate_unit, tiles.count()), gate_units(split, kUnit, tiles.others()), down_units(down, down_unit, 1);
+  const int64_t items = gate_units.count();
   WorkRange &first = pool.range(0), &second = pool.range(1), &third = pool.range(2);
   tile_units.reset(first);
   gate_units.reset(second);
@@ -133,7 +144,8 @@ static Status experts(StepContext& context) {
     }
     while (second.next(thread, item, after)) {
       const NodeUnits::Unit unit = gate_units.at(item);
-      gate_up(tiles.other(unit.group), unit.begin, unit.end, thread);
+      const NodeUnits::Unit behind = gate_units.at(after < items ? after : item);
+      gate_up(tiles.other(unit.group), unit.begin, unit.end, gate.row(plan.groups[tiles.other(behind.group)].expert, behind.begin), thread);
     }
     pool.barrier();
     while (third.next(thread, item, after)) {

@@ -5,7 +5,7 @@
 // as many rows as there are lanes.
 #pragma once
 
-#include "cpu/kernels/dot_tile.inl.h"
+#include "cpu/kernels/panel_tile.inl.h"
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
 

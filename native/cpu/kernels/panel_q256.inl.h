@@ -57,7 +57,7 @@ static __attribute__((noinline)) void panel_tile(const Panel256& p, const Activa
   TokenBlock<Format> tokens[T];
   const int8_t* codes[T];
   for (int t = 0; t < T; t++) {
-    codes[t] = x[t].codes + b * 256;
+    codes[t] = by_itself(x[t].codes + b * 256);
     tokens[t].read(x[t].bsums + b * 16);
   }
   __m512i sums[kZ][T];
@@ -134,7 +134,7 @@ static __attribute__((noinline)) void panel_tile(const Panel256& p, const Activa
   TokenBlock<Format> tokens[T];
   const int8_t* codes[T];
   for (int t = 0; t < T; t++) {
-    codes[t] = x[t].codes + b * 256;
+    codes[t] = by_itself(x[t].codes + b * 256);
     tokens[t].read(x[t].bsums + b * 16);
   }
   const auto load = [](const void* at) { return _mm256_load_si256(static_cast<const __m256i*>(at)); };
@@ -218,13 +218,13 @@ static void multiply_panel(const WeightRow* w, int count, const ActivationRow* x
     memset(totals, 0, static_cast<size_t>(n) * kPanel256Rows * sizeof(float));
     for (int64_t b = 0; b < blocks; b++) {
       for (int z = 0; z < kPanelVectors; z++) Format::fill(rows + z * kLaneRows, b * Format::kBytes, panel, z);
-      if (begin == 0) {
-        // Two blocks ahead; behind the last one lies the next panel.
-        const int64_t ahead = b + 2 < blocks ? b + 2 : b + 2 - blocks + kPanel256Rows * blocks;
-        for (int r = 0; r < kPanel256Rows; r++) fetch<Format::kBytes>(rows[r] + ahead * Format::kBytes);
-      }
+      // Weights two blocks ahead come a few rows a tile: behind the last block, those of what is multiplied next.
+      const int64_t ahead = b + 2 < blocks ? (b + 2) * Format::kBytes : w->ahead + (b + 2 - blocks) * Format::kBytes;
       for (int64_t i = 0; i < tiles; i++) {
         const int64_t first = n * i / tiles, last = n * (i + 1) / tiles;
+        if (begin == 0) {
+          for (int64_t r = kPanel256Rows * i / tiles; r < kPanel256Rows * (i + 1) / tiles; r++) fetch<Format::kBytes>(rows[r] + ahead);
+        }
         kPanelTiles<Format>[last - first - 1](panel, x + begin + first, b, totals + first * kPanel256Rows);
       }
     }

@@ -5,6 +5,7 @@
 // scaled, blocks follow each other. The running sums of 256 columns wait in `out`.
 #pragma once
 
+#include "cpu/kernels/panel_tile.inl.h"
 #include "cpu/kernels/q32_formats.inl.h"
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
@@ -101,7 +102,7 @@ static void pass_tokens(const Q32Panel& panel, int blocks, const ActivationRow* 
   RowFloats sums[kVectors][T];
   const int8_t* codes[T];
   for (int t = 0; t < T; t++) {
-    codes[t] = x[t].codes + first * 32;
+    codes[t] = by_itself(x[t].codes + first * 32);
     for (int v = 0; v < kVectors; v++) sums[v][t] = load_row_floats(out + t * stride + v * kRowLanes);
   }
   for (int b = 0; b < blocks; b++) {
@@ -210,7 +211,7 @@ static void pass_tokens(const Q32Panel& panel, int blocks, const ActivationRow* 
     }
     for (int b = 0; b < blocks; b++) {
       const int8_t* codes[T];
-      for (int t = 0; t < T; t++) codes[t] = x[t].codes + (first + b) * 32;
+      for (int t = 0; t < T; t++) codes[t] = by_itself(x[t].codes + (first + b) * 32);
       Row products[2][T];
       block_products<Format, T>(panel.codes[b][v], panel.codes[b][v + 1], codes, products[0], products[1]);
 #pragma GCC unroll 2
@@ -239,7 +240,7 @@ static void pass_tokens(const Q32Panel& panel, int blocks, const ActivationRow* 
 
 template <typename Format>
 struct PanelQ32 {
-  static void pass_rest(const Q32Panel& panel, int blocks, const ActivationRow* x, int count, int64_t first, float* out, int64_t stride) {
+  static void pass(const Q32Panel& panel, int blocks, const ActivationRow* x, int count, int64_t first, float* out, int64_t stride) {
     switch (count) {
       case 1: return pass_tokens<Format, 1>(panel, blocks, x, first, out, stride);
       case 2: return pass_tokens<Format, 2>(panel, blocks, x, first, out, stride);
@@ -248,26 +249,28 @@ struct PanelQ32 {
       case 4: return pass_tokens<Format, 4>(panel, blocks, x, first, out, stride);
       case 5: return pass_tokens<Format, 5>(panel, blocks, x, first, out, stride);
 #endif
-      default: return;
+      default: return pass_tokens<Format, kTokens>(panel, blocks, x, first, out, stride);
     }
   }
 
   // All rows of the panel; out has room for them.
-  static void whole(const uint8_t* const* w, const uint8_t* const* s, const ActivationRow* x, int64_t tokens, int64_t k, float* out, int64_t stride) {
+  static void whole(const uint8_t* const* w, const uint8_t* const* s, const ActivationRow* x, int64_t tokens, int64_t k, int64_t ahead, float* out, int64_t stride) {
     Q32Panel panel;
+    const int64_t tiles = (tokens + kTokens - 1) / kTokens;
     for (int64_t t = 0; t < tokens; t++) {
       for (int v = 0; v < kVectors; v++) store_row_floats(out + t * stride + v * kRowLanes, zero_row_floats());
     }
     const int64_t all = k / 32;
     for (int64_t first = 0; first < all; first += kQ32Blocks) {
       const int blocks = static_cast<int>(all - first < kQ32Blocks ? all - first : kQ32Blocks);
-      // The same piece of the rows behind these is fetched meanwhile.
-      const int64_t ahead = first * Format::kBytes + kQ32Rows * (w[1] - w[0]);
-      for (int r = 0; r < kQ32Rows; r++) fetch<kQ32Blocks * Format::kBytes>(w[r] + ahead);
+      // The next piece comes a few rows a tile: behind the last one, that of what is multiplied next.
+      const int64_t next = first + kQ32Blocks < all ? (first + kQ32Blocks) * Format::kBytes : ahead;
       for (int b = 0; b < blocks; b++) unpack_block<Format>(w, s, first + b, panel, b);
-      int64_t t = 0;
-      for (; t + kTokens <= tokens; t += kTokens) pass_tokens<Format, kTokens>(panel, blocks, x + t, first, out + t * stride, stride);
-      pass_rest(panel, blocks, x + t, static_cast<int>(tokens - t), first, out + t * stride, stride);
+      for (int64_t i = 0; i < tiles; i++) {
+        const int64_t t = tokens * i / tiles, end = tokens * (i + 1) / tiles;
+        for (int64_t r = kQ32Rows * i / tiles; r < kQ32Rows * (i + 1) / tiles; r++) fetch<kQ32Blocks * Format::kBytes>(w[r] + next);
+        pass(panel, blocks, x + t, static_cast<int>(end - t), first, out + t * stride, stride);
+      }
     }
   }
 
@@ -277,13 +280,13 @@ struct PanelQ32 {
       w[r] = rows[r < count ? r : count - 1].data;
       s[r] = rows[r < count ? r : count - 1].scales;
     }
-    if (count == kQ32Rows) return whole(w, s, x, tokens, k, out, stride);
+    if (count == kQ32Rows) return whole(w, s, x, tokens, k, rows->ahead, out, stride);
     // Too few rows: the last one stands in for those that are missing, through memory of our own.
     constexpr int64_t kSome = 32;
     for (int64_t t = 0; t < tokens; t += kSome) {
       alignas(64) float all[kSome][kQ32Rows];
       const int64_t some = tokens - t < kSome ? tokens - t : kSome;
-      whole(w, s, x + t, some, k, all[0], kQ32Rows);
+      whole(w, s, x + t, some, k, rows->ahead, all[0], kQ32Rows);
       for (int64_t i = 0; i < some; i++) memcpy(out + (t + i) * stride, all[i], static_cast<size_t>(count) * sizeof(float));
     }
   }
