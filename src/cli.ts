@@ -11,6 +11,7 @@ import { addInspect } from './commands/inspect.ts';
 import { addList } from './commands/list.ts';
 import { addLogits } from './commands/logits.ts';
 import { addPerplexity } from './commands/perplexity.ts';
+import { addPlan } from './commands/plan.ts';
 import { addPull } from './commands/pull.ts';
 import { addRemove } from './commands/rm.ts';
 import { addRun } from './commands/run.ts';
@@ -71,6 +72,7 @@ for (const add of [
   addCompare,
   addVerify,
   addDoctor,
+  addPlan,
   addLogits,
   addPerplexity,
   addSynth,

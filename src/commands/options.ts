@@ -84,6 +84,14 @@ export function withCpu(command: Command): Command {
     .option('--exact', EXACT);
 }
 
+/** Adds `--rules`. */
+export function withRules(command: Command): Command {
+  return command.option(
+    '--rules <file>',
+    'what runs where and how: a rule file, or the name of one that ships (one-gpu)',
+  );
+}
+
 /** Adds `--model` and the options of loading. */
 export function withModel(command: Command): Command {
   return withLoading(withModelPath(command));
@@ -92,7 +100,7 @@ export function withModel(command: Command): Command {
 /** Adds the options of loading. */
 export function withLoading(command: Command): Command {
   const backend = new Option('--backend <name>', 'what computes; reference is plain TypeScript, slow, the definition');
-  return withCpu(command.addOption(backend.choices(['native', 'reference']).default('native')))
+  return withRules(withBudget(withCpu(command.addOption(backend.choices(['native', 'reference']).default('native')))))
     .option('-c, --context <tokens>', "context length (default: the model's, if memory allows)", positive)
     .option('--kv-budget <size>', 'memory for the KV cache, e.g. 2GB (default: by what is free)', memorySize)
     .addOption(
@@ -111,8 +119,16 @@ export function withLoading(command: Command): Command {
       new Option('--load <how>', 'weights mapped from the file or read into huge pages')
         .choices(['auto', 'mmap', 'pages'])
         .default('auto'),
-    )
-    .option('--memory <size>', 'most memory to take, e.g. 16GB (default: what is free)', memorySize);
+    );
+}
+
+/** Adds `--ram` (or `--memory`) and `--vram`. */
+export function withBudget(command: Command): Command {
+  return command
+    .option('--ram <size>', 'most memory to take, e.g. 16GB (default: what is free)', memorySize)
+    .option('--vram <size>', 'most memory of the GPUs to take (default: what is free)', memorySize)
+    .addOption(new Option('--memory <size>', 'the same as --ram').argParser(memorySize).hideHelp())
+    .on('option:ram', (text: string) => command.setOptionValue('memory', memorySize(text)));
 }
 
 export interface ModelFlags {
@@ -121,12 +137,14 @@ export interface ModelFlags {
   threads?: number;
   isa?: string;
   exact?: boolean;
+  rules?: string;
   context?: number;
   kvBudget?: number;
   kvType?: 'bf16' | 'f32';
   activations?: 'rounded' | 'f32';
   load: 'auto' | 'mmap' | 'pages';
   memory?: number;
+  vram?: number;
 }
 
 /**
@@ -158,12 +176,14 @@ export function loadOptions(flags: ModelFlags): LoadOptions {
     threads: flags.threads,
     isa: flags.isa,
     exact: flags.exact,
+    rules: flags.rules,
     contextLength: flags.context,
     kvBytes: flags.kvBudget,
     kvType: flags.kvType,
     activations: flags.activations,
     load: flags.load,
     memory: flags.memory,
+    vram: flags.vram,
   };
 }
 

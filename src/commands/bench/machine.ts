@@ -1,17 +1,44 @@
-/** `tandem bench machine`: how fast memory can be read here, the ceiling of decode, and how fast each unit multiplies, that of prefill. */
-import type { Command } from 'commander';
+/**
+ * `tandem bench machine`: how fast memory can be read here, the ceiling of decode, how fast each unit multiplies, that of
+ * prefill, and what the kernels reach. The profile that comes of it is kept for `tandem plan`, here and elsewhere.
+ */
+import { type Command, InvalidArgumentError } from 'commander';
 import { loadNative } from '../../backend/native/load.ts';
+import { keepProfile } from '../../engine/this-machine.ts';
+import { FORMAT_NAMES, type FormatName } from '../../formats/dtype.ts';
+import { quantFormat } from '../../formats/quants/index.ts';
+import type { KernelCosts } from '../../placement/profile.ts';
 import { formatBytes, formatRate, table } from '../terminal.ts';
 import { readBandwidth } from './ceiling.ts';
+import { probeMachine } from './probe.ts';
+import { USUAL_FORMATS } from './probe-kernels.ts';
 import { describeMachine, type ReportFlags, report, withReport } from './report.ts';
+
+interface Flags extends ReportFlags {
+  formats: readonly FormatName[];
+}
 
 export function addBenchMachine(bench: Command): void {
   withReport(bench.command('machine').description('what this machine is, how fast it reads memory and multiplies'))
-    .addHelpText('after', '\nExamples:\n  tandem bench machine\n  tandem bench machine --json --record')
+    .option('--formats <list>', 'weight formats whose kernels are timed', formatList, USUAL_FORMATS)
+    .addHelpText(
+      'after',
+      `
+Examples:
+  tandem bench machine
+  tandem bench machine --json > server.json         for tandem plan --machine server.json elsewhere
+  tandem bench machine --formats q4_k,iq2_xxs --record`,
+    )
     .action(benchMachine);
 }
 
-async function benchMachine(flags: ReportFlags): Promise<void> {
+function formatList(text: string): FormatName[] {
+  const formats = text.split(',').map((name) => FORMAT_NAMES.find((known) => known === name.trim().toLowerCase()));
+  if (formats.every((format) => format !== undefined)) return formats;
+  throw new InvalidArgumentError(`It must be weight formats with commas, of ${FORMAT_NAMES.join(', ')}.`);
+}
+
+async function benchMachine(flags: Flags): Promise<void> {
   const machine = describeMachine();
   const { usableCores, features } = loadNative().machine();
   const readings = [...new Set([1, usableCores])].map((wanted) => {
@@ -28,6 +55,8 @@ async function benchMachine(flags: ReportFlags): Promise<void> {
         tflops: operationsPerSecond / 1e12,
       })),
   );
+  const profile = await probeMachine(flags.formats);
+  await keepProfile(profile);
   const rows = [
     ['cpu', machine.cpu],
     ['cores', `${machine.physicalCores} physical, ${machine.logicalCores} logical, ${usableCores} usable here`],
@@ -45,12 +74,25 @@ async function benchMachine(flags: ReportFlags): Promise<void> {
       ]),
     ]),
     ...peaks.map(({ name, threads, tflops }) => [`${name}, ${threadsOf(threads)}`, `${tflops.toFixed(3)} TFLOPS`]),
+    ...(profile.disk ? [['disk', `${formatRate(profile.disk.bandwidth / 1e9)} GB/s`]] : []),
   ];
+  const head = ['kernel', 'one row, GB/s', 'many rows, TFLOPS'];
+  const kernels = table([head, ...kernelRows(profile.kernels!)], 'lrr');
   await report(flags, {
     name: 'machine',
     machine,
-    json: { readBandwidth: readings, peaks, features },
-    text: `${table(rows)}\n`,
+    json: { readBandwidth: readings, peaks, features, profile },
+    text: `${table(rows)}\n\n${kernels}\n`,
+  });
+}
+
+/** What the kernels reach of memory with one row and of the units with the most rows that were timed. */
+function kernelRows({ matrices }: KernelCosts): string[][] {
+  return matrices.map(({ op, format, costs }) => {
+    const { blockBytes, blockSize } = quantFormat(format);
+    const [rows, seconds] = costs[costs.length - 1];
+    const read = blockBytes / blockSize / costs[0][1] / 1e9;
+    return [`${op}, ${format}`, formatRate(read), ((2 * rows) / seconds / 1e12).toFixed(3)];
   });
 }
 

@@ -93,7 +93,7 @@ function build(graph: Graph, formats: readonly FormatName[], experts: number): P
     if (dense) return;
     if (index === 0) {
       const { heads, kvHeads, headSize } = HEADS;
-      const [k, v] = [1, 2].map((n) => view(wide, n * heads * headSize, kvHeads * headSize));
+      const [k, v] = [0, 1].map((n) => view(wide, (heads + n * kvHeads) * headSize, kvHeads * headSize));
       const cache = layer.kvAppend('kv_append', k, v, kvHeads);
       const spec = { ...HEADS, cache, valueSize: headSize, scale: headSize ** -0.5 };
       x = layer.add('attended', x, layer.attention('attention', view(wide, 0, heads * headSize), spec));

@@ -1,0 +1,196 @@
+/**
+ * What `tandem plan` can be asked about, as sizes: a file or folder, a description (`config.json` or a known model) in
+ * standard mixes, a repository on a hub. Headers only, no weight is read or downloaded.
+ */
+import { existsSync, statSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { basename } from 'node:path';
+import { TandemError } from '../../errors.ts';
+import type { Checkpoint } from '../../formats/checkpoint.ts';
+import { fileError } from '../../formats/file-source.ts';
+import { openCheckpoint } from '../../formats/open.ts';
+import { isRecord } from '../../formats/safetensors.ts';
+import { toReference } from '../../hub/reference.ts';
+import { findModel, openVariant } from '../../hub/remote.ts';
+import { hubSettings } from '../../hub/settings.ts';
+import { chooseVariant } from '../../hub/variants.ts';
+import { buildProgram } from '../../models/index.ts';
+import { PUBLIC_CONFIGS, type PublicModel } from '../../models/public-configs.ts';
+import type { QuantMix } from '../../models/quant-mix.ts';
+import { headerCheckpoint } from '../../models/synthesize.ts';
+import { type HuggingFaceConfig, headerOnly, huggingFaceTensors, syntheticModel } from '../../models/synthetic.ts';
+import { type Sizes, sizesOf } from '../../placement/sizes.ts';
+
+/** One quantization: its sizes, or why there are none. */
+export interface SizedQuant {
+  readonly quant: string;
+  /** Of its files; absent where there is none. */
+  readonly fileBytes?: number;
+  readonly sizes?: Sizes;
+  readonly problem?: string;
+}
+
+export interface Sized {
+  readonly model: string;
+  /** `file`: it is here; `description`: no weights exist; `hub`: it can be pulled. */
+  readonly source: 'file' | 'description' | 'hub';
+  readonly quants: readonly SizedQuant[];
+}
+
+export interface CandidateOptions {
+  readonly kvType?: 'bf16' | 'f32';
+  readonly offline?: boolean;
+  readonly onProgress?: (done: number, total: number) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** Mixes that people publish, the most bits first. */
+const STANDARD: readonly QuantMix[] = [
+  'bf16',
+  'q8_0',
+  'q6_k',
+  'q5_k',
+  'q4_k_m',
+  'iq4_xs',
+  'q3_k',
+  'iq3_xxs',
+  'q2_k',
+  'iq2_xxs',
+  'iq1_s',
+];
+
+/** Errors of `openCheckpoint`, `findModel` and `buildProgram`; of several quantizations each has its own. */
+export async function candidatesOf(given: string, options: CandidateOptions): Promise<Sized> {
+  const path = given.endsWith('.json') && !given.endsWith('.index.json');
+  if (path || Object.hasOwn(PUBLIC_CONFIGS, given)) return described(given, options);
+  if (existsSync(given))
+    return isDescription(given) ? described(`${given}/config.json`, options) : local(given, options);
+  if (/\.gguf$|^[./~]/.test(given)) return local(given, options); // says that there is none
+  return remote(given, options);
+}
+
+/** A folder with nothing but a description. */
+function isDescription(path: string): boolean {
+  return (
+    statSync(path).isDirectory() &&
+    existsSync(`${path}/config.json`) &&
+    !existsSync(`${path}/model.safetensors`) &&
+    !existsSync(`${path}/model.safetensors.index.json`)
+  );
+}
+
+async function local(path: string, options: CandidateOptions): Promise<Sized> {
+  const checkpoint = await openCheckpoint(path);
+  try {
+    const sizes = await sized(checkpoint, options);
+    const fileBytes = checkpoint.files.reduce((sum, { size }) => sum + size, 0);
+    return { model: checkpoint.name, source: 'file', quants: [{ quant: mainFormat(sizes), fileBytes, sizes }] };
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+/** The format that holds the most bytes. */
+function mainFormat({ matrices }: Sizes): string {
+  const bytes = new Map<string, number>();
+  for (const work of matrices) bytes.set(work.format, (bytes.get(work.format) ?? 0) + work.bytes);
+  return [...bytes].reduce((a, b) => (b[1] > a[1] ? b : a))[0];
+}
+
+async function described(given: string, options: CandidateOptions): Promise<Sized> {
+  const config = await configOf(given);
+  const name = given.endsWith('config.json') ? given.replace(/\/?config\.json$/, '') || 'config.json' : given;
+  const quants: SizedQuant[] = [];
+  const published = publishedFormat(config);
+  if (published) {
+    const tensors = huggingFaceTensors(await syntheticModel(config), published.options);
+    const checkpoint = headerOnly('huggingface', given, tensors, { config });
+    quants.push({ quant: published.name, sizes: await sized(checkpoint, options) });
+  }
+  const plain = { ...config, quantization_config: undefined };
+  for (const mix of published?.name === 'mxfp4' ? (['mxfp4', ...STANDARD] as const) : STANDARD)
+    if (mix !== published?.name)
+      quants.push({ quant: mix, sizes: await sized(await headerCheckpoint(plain, { name: given, mix }), options) });
+  return { model: basename(name), source: 'description', quants };
+}
+
+/** How a description says that its weights are stored, where that is not bf16. */
+function publishedFormat(config: HuggingFaceConfig) {
+  const method = (config.quantization_config as { quant_method?: unknown } | undefined)?.quant_method;
+  if (config.model_type === 'gpt_oss') return { name: 'mxfp4', options: {} };
+  if (method === 'fp8') return { name: 'f8_e4m3', options: { fp8: 'f32' as const } };
+  if (method === 'compressed-tensors') return { name: 'int4_g32', options: { int4: true } };
+  return undefined;
+}
+
+async function configOf(given: string): Promise<HuggingFaceConfig> {
+  if (Object.hasOwn(PUBLIC_CONFIGS, given)) return PUBLIC_CONFIGS[given as PublicModel];
+  const text = await readFile(given, 'utf8').catch((cause) => {
+    throw fileError('read', given, cause);
+  });
+  try {
+    const config: unknown = JSON.parse(text);
+    if (isRecord(config)) return config;
+  } catch (cause) {
+    throw notADescription(given, (cause as Error).message, cause);
+  }
+  throw notADescription(given, 'it holds no object');
+}
+
+function notADescription(given: string, what: string, cause?: unknown): TandemError {
+  return new TandemError('FORMAT_INVALID', {
+    room: 'cli',
+    rule: 'a description of a model is the config.json of a Hugging Face repository',
+    given: `${given}: ${what}`,
+    fix: `known models need no file: ${Object.keys(PUBLIC_CONFIGS).join(', ')}`,
+    cause,
+  });
+}
+
+/** Variants whose headers are read at once. */
+const AT_ONCE = 4;
+
+async function remote(given: string, options: CandidateOptions): Promise<Sized> {
+  const reference = toReference(given);
+  const settings = await hubSettings({ offline: options.offline });
+  const http = { signal: options.signal };
+  const model = await findModel(reference, settings, http);
+  const { quant } = reference;
+  const wanted =
+    quant === undefined && model.variants.length > 0
+      ? model.variants
+      : [chooseVariant(model.repository, model.variants, quant)];
+  const quants: SizedQuant[] = new Array(wanted.length);
+  let [next, done] = [0, 0];
+  const work = async () => {
+    for (let i = next++; i < wanted.length; i = next++) {
+      const variant = wanted[i];
+      const common = { quant: variant.name, fileBytes: variant.bytes };
+      try {
+        const checkpoint = await openVariant(model, variant, settings, http);
+        try {
+          quants[i] = { ...common, sizes: await sized(checkpoint, options) };
+        } finally {
+          await checkpoint.close();
+        }
+      } catch (error) {
+        if (wanted.length === 1 || options.signal?.aborted) throw error;
+        quants[i] = { ...common, problem: (error as Error).message };
+      }
+      options.onProgress?.(++done, wanted.length);
+    }
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, work));
+  if (quants.every(({ sizes }) => sizes === undefined))
+    throw new TandemError('MODEL_UNSUPPORTED', {
+      room: 'cli',
+      rule: 'of one quantization at least the headers can be read',
+      given: `${model.repository}: ${quants[0].problem}`,
+    });
+  return { model: model.repository, source: 'hub', quants: quants.reverse() };
+}
+
+async function sized(checkpoint: Checkpoint, { kvType }: CandidateOptions): Promise<Sizes> {
+  const { program } = await buildProgram(checkpoint, { kvType });
+  return sizesOf(program);
+}
