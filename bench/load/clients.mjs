@@ -17,26 +17,32 @@ export function mannerOf(random) {
 }
 
 /** Nobody waits for ever, whatever it is that hangs. */
-const PATIENCE_MS = 180_000;
+const PATIENCE_MS = 60_000;
 
 /** One request, sent until the queue takes it; undefined, or what should not have been. */
 export async function play(load) {
   const patience = new AbortController();
-  const late = sleep(PATIENCE_MS, 'a request was not answered in three minutes', { signal: patience.signal });
+  const at = { where: 'nowhere' };
+  const late = sleep(PATIENCE_MS, undefined, { signal: patience.signal });
   late.catch(() => {});
   try {
-    return await Promise.race([played(load), late]);
+    return await Promise.race([
+      played(load, at),
+      late.then(() => `not answered in ${PATIENCE_MS / 1000} s: ${at.where}`),
+    ]);
   } finally {
     patience.abort();
   }
 }
 
-async function played({ url, pool, answers, random, tally }) {
+async function played({ url, pool, answers, random, tally }, at) {
   const manner = mannerOf(random);
+  at.where = manner;
   tally[manner] = (tally[manner] ?? 0) + 1;
   if (manner === 'malformed') return malformed(url, random.of(MALFORMED));
   const index = random.below(pool.length);
   const { path, body } = pool[index];
+  at.where += `, request ${index} of the pool`;
   const streams = manner === 'stream' || manner === 'leaves the answer' || random.next() < 0.5;
   const leave = new AbortController();
   const given = {

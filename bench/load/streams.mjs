@@ -1,4 +1,5 @@
 // Tokens per second of n answers at once, and what the bytes they read allow: each distinct expert is read once for all.
+import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { readBandwidth } from '../../dist/commands/bench/ceiling.js';
 import { describeMachine } from '../../dist/commands/bench/report.js';
@@ -111,7 +112,7 @@ export async function measureStreams(model, { streams, prompt, generate, rounds,
       line.timesOneAllowed = alone && line.allowed / alone.allowed;
     }
     return {
-      model: engine.info.model,
+      model: basename(engine.info.model),
       threads: used,
       isa: engine.info.execution.isa,
       numerics: engine.info.numerics,
