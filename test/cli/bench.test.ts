@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { nativeProblem } from '../../src/backend/native/load.ts';
 import { defaultModelPath } from '../../src/index.ts';
+import { parseProfile } from '../../src/placement/profile.ts';
 import { build, tandem } from './tandem.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'tandem-bench-cli-'));
@@ -74,11 +75,22 @@ describe.skipIf(nativeProblem())('bench', () => {
     const [four] = JSON.parse((await tandem([...args, '--json'])).stdout);
     expect(four.shareOfReadBandwidth).toBeGreaterThan(0);
     if (four.unit) expect(four.shareOfPeak).toBeGreaterThan(0);
-    const machine = JSON.parse((await tandem(['bench', 'machine', '--json'])).stdout);
+    const env = { XDG_CACHE_HOME: join(folder, 'cache') };
+    const { stdout } = await tandem(['bench', 'machine', '--formats', 'q8_0', '--json'], { env });
+    const machine = JSON.parse(stdout);
     expect(machine.readBandwidth[0]).toMatchObject({ threads: 1, gigabytesPerSecond: positive });
     const names = machine.peaks.map(({ name }: { name: string }) => name);
     expect(names.includes('avx2_int8')).toBe(machine.features.includes('avx2'));
     for (const { tflops } of machine.peaks) expect(tflops).toBeGreaterThan(0);
+    const { kernels, ...profile } = parseProfile(machine, 'what it prints');
+    expect(profile).toMatchObject({ memory: { measured: true, bandwidth: positive }, peaks: { f32: positive } });
+    expect(kernels!.matrices.map(({ op, format }) => `${op} ${format}`)).toEqual([
+      'linear q8_0',
+      'experts q8_0',
+      'linear f32',
+    ]);
+    const kept = JSON.parse(readFileSync(join(folder, 'cache', 'tandem', 'machine.json'), 'utf8'));
+    expect(kept.profile).toEqual(machine.profile);
   });
 
   test('ops: every op of the Program, prefill and decode', async () => {
