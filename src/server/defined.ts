@@ -6,3 +6,8 @@ export function defined<T extends object>(options: T): { [K in keyof T]?: NonNul
     Object.entries(options).filter(([, value]) => value !== undefined && value !== null),
   ) as never;
 }
+
+/** Stop strings without empty ones: front ends send their empty setting along. */
+export function nonEmpty(stop: string | readonly string[] | null | undefined): string[] {
+  return (typeof stop === 'string' ? [stop] : (stop ?? [])).filter((text) => text !== '');
+}

@@ -40,6 +40,16 @@ describe('Anthropic', () => {
     });
   });
 
+  test('models, as its client lists them', async () => {
+    const { data, has_more } = await client.models.list();
+    expect(data.map(({ id, type, display_name }) => [id, type, display_name])).toEqual([
+      ['org/scripted:1', 'model', 'org/scripted:1'],
+      ['alias/of:it', 'model', 'alias/of:it'],
+    ]);
+    expect([has_more, Date.parse(data[0].created_at)]).toEqual([false, 1_700_000_000_000]);
+    expect((await client.models.retrieve('alias/of:it')).id).toBe('alias/of:it');
+  });
+
   test('thinking, text and calls, whole', async () => {
     const message = await client.messages.create({ ...request, model: 'org/scripted:1' });
     expect(message).toMatchObject({

@@ -188,6 +188,10 @@ describe('fields', () => {
     ]);
   }
 
+  /** Without a socket: there are many. */
+  const ask = async (path: string, body: unknown) =>
+    server.app.request(path, { method: 'POST', headers: { host: 'localhost' }, body: JSON.stringify(body) });
+
   test('wrong types in every field of every route, as /openapi.json tells them', async () => {
     const { paths } = await json(fetch(`${server.url}/openapi.json`));
     let tried = 0;
@@ -202,18 +206,18 @@ describe('fields', () => {
         const wrong = fc.jsonValue({ maxDepth: 2 }).filter((value) => !allowed.has(kindOf(value)));
         await fc.assert(
           fc.asyncProperty(wrong, async (value) => {
-            const reply = await post(server, path, field.wrap(value) as object);
+            const reply = await ask(path, field.wrap(value));
             expect(reply.status, `${path} ${field.name} ${JSON.stringify(value)}`).toBe(400);
             const body = await json(reply);
             expectClear(messageOf(body));
             tried++;
           }),
-          { numRuns: 4 },
+          { numRuns: 3 },
         );
       }
     }
-    expect(tried).toBeGreaterThan(700);
-  }, 60_000);
+    expect(tried).toBeGreaterThan(500);
+  }, 120_000);
 
   test('any JSON at all', async () => {
     const paths = [
@@ -226,7 +230,7 @@ describe('fields', () => {
     ];
     await fc.assert(
       fc.asyncProperty(fc.constantFrom(...paths), fc.jsonValue(), async (path, value) => {
-        const { status } = await post(server, path, JSON.stringify(value));
+        const { status } = await ask(path, value);
         expect(status).toBeLessThan(500);
       }),
       { numRuns: 150 },

@@ -1,6 +1,6 @@
 /** What no client library shows: headers, heartbeats, errors of all kinds, hosts, CORS, keys, load, the end. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { messagesBody } from '../../src/server/dialects/anthropic/schema.ts';
 import { chatBody } from '../../src/server/dialects/openai/chat-schema.ts';
 import { CARD, serve, serveAnswer, type TestServer } from './fixture.ts';
@@ -216,6 +216,55 @@ describe('the wire', () => {
     await frail.close();
   });
 
+  test("llama.cpp's routes: tokens there and back, props, slots of what runs", async () => {
+    const text = 'Grüße, 世界';
+    const { tokens, count } = await json(post(server, '/tokenize', { content: text }));
+    expect(count).toBe(new TextEncoder().encode(text).length);
+    expect(await json(post(server, '/detokenize', { tokens }))).toMatchObject({ content: text });
+    const pieces = await json(post(server, '/v1/tokenize', { text: 'ab', add_special: true, with_pieces: true }));
+    expect(pieces.tokens.slice(-2)).toEqual([
+      { id: 97, piece: 'a' },
+      { id: 98, piece: 'b' },
+    ]);
+    expect(await json(fetch(`${server.url}/props`))).toMatchObject({
+      model_alias: CARD.id,
+      total_slots: 16,
+      default_generation_settings: { n_ctx: 2048 },
+      chat_template: expect.stringContaining('think'),
+    });
+    const slow = await serveAnswer('y'.repeat(300), {}, () => sleep(10));
+    expect(await json(fetch(`${slow.url}/slots`))).toEqual([]);
+    const running = post(slow, '/v1/chat/completions', ASK);
+    await expect
+      .poll(async () => (await json(fetch(`${slow.url}/slots`)))[0])
+      .toMatchObject({ is_processing: true, n_prompt_tokens: 14, n_decoded: expect.any(Number) });
+    await running;
+    await slow.close();
+  });
+
+  test('which experts fire is told live where a backend counts them', async () => {
+    expect((await fetch(`${server.url}/experts/stream`)).status).toBe(404);
+    const counting = await serveAnswer('y'.repeat(40), {}, () => sleep(20));
+    let visits = 0;
+    vi.spyOn(counting.models.peek('')!, 'expertVisits').mockImplementation(() => ({
+      layers: Int32Array.of(1, 3),
+      experts: 4,
+      counts: Uint32Array.of(0, visits, 0, visits++, visits, 0, 0, 0),
+    }));
+    const stop = new AbortController();
+    const reply = await fetch(`${counting.url}/experts/stream`, { signal: stop.signal });
+    let text = '';
+    const decoder = new TextDecoder();
+    for await (const bytes of reply.body as unknown as AsyncIterable<Uint8Array>) {
+      text += decoder.decode(bytes);
+      if (text.includes('data: ')) break;
+    }
+    const told = JSON.parse(/data: (.*)\n/.exec(text)![1]);
+    expect(told).toEqual({ layers: [1, 3], experts: 4, fired: [[1, 3], [0]], place: 'ram' });
+    stop.abort();
+    await counting.close();
+  });
+
   test('names that are not encoded well are names nobody has', async () => {
     for (const path of ['/v1/models/%', '/v1/models/%25', '/models/a/%ff', '/v1/models/%E0%A4%A']) {
       const response = await fetch(`${server.url}${path}`);
@@ -253,6 +302,14 @@ describe('the wire', () => {
     expect(preflight.headers.get('access-control-allow-headers')).toContain('x-stainless-os');
     const far = await post(server, '/v1/chat/completions', ASK, { headers: origin('https://evil.example') });
     expect(far.headers.get('access-control-allow-origin')).toBeNull();
+    const stream = await post(
+      server,
+      '/v1/chat/completions',
+      { ...ASK, stream: true },
+      { headers: origin('http://[::1]:9') },
+    );
+    expect(stream.headers.get('access-control-allow-origin')).toBe('http://[::1]:9');
+    await stream.text();
     const wrong = await post(server, '/v1/chat/completions', {}, { headers: origin('http://127.0.0.1:5') });
     expect([wrong.status, wrong.headers.get('access-control-allow-origin')]).toEqual([400, 'http://127.0.0.1:5']);
   });

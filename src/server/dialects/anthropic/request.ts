@@ -2,7 +2,7 @@
 import type { ChatOptions } from '../../../engine/engine.ts';
 import type { ChatMessage, ToolDefinition } from '../../../text/messages.ts';
 import { contentText } from '../../content.ts';
-import { defined } from '../../defined.ts';
+import { defined, nonEmpty } from '../../defined.ts';
 import { toolOptions } from '../../tools.ts';
 import type { Block, CountBody, MessagesBody } from './schema.ts';
 
@@ -87,7 +87,7 @@ export function chatOptions(body: MessagesBody): ChatOptions {
     ...promptOptions(body),
     ...defined({
       maxTokens: body.max_tokens,
-      stop: body.stop_sequences,
+      stop: nonEmpty(body.stop_sequences),
       temperature: body.temperature,
       topK: body.top_k,
       topP: body.top_p === 0 ? 1e-6 : body.top_p,

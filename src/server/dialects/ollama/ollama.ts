@@ -7,8 +7,9 @@ import type { Dialect, ServerRequest, StartGeneration } from '../../context.ts';
 import type { ModelEntry } from '../../models.ts';
 import { get, post } from '../../routes.ts';
 import { toolOptions } from '../../tools.ts';
+import { toolDefinitions } from '../function-tools.ts';
 import { CHAT, GENERATE, ollamaStream, type Shape, whole, writeLines } from './answers.ts';
-import { chatOptions, keepAliveMs, messagesOf, refuseImages, toolsOf } from './request.ts';
+import { chatOptions, keepAliveMs, messagesOf, refuseImages } from './request.ts';
 import { type ChatBody, chatBody, type GenerateBody, generateBody, pullBody, showBody } from './schema.ts';
 
 /** The API this is compatible with; clients compare it. */
@@ -87,7 +88,7 @@ export const ollama: Dialect = {
       handle(request, body) {
         const messages = messagesOf(body);
         if (messages.length === 0) return loadOrUnload(request, body, CHAT);
-        const options = { ...chatOptions(body), ...toolOptions(toolsOf(body), undefined) };
+        const options = { ...chatOptions(body), ...toolOptions(toolDefinitions(body.tools), undefined) };
         if (isBackgroundTask(messages)) options.priority = BACKGROUND_PRIORITY;
         return answer(request, body, CHAT, (engine, signal) => engine.chat(messages, { ...options, signal }));
       },

@@ -1,8 +1,8 @@
 /** From Ollama's bodies to a conversation and the engine's options. */
 import type { ChatOptions } from '../../../engine/engine.ts';
 import { TandemError } from '../../../errors.ts';
-import type { ChatMessage, ToolDefinition } from '../../../text/messages.ts';
-import { defined } from '../../defined.ts';
+import type { ChatMessage } from '../../../text/messages.ts';
+import { defined, nonEmpty } from '../../defined.ts';
 import type { ChatBody, GenerateBody } from './schema.ts';
 
 export function chatOptions(body: ChatBody | GenerateBody): ChatOptions {
@@ -16,7 +16,7 @@ export function chatOptions(body: ChatBody | GenerateBody): ChatOptions {
     topP: given.top_p === 0 ? 1e-6 : given.top_p,
     minP: given.min_p,
     seed: given.seed !== undefined && given.seed !== null && given.seed >= 0 ? given.seed : undefined,
-    stop: given.stop,
+    stop: nonEmpty(given.stop),
     repetitionPenalty: given.repeat_penalty,
     presencePenalty: given.presence_penalty,
     frequencyPenalty: given.frequency_penalty,
@@ -46,14 +46,6 @@ export function refuseImages(images: readonly string[] | null | undefined): void
       given: `${images.length} image${images.length === 1 ? '' : 's'}`,
       fix: 'send text',
     });
-}
-
-export function toolsOf({ tools }: ChatBody): ToolDefinition[] {
-  return (tools ?? []).flatMap(({ function: definition }) => {
-    if (!definition) return [];
-    const { name, description, parameters } = definition;
-    return [{ name, ...defined({ description, parameters }) }];
-  });
 }
 
 export function messagesOf({ messages }: ChatBody): ChatMessage[] {

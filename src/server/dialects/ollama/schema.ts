@@ -1,5 +1,6 @@
 /** Bodies of Ollama's routes: known fields by type, unknown fields pass unread. */
 import { z } from '@hono/zod-openapi';
+import { functionTools } from '../function-tools.ts';
 
 const options = z
   .looseObject({
@@ -49,21 +50,7 @@ const shared = {
 export const chatBody = z.looseObject({
   ...shared,
   messages: z.array(message).nullish(),
-  tools: z
-    .array(
-      z.looseObject({
-        type: z.string().nullish(),
-        function: z
-          .looseObject({
-            name: z.string().min(1).max(256),
-            description: z.string().nullish(),
-            parameters: z.record(z.string(), z.unknown()).nullish(),
-          })
-          .nullish(),
-      }),
-    )
-    .max(4096)
-    .nullish(),
+  tools: functionTools,
 });
 
 export const generateBody = z.looseObject({

@@ -1,10 +1,11 @@
 /** From a chat body to a conversation and the engine's options. */
 import type { ChatOptions } from '../../../engine/engine.ts';
-import type { ChatMessage, ToolDefinition } from '../../../text/messages.ts';
+import type { ChatMessage } from '../../../text/messages.ts';
 import { contentText } from '../../content.ts';
 import type { ServerOptions } from '../../context.ts';
 import { defined } from '../../defined.ts';
 import { toolOptions } from '../../tools.ts';
+import { toolDefinitions } from '../function-tools.ts';
 import type { ChatBody } from './chat-schema.ts';
 import { answerLimit, samplingOptions } from './sampling.ts';
 
@@ -25,7 +26,7 @@ export function chatJob(body: ChatBody, server: ServerOptions): ChatJob {
     messages: body.messages.map(chatMessage),
     options: {
       ...samplingOptions(body),
-      ...toolOptions(toolDefinitions(body), toolChoice(body)),
+      ...toolOptions(toolDefinitions(body.tools), toolChoice(body)),
       ...defined({
         maxTokens: answerLimit(body.max_completion_tokens ?? body.max_tokens, server),
         logprobs: body.logprobs ? (body.top_logprobs ?? true) : undefined,
@@ -63,19 +64,6 @@ function chatMessage(message: ChatBody['messages'][number], index: number): Chat
         }
       : {}),
   };
-}
-
-function toolDefinitions({ tools }: ChatBody): ToolDefinition[] {
-  return (tools ?? []).flatMap(({ type, function: definition }) =>
-    definition && (type ?? 'function') === 'function'
-      ? [
-          {
-            name: definition.name,
-            ...defined({ description: definition.description, parameters: definition.parameters }),
-          },
-        ]
-      : [],
-  );
 }
 
 function toolChoice({ tool_choice: choice }: ChatBody): ChatOptions['toolChoice'] {

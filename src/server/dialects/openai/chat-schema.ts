@@ -1,5 +1,6 @@
 /** The body of `POST /v1/chat/completions`: known fields by type, unknown fields pass unread. */
 import { z } from '@hono/zod-openapi';
+import { functionTools } from '../function-tools.ts';
 
 /** −1 is llama.cpp's and LM Studio's word for "until it ends". */
 const tokens = z
@@ -31,18 +32,6 @@ const message = z.looseObject({
   reasoning: z.string().nullish(),
   tool_calls: z.array(toolCall).nullish(),
   tool_call_id: z.string().nullish(),
-});
-
-/** Tools that are no functions (web search of hosted services) are skipped, not refused. */
-const tool = z.looseObject({
-  type: z.string().nullish(),
-  function: z
-    .looseObject({
-      name: z.string().min(1).max(256),
-      description: z.string().nullish(),
-      parameters: z.record(z.string(), z.unknown()).nullish(),
-    })
-    .nullish(),
 });
 
 /** Sampling as all OpenAI-like routes take it, llama.cpp's and vLLM's additions included. */
@@ -90,7 +79,7 @@ export const chatBody = z.looseObject({
   max_completion_tokens: tokens,
   logprobs: z.boolean().nullish(),
   top_logprobs: z.number().int().min(0).max(20).nullish(),
-  tools: z.array(tool).max(4096).nullish(),
+  tools: functionTools,
   tool_choice: z
     .union([
       z.enum(['auto', 'none', 'required']),

@@ -18,8 +18,9 @@ export const openaiModels: Dialect = {
         const data = server.models
           .list()
           .flatMap((model) => [model.id, ...model.aliases].map((id) => describe(model, id)));
-        // Codex reads `models`.
-        return Response.json({ object: 'list', data, models: data });
+        // Codex reads `models`; Anthropic's client reads pages.
+        const page = { has_more: false, first_id: data[0]?.id ?? null, last_id: data.at(-1)?.id ?? null };
+        return Response.json({ object: 'list', data, models: data, ...page });
       },
     });
     get(app, openaiModels, {
@@ -55,6 +56,10 @@ function describe(model: ModelEntry, id: string) {
     object: 'model',
     created: model.created,
     owned_by: 'tandem',
+    // Anthropic's words for the same.
+    type: 'model',
+    display_name: id,
+    created_at: new Date(model.created * 1000).toISOString(),
     status: { value: model.state === 'ready' ? 'loaded' : model.state === 'failed' ? 'unloaded' : model.state },
     meta: {
       architecture: model.architecture,

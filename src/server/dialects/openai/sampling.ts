@@ -2,7 +2,7 @@
 import type { GenerateOptions } from '../../../engine/engine.ts';
 import { TandemError } from '../../../errors.ts';
 import type { ServerOptions } from '../../context.ts';
-import { defined } from '../../defined.ts';
+import { defined, nonEmpty } from '../../defined.ts';
 import type { SamplingBody } from './chat-schema.ts';
 
 export function samplingOptions(body: SamplingBody): GenerateOptions {
@@ -25,8 +25,7 @@ export function samplingOptions(body: SamplingBody): GenerateOptions {
     // −1 is llama.cpp's word for a random seed.
     seed: body.seed !== null && body.seed !== undefined && body.seed >= 0 ? body.seed : undefined,
     logitBias: body.logit_bias as Record<number, number> | null | undefined,
-    // Front ends send their empty setting along.
-    stop: typeof body.stop === 'string' ? body.stop || undefined : body.stop?.filter((text) => text !== ''),
+    stop: nonEmpty(body.stop),
     ignoreEos: body.ignore_eos,
     format: outputFormat(body),
   });
