@@ -1,0 +1,112 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { build, tandem } from './tandem.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'tandem-explain-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+beforeAll(build, 60_000);
+
+function file(name: string, text: string): string {
+  const path = join(folder, name);
+  writeFileSync(path, text);
+  return path;
+}
+
+const GPUS = file('gpus.json', '{"devices": ["cuda:0", {"name": "cuda:1", "memory": 24e9}]}');
+
+describe('explain', { timeout: 60_000 }, () => {
+  test('layers that are the same share their lines, each step says why', async () => {
+    const rules = file('a.yaml', '- match: { op: experts, layers: "2-last" }\n  place: { tiles: off }\n');
+    const { code, stdout, stderr } = await tandem(['explain', '--rules', rules]);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    expect(stdout.match(/^layers? .*$/gm)).toEqual(['layer 0', 'layer 1', 'layers 2-4']);
+    expect(stdout.match(/^ {2}mlp\.experts .*$/gm)?.map((line) => line.split(/ {2,}/).at(-1))).toEqual([
+      'default',
+      'a.yaml:1',
+    ]);
+    expect(stdout).toMatch(/^cpu {2}weights 17\.3 MB {2}cache 1\.60 kB a token {2}buffers of 512 rows /m);
+  });
+
+  test('another machine: copies, tasks and what lies where', async () => {
+    const { code, stdout } = await tandem(['explain', '--rules', 'two-gpus', '--machine', GPUS]);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(
+      /mlp\.experts\.submit.*\n.*mlp\.experts +experts.*\n(?:.*shared_experts.*\n)+.*mlp\.experts\.wait/,
+    );
+    expect(stdout).toMatch(/^cuda:1 +weights /m);
+    expect(stdout).toMatch(/model\.embed_tokens\.to\.cuda:0 +copy +cuda:0 .* computed on cpu, read on cuda:0/);
+  });
+
+  test('phases on different devices are shown apart; --json has both', async () => {
+    const rules = file(
+      'b.yaml',
+      '- match: { op: experts }\n  prefill: { device: cuda:0 }\n  decode: { device: cpu }\n',
+    );
+    const { stdout } = await tandem(['explain', '--rules', rules, '--machine', GPUS]);
+    expect(stdout).toMatch(/^passes that read prompts$[\s\S]*^passes that generate$/m);
+    const json = JSON.parse((await tandem(['explain', '--json', '--rules', rules, '--machine', GPUS])).stdout);
+    const experts = ({ op }: { op: string }) => op === 'experts';
+    expect(json.steps.find(experts)).toMatchObject({
+      placement: { device: 'cuda:0' },
+      kernel: 'native',
+      why: 'b.yaml:1',
+    });
+    expect(json.decode.steps.find(experts)).toMatchObject({ placement: { device: 'cpu' } });
+  });
+
+  test('--all is the Program itself', async () => {
+    const { stdout } = await tandem(['explain', '--all', '--rules', 'cpu']);
+    expect(stdout).toMatch(/^%0 \[T,256\] = embed .* @cpu:f32 ; model\.embed_tokens$/m);
+  });
+});
+
+describe('rules that cannot be', { timeout: 60_000 }, () => {
+  test.each([
+    [
+      'a misspelt op',
+      '- match: { op: expert }\n  place: { device: cpu }',
+      /c\.yaml:1:16: "expert", did you mean experts\?/,
+    ],
+    [
+      'a device that is not here',
+      '- place: { device: cuda:0 }',
+      /a device of this machine: cpu; c\.yaml:1 places model\.embed_tokens/,
+    ],
+    [
+      'a file of KTransformers',
+      '- match: { class: torch.nn.Linear }\n  replace: { class: x }',
+      /KTransformers optimize rule file/,
+    ],
+  ])('%s', async (_, text, message) => {
+    const { code, stdout, stderr } = await tandem(['run', '--rules', file('c.yaml', text), 'hi']);
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+    expect(stderr).toMatch(message);
+    expect(stderr.trim().split('\n')).toHaveLength(1);
+  });
+
+  test('a name that does not ship', async () => {
+    const { code, stderr } = await tandem(['explain', '--rules', 'one-gpuu']);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/cpu, .*two-gpus; there is no one-gpuu; did you mean one-gpu\?/);
+  });
+
+  test('one that matches nothing is told, and the rest goes on', async () => {
+    const rules = file('d.yaml', '- match: { name: nothing }\n  place: { tiles: off }');
+    const { code, stderr, stdout } = await tandem([
+      'run',
+      '--no-server',
+      '--backend',
+      'reference',
+      '-n',
+      '1',
+      '--rules',
+      rules,
+      'hi',
+    ]);
+    expect(code).toBe(0);
+    expect(stderr).toContain('[placement] d.yaml:1: this rule matches no step of deepseek-v3');
+    expect(stdout).not.toBe('');
+  });
+});
