@@ -58,6 +58,16 @@ describe('prompts', () => {
     expect(messages[1]).toBe(messages[0]);
   });
 
+  test('what is no data is refused, and the next prompt is read', async () => {
+    const apart = prompts({ longFrom: 1 });
+    const call = { ...conversation, options: { kwargs: { now: () => 0 } } };
+    await expect(apart.chat(call)).rejects.toMatchObject({
+      code: 'REQUEST_INVALID',
+      message: expect.stringMatching(/is data.*could not be cloned/s),
+    });
+    expect((await apart.chat(conversation)).ids.length).toBeGreaterThan(100);
+  });
+
   test('what cannot fit is refused before it is cut into tokens, what may fit is not', async () => {
     const encode = vi.spyOn(tokenizer, 'encode');
     const text = 'a b '.repeat(1 << 16);

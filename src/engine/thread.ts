@@ -54,9 +54,15 @@ export class Thread {
     const id = this.#calls++;
     return new Promise<T>((resolve, reject) => {
       const timer = limit && setTimeout(() => this.end(limit.error()), limit.ms);
-      this.#waiting.set(id, { resolve, reject, timer });
+      const waiting = { resolve, reject, timer };
+      this.#waiting.set(id, waiting);
       this.#worker.ref();
-      this.#worker.postMessage({ id, name, argument } satisfies Call);
+      try {
+        this.#worker.postMessage({ id, name, argument } satisfies Call);
+      } catch (cause) {
+        this.#forget(id, waiting);
+        reject(notCloned(cause));
+      }
     });
   }
 
@@ -112,6 +118,16 @@ function packed(error: unknown): Answer['error'] {
 function unpacked({ code, room = 'engine', message }: NonNullable<Answer['error']>): Error {
   if (code === undefined) return new Error(message);
   return new TandemError(code, { room, rule: message.slice(`[${room}] `.length) });
+}
+
+function notCloned(cause: unknown): TandemError {
+  return new TandemError('REQUEST_INVALID', {
+    room: 'engine',
+    rule: 'what a request brings is data, as JSON has it',
+    given: (cause as Error).message.slice(0, 200),
+    fix: 'leave functions and symbols out of schemas, tools and template variables',
+    cause,
+  });
 }
 
 function broken(cause: unknown): TandemError {
