@@ -34,7 +34,9 @@ static void absorb(const MatrixView& q, int64_t begin, int64_t end, int64_t head
   const int64_t panel_rows = count <= kFewRows ? kFewPanelRows : kPanelRows;
   const float* from = q.row(begin) + head * width;
   float* to = queries + begin * query_stride;
-  if (kv_b != nullptr) {
+  if (kv_b != nullptr && is_fused(*kv_b, count)) {
+    fused_weighted_rows(*kv_b, head * (shape.nope + shape.value), shape.nope, part, from, scratch.results);
+  } else if (kv_b != nullptr) {
     // Σ_d q[d] · row d, added up in the order of d; sums start in scratch, where padding does no harm.
     std::memset(scratch.results, 0, static_cast<size_t>(count * columns) * sizeof(float));
     const int64_t first = head * (shape.nope + shape.value);
@@ -68,8 +70,9 @@ static void absorb(const MatrixView& q, int64_t begin, int64_t end, int64_t head
 static void expand(const float* attended, int64_t stride, int64_t begin, int64_t end, int64_t head, const BoundWeight* kv_b,
                    const BoundWeight* v_b, const MlaShape& shape, Span part, const MlaScratch& scratch, const MatrixView& out) {
   const int64_t count = end - begin, latent = pad_columns(shape.latent);
-  const int64_t panel_rows = count <= kFewRows ? kFewPanelRows : kPanelRows;
   const BoundWeight& weight = kv_b != nullptr ? *kv_b : *v_b;
+  const bool fused = is_fused(weight, count);
+  const int64_t panel_rows = count <= kFewRows && !fused ? kFewPanelRows : kPanelRows;
   const int64_t matrix = kv_b != nullptr ? 0 : head, first = kv_b != nullptr ? head * (shape.nope + shape.value) + shape.nope : 0;
   for (int64_t t = 0; t < count; t++) {
     float* row = scratch.rows + t * latent;
@@ -78,8 +81,12 @@ static void expand(const float* attended, int64_t stride, int64_t begin, int64_t
   }
   for (int64_t v = part.begin; v < part.end; v += panel_rows) {
     const int64_t rows = part.end - v < panel_rows ? part.end - v : panel_rows;
-    decode_panel(weight, matrix, first + v, rows, first + part.end, {0, shape.latent}, scratch.panel);
-    dot_products(scratch.rows, latent, count, scratch.panel, latent, rows, latent, scratch.results, kPanelRows);
+    if (fused) {
+      fused_products(weight, matrix, first + v, rows, scratch.rows, scratch.results);
+    } else {
+      decode_panel(weight, matrix, first + v, rows, first + part.end, {0, shape.latent}, scratch.panel);
+      dot_products(scratch.rows, latent, count, scratch.panel, latent, rows, latent, scratch.results, kPanelRows);
+    }
     for (int64_t t = 0; t < count; t++) {
       std::memcpy(out.row(begin + t) + head * shape.value + v, scratch.results + t * kPanelRows, static_cast<size_t>(rows) * sizeof(float));
     }
