@@ -31,8 +31,10 @@ const STYLE = `
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
 body { max-width: 60rem; margin: 0 auto; padding: 1rem; }
 code { font: 0.9em ui-monospace, monospace; }
-summary { cursor: pointer; padding: 0.4rem 0; }
-summary b { display: inline-block; min-width: 3.5rem; }
+summary { cursor: pointer; }
+summary, .plain { margin: 0; padding: 0.4rem 0; }
+.plain { padding-left: 1.05rem; }
+summary b, .plain b { display: inline-block; min-width: 3.5rem; }
 table { border-collapse: collapse; width: 100%; margin-bottom: 1rem; }
 td { border-top: 1px solid #8884; padding: 0.2rem 0.6rem 0.2rem 0; vertical-align: top; }`;
 
@@ -80,7 +82,9 @@ function route(method: string, path: string, { summary = '', description = '', r
   const schema = requestBody?.content?.['application/json']?.schema;
   const rows = schema === undefined ? '' : fieldRows(schema, '');
   const head = `<b>${method.toUpperCase()}</b> <code>${html(path)}</code> ${html(summary)} <small>${html(description)}</small>`;
-  return rows === '' ? `<p>${head}</p>` : `<details><summary>${head}</summary><table>${rows}</table></details>`;
+  return rows === ''
+    ? `<p class="plain">${head}</p>`
+    : `<details><summary>${head}</summary><table>${rows}</table></details>`;
 }
 
 /** A row a field, those of objects and of items of arrays below theirs. */

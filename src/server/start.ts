@@ -1,6 +1,6 @@
 /** Puts a server together: models, dialects, application, socket. */
 import { type LoadOptions, load } from '../engine/load.ts';
-import { readModelCard } from '../engine/model-card.ts';
+import { modelName, readModelCard } from '../engine/model-card.ts';
 import { PageFolder } from '../engine/page-folder.ts';
 import { type AppParts, buildApp } from './app.ts';
 import { DEFAULT_SERVER_OPTIONS, type Dialect, type ServerOptions } from './context.ts';
@@ -70,7 +70,14 @@ export async function startServer(start: StartOptions): Promise<RunningServer> {
   const options: ServerOptions = { ...DEFAULT_SERVER_OPTIONS, ...given };
   const logger = start.logger ?? createLogger(logLevel);
   const end = new AbortController();
-  const sources = await Promise.all(served.map((model) => sourceOf(model, end.signal, onProgress)));
+  const fileNames = served.map(({ path }) => modelName(path));
+  const sources = await Promise.all(
+    served.map((model, i) => {
+      const fileName =
+        model.name !== undefined && fileNames.indexOf(fileNames[i]) === fileNames.lastIndexOf(fileNames[i]);
+      return sourceOf(model, fileName, end.signal, onProgress);
+    }),
+  );
   const models = new ModelHost(sources, {
     idleMs,
     maxLoaded,
@@ -99,6 +106,7 @@ export async function startServer(start: StartOptions): Promise<RunningServer> {
 
 async function sourceOf(
   { path, name, aliases = [], load: options }: ServedModel,
+  fileName: boolean,
   signal: AbortSignal,
   onProgress: StartOptions['onProgress'],
 ): Promise<ModelSource> {
@@ -108,9 +116,8 @@ async function sourceOf(
     await PageFolder.open({ directory: options.prefixCache.directory, maxBytes: Number.POSITIVE_INFINITY });
   return {
     card: name === undefined ? card : { ...card, id: name },
-    aliases: [...new Set(name === undefined ? aliases : [...aliases, card.id])].filter(
-      (alias) => alias !== (name ?? card.id),
-    ),
+    // A model with a name of its own answers to that of its file too, unless another one does.
+    aliases: [...new Set([...aliases, ...(fileName ? [card.id] : [])])].filter((alias) => alias !== name),
     load: (progress, memory) =>
       load(path, {
         ...options,

@@ -338,7 +338,7 @@ describe(`the chat page${SKIP}`, { skip: CHROMIUM === undefined }, () => {
     await quiet.page.waitForSelector('.model, .top-bar select');
     await sleep(300);
     expect(await quiet.page.locator('[aria-label=Experts]').count()).toBe(0);
-    const data = { layers: [1, 2], experts: 4, fired: [[0, 3], [2]], place: 'mapped' };
+    const data = { layers: [1, 2], experts: 4, fired: [[0, 3], [2]], times: [[1, 9], [2]], place: 'mapped' };
     const { page } = await visit(PLAIN, {}, (page) =>
       page.route('**/experts/stream', (route) =>
         route.fulfill({ contentType: 'text/event-stream', body: `data: ${JSON.stringify(data)}\n\n` }),
@@ -350,6 +350,9 @@ describe(`the chat page${SKIP}`, { skip: CHROMIUM === undefined }, () => {
       '(() => { const c = document.querySelector("canvas"); const d = c.getContext("2d").getImageData(0, 0, 4, 2).data; return [...Array(8).keys()].filter((i) => d[i * 4 + 3] > 30); })()',
     );
     expect(lit).toEqual([0, 3, 6]);
+    const bright = '[...document.querySelector("canvas").getContext("2d").getImageData(0, 0, 4, 1).data]';
+    const alpha = await page.evaluate<number[]>(bright);
+    expect(alpha[15]).toBeGreaterThan(2 * alpha[3]); // fired more often
   });
 
   test('every control has a name; a phone has room; Chinese readers get Chinese', async () => {

@@ -260,7 +260,7 @@ describe('the wire', () => {
       if (text.includes('data: ')) break;
     }
     const told = JSON.parse(/data: (.*)\n/.exec(text)![1]);
-    expect(told).toEqual({ layers: [1, 3], experts: 4, fired: [[1, 3], [0]], place: 'ram' });
+    expect(told).toEqual({ layers: [1, 3], experts: 4, fired: [[1, 3], [0]], times: [[1, 1], [1]], place: 'ram' });
     stop.abort();
     await counting.close();
   });

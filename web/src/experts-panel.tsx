@@ -1,4 +1,4 @@
-/** The live view of the experts: a cell an expert, a row a layer, brightness by how lately it fired. */
+/** The live view of the experts: a cell an expert, a row a layer, brightness by how lately and how often it fired. */
 import { useSignal } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
 import { type ExpertsHeat, expertsExist, heat, heatAt } from './experts.ts';
@@ -8,6 +8,8 @@ import { fill, words } from './words.ts';
 
 /** Heat above which an expert is counted as warm: about two fades. */
 const WARM = 0.13;
+/** Brightness of an expert that just fired, for the first time in long, beside busy ones. */
+const FAINTEST = 0.15;
 /** Between two pictures. */
 const FRAME_MS = 100;
 
@@ -23,10 +25,15 @@ function draw(canvas: HTMLCanvasElement, map: ExpertsHeat, now: number): number 
   // From memory: amber; from the mapped file, which may wait for the disk: blue.
   const [r, g, b] = map.place === 'ram' ? [255, 138, 20] : [40, 140, 255];
   let warm = 0;
-  for (let i = 0; i < map.last.length; i++) {
-    const h = heatAt(map, i, now);
-    if (h > WARM) warm++;
-    picture.data.set([r, g, b, 255 * h], i * 4);
+  for (let row = 0; row < layers.length; row++) {
+    const start = row * experts;
+    const most = Math.max(...map.lately.subarray(start, start + experts), Number.MIN_VALUE);
+    for (let i = start; i < start + experts; i++) {
+      const h = heatAt(map, i, now);
+      if (h > WARM) warm++;
+      // All experts of a layer may fire between two looks: the busiest one gives the measure.
+      picture.data.set([r, g, b, 255 * h * (FAINTEST + (1 - FAINTEST) * (map.lately[i] / most))], i * 4);
+    }
   }
   context.putImageData(picture, 0, 0);
   return warm;

@@ -1,4 +1,4 @@
-/** The heat of every expert: 1 when it fires, fading after. Fed by the server's stream while somebody looks. */
+/** The heat of every expert: bright when it fires, brighter the more often, fading after. Fed by the server's stream while somebody looks. */
 import { effect, signal } from '@preact/signals';
 import { models } from './models.ts';
 import { expertsShown } from './panel.ts';
@@ -11,6 +11,8 @@ interface ExpertsEvent {
   readonly experts: number;
   /** Per layer of `layers`: who fired since the last event. */
   readonly fired: readonly (readonly number[])[];
+  /** How often each of them did. */
+  readonly times: readonly (readonly number[])[];
   readonly place: 'ram' | 'mapped';
 }
 
@@ -22,10 +24,16 @@ export interface ExpertsHeat {
   readonly last: Float64Array;
   /** How often each fired since the panel was opened. */
   readonly counts: Uint32Array;
+  /** How often lately: what is longer ago than some seconds counts little. As of `at`. */
+  readonly lately: Float64Array;
+  at: number;
 }
 
 /** Milliseconds until an expert's heat has fallen to 1/e. */
 const FADE_MS = 1000;
+
+/** Milliseconds until a firing counts 1/e in `lately`. */
+const LATELY_MS = 3000;
 
 /** Until a stream that ended is asked for again. */
 const AGAIN_MS = 5000;
@@ -35,21 +43,35 @@ export const expertsExist = signal(false);
 
 export const heat = signal<ExpertsHeat | undefined>(undefined);
 
+/** 1 when it fires, fading after. */
 export function heatAt({ last }: ExpertsHeat, index: number, now: number): number {
   return Math.exp((last[index] - now) / FADE_MS);
 }
 
-function take({ layers, experts, fired, place }: ExpertsEvent): void {
+function take({ layers, experts, fired, times, place }: ExpertsEvent): void {
   const size = layers.length * experts;
+  const now = performance.now();
   let map = heat.value;
   if (map === undefined || map.last.length !== size || map.experts !== experts)
-    map = { layers, experts, place, last: new Float64Array(size).fill(-Infinity), counts: new Uint32Array(size) };
-  const now = performance.now();
+    map = {
+      layers,
+      experts,
+      place,
+      last: new Float64Array(size).fill(-Infinity),
+      counts: new Uint32Array(size),
+      lately: new Float64Array(size),
+      at: now,
+    };
+  const faded = Math.exp((map.at - now) / LATELY_MS);
+  for (let i = 0; i < size; i++) map.lately[i] *= faded;
+  map.at = now;
   fired.forEach((ids, row) => {
-    for (const id of ids) {
-      map.last[row * experts + id] = now;
-      map.counts[row * experts + id]++;
-    }
+    ids.forEach((id, i) => {
+      const cell = row * experts + id;
+      map.last[cell] = now;
+      map.counts[cell] += times[row][i];
+      map.lately[cell] += times[row][i];
+    });
   });
   map.place = place;
   heat.value = map;

@@ -1,6 +1,6 @@
 /**
  * `GET /experts/stream`: which experts fire, as server-sent events, for the page's live view. An event tells of the time since
- * the last: `fired[i]` are the ids chosen in layer `layers[i]`.
+ * the last: `fired[i]` are the ids chosen in layer `layers[i]`, `times[i]` how often each was.
  */
 import type { Engine } from '../../engine/engine.ts';
 import { TandemError } from '../../errors.ts';
@@ -42,9 +42,12 @@ export const experts: Dialect = {
             await pause(LOOK_MS, signal);
             const { layers, experts: width, counts } = engine.expertVisits()!;
             const fired = Array.from(layers, (_, row) => changed(before, counts, row * width, width));
+            const times = fired.map((ids, row) =>
+              ids.map((e) => (counts[row * width + e] - before[row * width + e]) >>> 0),
+            );
             before = counts;
             if (fired.every((ids) => ids.length === 0)) continue;
-            const data = { layers: [...layers], experts: width, fired, place: placeOf(engine) };
+            const data = { layers: [...layers], experts: width, fired, times, place: placeOf(engine) };
             await out.write(sseEvent(data));
           }
         });
