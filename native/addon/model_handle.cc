@@ -109,7 +109,8 @@ Napi::Function ModelHandle::define(Napi::Env env) {
   return DefineClass(env, "NativeModel",
                      {InstanceMethod<&ModelHandle::run>("run"), InstanceMethod<&ModelHandle::cancel>("cancel"),
                       InstanceMethod<&ModelHandle::describe>("describe"), InstanceMethod<&ModelHandle::begin>("begin"),
-                      InstanceMethod<&ModelHandle::step>("step"), InstanceMethod<&ModelHandle::read>("read"),
+                      InstanceMethod<&ModelHandle::step>("step"),
+                      InstanceMethod<&ModelHandle::steps>("steps"), InstanceMethod<&ModelHandle::read>("read"),
                       InstanceMethod<&ModelHandle::write>("write"), InstanceMethod<&ModelHandle::end>("end"),
                       InstanceMethod<&ModelHandle::read_page>("readPage"), InstanceMethod<&ModelHandle::write_page>("writePage"),
                       InstanceMethod<&ModelHandle::timings>("timings"), InstanceMethod<&ModelHandle::expert_visits>("expertVisits"),
@@ -233,6 +234,12 @@ Napi::Value ModelHandle::begin(const Napi::CallbackInfo& info) {
 Napi::Value ModelHandle::step(const Napi::CallbackInfo& info) {
   const int64_t index = whole(info[0]);
   return submit<std::monostate>(info.Env(), [index](Model& model, std::monostate&) { return model.step(index); }, nothing);
+}
+
+Napi::Value ModelHandle::steps(const Napi::CallbackInfo& info) {
+  const int64_t first = whole(info[0]);
+  const int64_t last = whole(info[1]);
+  return submit<std::monostate>(info.Env(), [first, last](Model& model, std::monostate&) { return model.steps(first, last); }, nothing);
 }
 
 Napi::Value ModelHandle::read(const Napi::CallbackInfo& info) {

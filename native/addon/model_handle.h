@@ -24,6 +24,7 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
   Napi::Value run(const Napi::CallbackInfo& info);
   Napi::Value begin(const Napi::CallbackInfo& info);
   Napi::Value step(const Napi::CallbackInfo& info);
+  Napi::Value steps(const Napi::CallbackInfo& info);
   Napi::Value read(const Napi::CallbackInfo& info);
   Napi::Value write(const Napi::CallbackInfo& info);
   Napi::Value read_page(const Napi::CallbackInfo& info);

@@ -172,12 +172,15 @@ Status Model::begin(const uint8_t* data, size_t size, uint32_t generation) {
   output_.logprobs.assign(outputs, nan);
   output_.top_tokens.assign(outputs * static_cast<size_t>(output_.max_top), -1);
   output_.top_logprobs.assign(outputs * static_cast<size_t>(output_.max_top), nan);
+  const auto one_row = [](const Sequence& sequence) { return sequence.rows == 1; };
+  const bool decode = !program_.decode_steps.empty() && std::all_of(batch_.sequences.begin(), batch_.sequences.end(), one_row);
   for (size_t i = 0; i < contexts_.size(); i++) {
     StepContext& context = contexts_[i];
     const Step& step = program_.steps[i];
     for (size_t k = 0; k < step.inputs.size(); k++)
       if (step.inputs[k].kind == Operand::Kind::value) context.inputs[k].rows = rows_of(program_.values[step.inputs[k].index]);
     for (size_t k = 0; k < step.outputs.size(); k++) context.outputs[k].rows = rows_of(program_.values[step.outputs[k]]);
+    context.step = decode ? &program_.decode_steps[i] : &step;
     context.batch = &batch_;
     context.result = &output_;
     context.dead = dead_.data();
@@ -263,30 +266,42 @@ Status Model::run(const uint8_t* batch, size_t size, uint32_t generation, PassOu
   if (!program_.given.empty())
     return Status(Code::program_invalid, "[native] every value of a Program that runs whole is written by a step; nobody writes \"" + program_.values[program_.given[0]].name + "\"; step through it and write the value first");
   TANDEM_TRY(begin(batch, size, generation));
-  for (size_t i = 0; i < program_.steps.size(); i++) {
-    if (stop_ != nullptr && stop_->load(std::memory_order_relaxed)) {
-      active_ = false;
-      return Status(Code::disposed, "[native] the model was disposed during a pass");
-    }
-    if (drop_cancelled()) break;
-    Status status = run_step(i);
-    if (!status.ok()) {
-      active_ = false;
-      return status;
-    }
+  Status status = steps(0, static_cast<int64_t>(program_.steps.size()));
+  if (!status.ok()) {
+    active_ = false;
+    return status;
   }
   return finish(out);
+}
+
+Status Model::steps(int64_t first, int64_t last) {
+  if (!active_) return Status(Code::request_invalid, "[native] steps run within a pass; none was begun; call begin first");
+  if (first < 0 || first > last || last > static_cast<int64_t>(program_.steps.size()))
+    return Status(Code::request_invalid, "[native] a range of steps lies in the Program; given [" + std::to_string(first) + ", " + std::to_string(last) + ") of " + std::to_string(program_.steps.size()));
+  for (size_t i = static_cast<size_t>(first); i < static_cast<size_t>(last); i++) {
+    if (stop_ != nullptr && stop_->load(std::memory_order_relaxed)) return Status(Code::disposed, "[native] the model was disposed during a pass");
+    if (drop_cancelled()) break;
+    TANDEM_TRY(ready(i));
+    TANDEM_TRY(run_step(i));
+  }
+  return {};
 }
 
 Status Model::step(int64_t index) {
   if (!active_) return Status(Code::request_invalid, "[native] steps run within a pass; none was begun; call begin first");
   if (index < 0 || index >= static_cast<int64_t>(program_.steps.size()))
     return Status(Code::request_invalid, "[native] a step index is below the number of steps; given " + std::to_string(index) + " of " + std::to_string(program_.steps.size()));
-  for (const Operand& operand : program_.steps[static_cast<size_t>(index)].inputs)
-    if (operand.kind == Operand::Kind::value && filled_[operand.index] == 0)
-      return Status(Code::request_invalid, "[native] a value is written before it is read; step \"" + program_.steps[static_cast<size_t>(index)].name + "\" reads \"" + program_.values[operand.index].name + "\"; run the step that writes it, or write it");
+  TANDEM_TRY(ready(static_cast<size_t>(index)));
   drop_cancelled();
   return run_step(static_cast<size_t>(index));
+}
+
+// All that the step reads was written in this pass.
+Status Model::ready(size_t index) const {
+  for (const Operand& operand : program_.steps[index].inputs)
+    if (operand.kind == Operand::Kind::value && filled_[operand.index] == 0)
+      return Status(Code::request_invalid, "[native] a value is written before it is read; step \"" + program_.steps[index].name + "\" reads \"" + program_.values[operand.index].name + "\"; run the step that writes it, or write it");
+  return {};
 }
 
 Status Model::read(int64_t id, ValueData& out) const {

@@ -53,6 +53,8 @@ class Model {
   // Lock-step: begin, steps in any order, read and write values between them, finish.
   Status begin(const uint8_t* batch, size_t size, uint32_t generation);
   Status step(int64_t index);
+  // Steps [first, last) as a pass runs them; fewer where nobody is left who wants them.
+  Status steps(int64_t first, int64_t last);
   // The dense value [rows, columns] of the pass begun; elements are f32 or i32 by `type`.
   struct ValueData {
     ElementType type = ElementType::f32;
@@ -89,6 +91,7 @@ class Model {
   Status allocate(const ModelOptions& options);
   Status bind_steps();
   Status run_step(size_t index);
+  Status ready(size_t index) const;
   void count_visits(size_t index);
   bool drop_cancelled();
   int64_t rows_of(const Value& value) const;

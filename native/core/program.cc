@@ -10,6 +10,7 @@ namespace {
 
 constexpr uint32_t kMagic = 0x4d444e54;  // 'TNDM'
 constexpr uint32_t kVersion = 2;
+constexpr uint32_t kDecodeVersion = 3;  // steps say, too, how they compute where every sequence has one row
 // Far beyond any model, small enough that products of two of them fit in 63 bits.
 constexpr int64_t kMaxColumns = int64_t{1} << 30;
 
@@ -37,8 +38,9 @@ class Decoder {
     const uint32_t magic = r_.u32();
     const uint32_t version = r_.u32();
     if (r_.failed() || magic != kMagic) return invalid("a Program blob starts with TNDM", "it does not");
-    if (version != kVersion) {
-      return Status(Code::program_invalid, "[native] the native core reads Program encoding " + std::to_string(kVersion) +
+    decodes_ = version == kDecodeVersion;
+    if (version != kVersion && !decodes_) {
+      return Status(Code::program_invalid, "[native] the native core reads Program encodings " + std::to_string(kVersion) + " and " + std::to_string(kDecodeVersion) +
                                                "; given version " + std::to_string(version) + "; run npm run build");
     }
     p_.name = r_.string();
@@ -232,6 +234,16 @@ class Decoder {
     return r_.failed() ? truncated() : Status();
   }
 
+  // How a step computes.
+  Status decode_execution(Step& step) {
+    const std::string activation = r_.string();
+    const std::string middle = r_.string();
+    step.tiles = r_.u32();
+    if (r_.failed()) return truncated();
+    if (parse_activation(activation, step.activation) && parse_activation(middle, step.middle)) return {};
+    return invalid("an activation format is f32, q8_32, q8_256 or bf16", "step " + quoted(step.name) + " has " + quoted(activation) + ", " + quoted(middle));
+  }
+
   Status decode_steps() {
     const uint32_t count = r_.count(40);
     p_.steps.reserve(count);
@@ -273,15 +285,14 @@ class Decoder {
         step.attributes.push_back(std::move(attribute));
       }
       step.device = r_.string();
-      const std::string activation = r_.string();
-      const std::string middle = r_.string();
-      step.tiles = r_.u32();
-      if (r_.failed()) return truncated();
+      TANDEM_TRY(decode_execution(step));
       if (step.device != "cpu")
         return Status(Code::program_invalid, "[native] this build runs steps on cpu; step " + quoted(step.name) + " is placed on " +
                                                  quoted(step.device) + "; place it on cpu");
-      if (!parse_activation(activation, step.activation) || !parse_activation(middle, step.middle))
-        return invalid("an activation format is f32, q8_32, q8_256 or bf16", "step " + quoted(step.name) + " has " + quoted(activation) + ", " + quoted(middle));
+      if (decodes_) {
+        p_.decode_steps.push_back(step);
+        TANDEM_TRY(decode_execution(p_.decode_steps.back()));
+      }
       p_.steps.push_back(std::move(step));
     }
     if (p_.logits >= p_.values.size()) return invalid("the logits are a value", "value " + std::to_string(p_.logits));
@@ -301,6 +312,7 @@ class Decoder {
   Reader r_;
   uint32_t files_;
   Program& p_;
+  bool decodes_ = false;
 };
 
 }  // namespace

@@ -119,6 +119,8 @@ struct Program {
   std::vector<Value> values;
   std::vector<Weight> weights;
   std::vector<Step> steps;
+  // The same steps as passes compute them in which every sequence has one row; empty: like all others.
+  std::vector<Step> decode_steps;
   // Values that are read, or are the logits, and that no step writes: whoever steps through the Program gives them. Such a
   // Program cannot be run whole.
   std::vector<uint32_t> given;

@@ -248,8 +248,10 @@ constexpr Rule kRules[] = {
 
 }  // namespace
 
-Status check_signatures(const Program& program) {
-  for (const Step& step : program.steps) {
+namespace {
+
+Status check_steps(const Program& program, const std::vector<Step>& steps) {
+  for (const Step& step : steps) {
     const Rule* rule = nullptr;
     for (const Rule& candidate : kRules)
       if (step.op == candidate.op) rule = &candidate;
@@ -260,6 +262,13 @@ Status check_signatures(const Program& program) {
     TANDEM_TRY(check.result());
   }
   return {};
+}
+
+}  // namespace
+
+Status check_signatures(const Program& program) {
+  TANDEM_TRY(check_steps(program, program.steps));
+  return check_steps(program, program.decode_steps);
 }
 
 }  // namespace tandem
