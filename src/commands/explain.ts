@@ -1,17 +1,20 @@
 /** `tandem explain`: the placed Program: every step, where and how it runs, over how many bytes, and why there. */
 import type { Command } from 'commander';
+import { decidePlacement } from '../engine/auto-place.ts';
+import { availableMemory } from '../engine/this-machine.ts';
 import type { Checkpoint } from '../formats/checkpoint.ts';
 import { openCheckpoint } from '../formats/open.ts';
 import { buildProgram } from '../models/index.ts';
 import { weightBytes } from '../placement/budget.ts';
 import { memoryByDevice } from '../placement/device-memory.ts';
 import { lowerBoth, lowerPhases } from '../placement/phases.ts';
+import { PASS } from '../placement/predict.ts';
 import { printProgram } from '../program/print.ts';
 import { PHASES, type Program, type Step } from '../program/program.ts';
 import { machineOf } from './explain/machine.ts';
 import { explainSteps, groupLayers, renderGroups } from './explain/steps.ts';
 import { localPath } from './model-name.ts';
-import { EXACT, MODEL, withModelPath, withRules } from './options.ts';
+import { EXACT, MODEL, positive, withBudget, withModelPath, withRules } from './options.ts';
 import { rulesOf } from './rules.ts';
 import { formatBytes, paint, table } from './terminal.ts';
 
@@ -20,6 +23,9 @@ interface Flags {
   exact?: boolean;
   rules?: string;
   machine?: string;
+  context?: number;
+  memory?: number;
+  vram?: number;
   all?: boolean;
   json?: boolean;
 }
@@ -29,7 +35,8 @@ export function addExplain(cli: Command): void {
     .command('explain')
     .description('what runs where and why: every step, its device, kernel, formats and bytes (reads headers only)')
     .argument('[model]', MODEL);
-  withRules(withModelPath(command))
+  withBudget(withRules(withModelPath(command)))
+    .option('-c, --context <tokens>', "context length (default: the model's, if memory allows)", positive)
     .option('--exact', EXACT)
     .option(
       '--machine <file>',
@@ -60,8 +67,14 @@ Examples:
 async function explain(checkpoint: Checkpoint, flags: Flags): Promise<void> {
   const { program } = await buildProgram(checkpoint);
   const machine = await machineOf(flags.machine);
-  const rules = await rulesOf(flags, program);
-  const options = { exact: flags.exact, rules };
+  const own = machine.devices?.find(({ name }) => name === machine.device)?.memory ?? availableMemory();
+  const automatic = decidePlacement(program, machine, {
+    available: Math.min(own, flags.memory ?? Infinity),
+    vram: flags.vram,
+    contextLength: flags.context,
+    maxRows: PASS.rows,
+  });
+  const options = { exact: flags.exact, rules: [...(await rulesOf(flags, program)), ...automatic.rules] };
   const phases = lowerPhases(program, machine, options);
   const moves = PHASES.map((phase) =>
     phases[phase].steps.map(({ name, placement }) => `${name} ${placement?.device}`).join(),
@@ -87,11 +100,14 @@ async function explain(checkpoint: Checkpoint, flags: Flags): Promise<void> {
     process.stdout.write(`${text}\n${paint('bold', 'weights by op')}\n${byOp(placed)}\n\n`);
   }
   process.stdout.write(`${paint('bold', 'memory')}\n${byDevice(programs.map(([, placed]) => placed))}\n`);
+  process.stdout.write(`\n${paint('bold', 'budget')}\n${automatic.fit.reason}\n`);
 }
 
 /** The Program's own first lines. */
 function heading(program: Program): string {
-  return printProgram({ ...program, steps: [] }).trimEnd().replace(', 0 steps,', `, ${program.steps.length} steps,`);
+  return printProgram({ ...program, steps: [] })
+    .trimEnd()
+    .replace(', 0 steps,', `, ${program.steps.length} steps,`);
 }
 
 function jsonOf(program: Program) {

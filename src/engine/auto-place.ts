@@ -1,6 +1,6 @@
 /** What `load` decides by itself about a Program on this machine: whether it fits, and which steps go where. */
 import { autoRules } from '../placement/auto-rules.ts';
-import { fitModel } from '../placement/fit.ts';
+import { type Fit, fitModel } from '../placement/fit.ts';
 import type { Machine } from '../placement/lower.ts';
 import { refuseImpossible } from '../placement/refuse.ts';
 import type { Rule } from '../placement/rule.ts';
@@ -17,17 +17,24 @@ export interface AutoRequest {
 }
 
 /** Rules to put behind those of the user. PLACEMENT_IMPOSSIBLE, with numbers, where the machine cannot hold the model. */
-export function placeAutomatically(program: Program, machine: Machine, request: AutoRequest): Rule[] {
+export function placeAutomatically(program: Program, machine: Machine, request: AutoRequest): readonly Rule[] {
+  const { rules, refuse } = decidePlacement(program, machine, request);
+  refuse();
+  return rules;
+}
+
+/** The same without refusing: what would be done, and why. */
+export function decidePlacement(
+  program: Program,
+  machine: Machine,
+  request: AutoRequest,
+): { readonly rules: readonly Rule[]; readonly fit: Fit; refuse(): void } {
   const sizes = sizesOf(program);
   // A device that does not say what it holds is for those who place by rules.
   const cards = (machine.devices ?? []).filter(({ name, memory }) => name !== machine.device && memory !== undefined);
   const room = { ram: request.available, cards: cards.map(({ memory }) => memory!) };
   const wanted = { context: request.contextLength, vram: request.vram, rows: request.maxRows };
   const fit = fitModel(sizes, room, wanted);
-  refuseImpossible(sizes, room, wanted, fit);
-  return autoRules(
-    program,
-    fit,
-    cards.map(({ name }) => name),
-  );
+  const gpus = cards.map(({ name }) => name);
+  return { rules: autoRules(program, fit, gpus), fit, refuse: () => refuseImpossible(sizes, room, wanted, fit) };
 }

@@ -56,6 +56,24 @@ describe('explain', { timeout: 60_000 }, () => {
     expect(json.decode.steps.find(experts)).toMatchObject({ placement: { device: 'cpu' } });
   });
 
+  test('without rules a machine with a GPU is placed automatically, within the budget, and says why', async () => {
+    const profile = {
+      cpu: { isa: 'avx2', cores: 8 },
+      memory: { bytes: 64e9, bandwidth: 60e9 },
+      gpus: [{ device: 'cuda:0', memoryBytes: 24e9, bandwidth: 1e12, bf16: 1e14 }],
+    };
+    const machine = file('server.json', JSON.stringify(profile));
+    const whole = await tandem(['explain', '--machine', machine]);
+    expect(whole.stdout).toMatch(/mlp\.experts +experts +cuda:0 .*automatic: all 17 MB fit the VRAM/);
+    const tight = await tandem(['explain', '--machine', machine, '--vram', '25MB', '-c', '64', '--rules', 'cpu']);
+    expect(tight.stdout).not.toContain('automatic');
+    const none = await tandem(['explain', '--machine', machine, '--vram', '1MB']);
+    expect(none.stdout).not.toContain('cuda');
+    expect(none.stdout).toMatch(
+      /budget\ndense weights and cache exceed the 1 MB of VRAM: all 17 MB of weights lie in memory\n$/,
+    );
+  });
+
   test('--all is the Program itself', async () => {
     const { stdout } = await tandem(['explain', '--all', '--rules', 'cpu']);
     expect(stdout).toMatch(/^%0 \[T,256\] = embed .* @cpu:f32 ; model\.embed_tokens$/m);
