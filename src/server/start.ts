@@ -70,11 +70,10 @@ export async function startServer(start: StartOptions): Promise<RunningServer> {
   const options: ServerOptions = { ...DEFAULT_SERVER_OPTIONS, ...given };
   const logger = start.logger ?? createLogger(logLevel);
   const end = new AbortController();
-  const fileNames = served.map(({ path }) => modelName(path));
+  const ambiguous = (path: string) => served.filter((other) => modelName(other.path) === modelName(path)).length > 1;
   const sources = await Promise.all(
-    served.map((model, i) => {
-      const fileName =
-        model.name !== undefined && fileNames.indexOf(fileNames[i]) === fileNames.lastIndexOf(fileNames[i]);
+    served.map((model) => {
+      const fileName = model.name !== undefined && !ambiguous(model.path);
       return sourceOf(model, fileName, end.signal, onProgress);
     }),
   );

@@ -1,10 +1,19 @@
 /** What who runs a server relies on: several models in one, room made between them, idleness, readiness, TLS, ports, keys, the end. */
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { request } from 'node:https';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { describe, expect, test } from 'vitest';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { nativeProblem } from '../../src/backend/native/load.ts';
 import type { Engine } from '../../src/engine/engine.ts';
 import { ModelHost, type ModelHostOptions, type ModelSource } from '../../src/server/models.ts';
+import { startServer } from '../../src/server/start.ts';
+import { build, tandem } from '../cli/tandem.ts';
 import { house } from '../engine/house.ts';
-import { CARD } from './fixture.ts';
+import { CARD, serveAnswer } from './fixture.ts';
 
 const never = () => new AbortController().signal;
 
@@ -221,4 +230,139 @@ describe('idleness', () => {
     await expect.poll(() => loaded.size).toBe(0);
     await models.dispose();
   });
+});
+
+describe('sockets', () => {
+  let folder: string;
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'tandem-tls-'));
+  });
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+  const file = (name: string) => join(folder, name);
+
+  test('a port that is taken, or none, and addresses of nobody here are told', async () => {
+    const server = await serveAnswer('x');
+    const { port } = server;
+    await expect(serveAnswer('x', { port })).rejects.toThrow(/another program does already; choose another --port/);
+    await expect(serveAnswer('x', { port: 70_000 })).rejects.toThrow(/a port is a number up to 65535/);
+    await expect(serveAnswer('x', { host: '192.0.2.1' })).rejects.toThrow(/does not have that address/);
+    expect((await fetch(`${server.url}/livez`)).status).toBe(200);
+    await server.close();
+  });
+
+  // Reason of the skip: there is no openssl here to make certificates with.
+  const noOpenssl = spawnSync('openssl', ['version']).error !== undefined;
+  test.skipIf(noOpenssl)('TLS: files that belong together serve, all others say what is wrong', async () => {
+    const make = (name: string) =>
+      execFileSync(
+        'openssl',
+        [
+          ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2'],
+          ...['-subj', '/CN=localhost', '-keyout', file(`${name}.key`), '-out', file(`${name}.pem`)],
+        ],
+        { stdio: 'ignore' },
+      );
+    make('a');
+    make('b');
+    writeFileSync(file('empty'), '');
+    const start = (cert: string, key: string) =>
+      serveAnswer('x', { tls: { cert: file(cert), key: file(key) } }).catch((error: Error) => error.message);
+    expect(await start('a.pem', 'b.key')).toMatch(/b\.key is not the one of the certificate/);
+    expect(await start('a.key', 'a.pem')).toMatch(/a\.key holds no certificate/);
+    expect(await start('a.pem', 'empty')).toMatch(/empty holds no private key/);
+    expect(await start('nowhere', 'a.key')).toMatch(/ENOENT/);
+    const server = await start('a.pem', 'a.key');
+    if (typeof server === 'string') throw new Error(server);
+    expect(server.url).toMatch(/^https:/);
+    const status = await new Promise((resolve, reject) => {
+      const asked = request(`${server.url}/livez`, { ca: readFileSync(file('a.pem')), servername: 'localhost' });
+      asked
+        .on('response', (reply) => resolve(reply.resume().statusCode))
+        .on('error', reject)
+        .end();
+    });
+    expect(status).toBe(200);
+    await server.close();
+  });
+});
+
+describe('the command', () => {
+  beforeAll(() => build());
+  const small = fileURLToPath(new URL('../../models/jug/jug-Q8_0.gguf', import.meta.url));
+
+  test.each([
+    [['--api-key', ''], /--api-key names a key; it is empty/],
+    [['--api-key-file', '/nowhere'], /--api-key-file names a file/],
+    [['--tls-cert', 'x'], /TLS takes a certificate and a key/],
+    [['--prefix-cache', '/proc/nowhere', '--lazy'], /the folder of the prefix cache can be read and written/],
+    [['--name', 'x', small, `b=${small}`], /--name and --alias are of one model/],
+    [[`a=${small}`, `a=${dirname(small)}/hf`], /each model of a server has names of its own/],
+    [['--idle-unload', 'soon'], /must be a time like 90, 90s, 5m or 2h/],
+  ])('serve %j says what is wrong and listens nowhere', async (args, message) => {
+    const { code, stderr } = await tandem(['serve', '--port', '0', ...args]);
+    expect(stderr).toMatch(message);
+    expect(stderr).not.toMatch(/http:\/\/|\n\s+at /);
+    expect(code).toBe(1);
+  });
+
+  test('models answer to the names they were given, and to those of their files where these tell them apart', async () => {
+    const names = async (...models: { name: string; path: string }[]) => {
+      const server = await startServer({ models, version: '0', port: 0, lazy: true, logLevel: 'silent' });
+      const all = server.models.list().map(({ id, aliases }) => [id, ...aliases]);
+      await server.close();
+      return all;
+    };
+    const hf = join(dirname(small), 'hf');
+    expect(await names({ name: 'a', path: small }, { name: 'b', path: hf })).toEqual([
+      ['a', 'jug-Q8_0'],
+      ['b', 'hf'],
+    ]);
+    expect(await names({ name: 'a', path: small }, { name: 'b', path: small })).toEqual([['a'], ['b']]);
+    expect(await names({ name: 'hf', path: hf })).toEqual([['hf']]);
+  });
+
+  // Reason of the skip: the native core is not built here (nativeProblem() says why).
+  test.skipIf(nativeProblem() !== undefined)(
+    'keys of a file let in, are never logged; a signal ends it well',
+    async () => {
+      const folder = mkdtempSync(join(tmpdir(), 'tandem-serve-'));
+      writeFileSync(join(folder, 'keys'), 'first-key\n# a comment\n  second-key \n');
+      const cli = fileURLToPath(new URL('../../dist/cli.js', import.meta.url));
+      const flags = [
+        '--port',
+        '0',
+        '--log-level',
+        'debug',
+        '--api-key-file',
+        join(folder, 'keys'),
+        '--max-loaded',
+        '1',
+      ];
+      const child: ChildProcess = spawn(process.execPath, [cli, 'serve', small, ...flags], {
+        stdio: ['ignore', 'ignore', 'pipe'],
+      });
+      const ended = new Promise((resolve) => child.on('close', resolve));
+      let said = '';
+      child.stderr!.setEncoding('utf8').on('data', (piece: string) => {
+        said += piece;
+      });
+      await expect.poll(() => said, { timeout: 30_000 }).toMatch(/^ready$/m);
+      const url = /http:\/\/\S+/.exec(said)![0];
+      const ask = (key: string) =>
+        fetch(`${url}/v1/completions`, {
+          method: 'POST',
+          headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' },
+          body: JSON.stringify({ prompt: 'a-secret-prompt', max_tokens: 2 }),
+        });
+      const statuses = await Promise.all(
+        ['first-key', 'second-key', 'wrong-key', '# a comment'].map(async (key) => (await ask(key)).status),
+      );
+      expect(statuses).toEqual([200, 200, 401, 401]);
+      child.kill('SIGTERM');
+      expect(await ended).toBe(0);
+      expect(said).toContain('/v1/completions');
+      expect(said).not.toMatch(/first-key|second-key|wrong-key|a-secret-prompt/);
+      rmSync(folder, { recursive: true });
+    },
+  );
 });
