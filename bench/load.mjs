@@ -71,7 +71,7 @@ async function loadTest() {
   const random = randomFrom(seed);
   const pool = makePool(random, Math.min(150, Math.ceil(requests / 4)));
   const { answers, kvBytes } = await loneAnswers(pool);
-  const queue = Math.max(2, clients >> 2);
+  const queue = Math.max(2, (clients - PARALLEL) >> 1); // the other half meets a full one
   const server = await startServer([
     model,
     '--exact',

@@ -84,7 +84,7 @@ async function accepted(url, body, signal, random, tally) {
     const after = response.headers.get('retry-after');
     if (!(Number(after) > 0) || error.type !== 'rate_limit_error' || response.headers.get('x-should-retry') !== 'true')
       return `a 429 does not say when to come again: ${after} ${JSON.stringify(error)}`;
-    await sleep(random.between(100, 400), undefined, { signal }); // sooner than told, so that the queue stays full
+    await sleep(random.between(200, 800), undefined, { signal }); // sooner than told, so that the queue stays full
   }
 }
 

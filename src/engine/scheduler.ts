@@ -227,8 +227,8 @@ export class Scheduler {
 
   /**
    * In order, never around one that does not fit. A sequence gets the pages of all its known tokens at once, so a
-   * prefill once begun is not short of pages; beside others one page for each of them stays free, else the newcomer
-   * would be preempted within 64 tokens.
+   * prefill once begun is not short of pages; beside others one page for each of them that may grow stays free, else the
+   * newcomer would be preempted within 64 tokens.
    */
   #admit(): void {
     while (this.#waiting.length > 0 && this.#running.length < this.#options.maxSequences && this.#slots.length > 0) {
@@ -239,8 +239,9 @@ export class Scheduler {
       const held = path.filter(({ page }) => this.#pool.owners(page) === 1).length;
       const needed = pagesFor(sequence.length) - path.length;
       const available = () => this.#pool.free + (this.#prefixes?.reclaimable ?? 0) - held;
-      if (available() < needed + this.#running.length) this.#prefixes?.onShortage?.();
-      if (available() < needed + this.#running.length) return;
+      const spare = this.#running.filter((other) => pagesFor(other.maxComputed) > other.pages.length).length;
+      if (available() < needed + spare) this.#prefixes?.onShortage?.();
+      if (available() < needed + spare) return;
       this.#waiting.shift();
       this.#prefixes?.adopt(sequence, path);
       if (sequence.preemptions === 0) sequence.cachedLen = sequence.computedLen;

@@ -110,6 +110,17 @@ describe('batch laws on the scheduler', () => {
   });
 });
 
+test('who has all the pages it will ever need keeps none from others', () => {
+  const { scheduler, pass } = house({ pages: 8 });
+  const sequences = Array.from({ length: 8 }, (_, i) => sequenceOf(20, 30, i + 1, { stop: [] }));
+  for (const sequence of sequences) scheduler.add(sequence);
+  pass();
+  expect(scheduler.stats).toMatchObject({ running: 8, waiting: 0, freePages: 0 });
+  while (pass());
+  expect(scheduler.stats).toMatchObject({ preemptions: 0, freePages: 8 });
+  for (const sequence of sequences) expect(sequence.generatedLen).toBe(30);
+});
+
 describe('logits of every position', () => {
   test('arrive once each, in order, between decoding neighbours and across preemption', () => {
     const { scheduler, pass } = house({ pages: 6, maxOutputs: 2, chunkRows: 7 });
@@ -241,7 +252,7 @@ describe('order', () => {
     expect(late.generatedLen).toBeGreaterThan(0);
   });
 
-  test('a newcomer waits until a page for each that runs stays free beside its own', () => {
+  test('a newcomer waits until a page for each that runs and may grow stays free beside its own', () => {
     const { scheduler, pass } = house({ pages: 4 });
     for (const salt of [2, 4]) scheduler.add(sequenceOf(64, 60, salt));
     pass();
@@ -253,7 +264,7 @@ describe('order', () => {
     expect(scheduler.stats).toMatchObject({ waiting: 0, preemptions: 0 });
 
     const other = house({ pages: 4 });
-    for (const length of [65, 65]) other.scheduler.add(sequenceOf(length, 60, 2));
+    for (const length of [65, 65]) other.scheduler.add(sequenceOf(length, 100, 2)); // three pages in the end
     other.pass(); // two pages are free, the second would take both
     expect(other.scheduler.stats).toMatchObject({ running: 1, waiting: 1, freePages: 2 });
   });
