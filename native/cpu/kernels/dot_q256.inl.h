@@ -88,18 +88,24 @@ static constexpr DotKernel kQ256 = make_kernel<DotQ256, Format, 2, 2, 2, 2>();
 #endif
 #if TANDEM_ISA_LEVEL == 2
 // One token by tiles of dot_quads.
-template <typename Format, typename Quad>
-static constexpr DotKernel with_quads() {
+template <typename Format>
+static constexpr DotKernel with_quads(DotTile tile) {
   DotKernel kernel = make_kernel<DotQ256, Format, 4, 4, 4, 4>();
-  kernel.many[0] = quad_tile<Quad>;
+  kernel.many[0] = tile;
   return kernel;
 }
 template <>
-constexpr DotKernel kQ256<DotQ4K> = with_quads<DotQ4K, QuadQ4K>();
+constexpr DotKernel kQ256<DotQ2K> = with_quads<DotQ2K>(quad_tile16<QuadQ2K>);
 template <>
-constexpr DotKernel kQ256<DotQ5K> = with_quads<DotQ5K, QuadQ5K>();
+constexpr DotKernel kQ256<DotQ3K> = with_quads<DotQ3K>(quad_tile16<QuadQ3K>);
 template <>
-constexpr DotKernel kQ256<DotIq4Xs> = with_quads<DotIq4Xs, QuadIq4Xs>();
+constexpr DotKernel kQ256<DotQ4K> = with_quads<DotQ4K>(quad_tile<QuadQ4K>);
+template <>
+constexpr DotKernel kQ256<DotQ5K> = with_quads<DotQ5K>(quad_tile<QuadQ5K>);
+template <>
+constexpr DotKernel kQ256<DotQ6K> = with_quads<DotQ6K>(quad_tile16<QuadQ6K>);
+template <>
+constexpr DotKernel kQ256<DotIq4Xs> = with_quads<DotIq4Xs>(quad_tile<QuadIq4Xs>);
 #endif
 
 #endif

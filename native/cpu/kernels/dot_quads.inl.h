@@ -9,7 +9,7 @@
 // x comes folded (ActivationRow::folded): the halves of the even sub-blocks, then those of the odd ones.
 #pragma once
 
-#include "cpu/kernels/dot_codes256.inl.h"
+#include "cpu/kernels/dot_q256_formats.inl.h"
 #include "cpu/kernels/q32_formats.inl.h"
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
@@ -124,6 +124,22 @@ struct QuadIq4Xs {
   }
 };
 
+// Takes `totals` of four rows one block further: lanes are added up, with minima those of what they take off beside them.
+template <bool kMins>
+static inline __m128 quad_close(__m512i sums, __m512i taken, __m128i halves, float d, __m128 totals) {
+  const __m256 scales = _mm256_mul_ps(_mm256_cvtph_ps(halves), _mm256_set1_ps(d));
+  if constexpr (kMins) {
+    sums = _mm512_add_epi32(_mm512_shuffle_i64x2(sums, taken, 0x44), _mm512_shuffle_i64x2(sums, taken, 0xee));
+    sums = _mm512_add_epi32(sums, _mm512_shuffle_i64x2(sums, sums, 0xb1));
+    totals = _mm_fmadd_ps(_mm_cvtepi32_ps(_mm512_castsi512_si128(sums)), _mm256_castps256_ps128(scales), totals);
+    return _mm_fnmadd_ps(_mm_cvtepi32_ps(_mm512_extracti32x4_epi32(sums, 2)), _mm256_extractf128_ps(scales, 1), totals);
+  } else {
+    const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64(sums, 1));
+    const __m128i whole = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+    return _mm_fmadd_ps(_mm_cvtepi32_ps(whole), _mm256_castps256_ps128(scales), totals);
+  }
+}
+
 template <typename Format>
 static void quad_tile(const WeightRow* rows, const ActivationRow* x, int64_t k, float* out) {
   const __m512i spread = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
@@ -146,21 +162,125 @@ static void quad_tile(const WeightRow* rows, const ActivationRow* x, int64_t k, 
       odds = _mm512_sub_epi32(odds, _mm512_permutexvar_epi32(_mm512_add_epi32(index, _mm512_set1_epi32(1)), all));
     }
     __m512i sums = _mm512_add_epi32(_mm512_mullo_epi32(evens, head.even), _mm512_mullo_epi32(odds, head.odd));
-    // Lanes added up; with minima, those of what they take off beside them.
+    __m512i taken = _mm512_setzero_si512();
     if constexpr (Format::kMins) {
       const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(code_sums), _mm256_extracti128_si256(code_sums, 1));
-      const __m512i taken = _mm512_madd_epi16(head.mins, _mm512_permutexvar_epi32(spread, _mm512_castsi128_si512(words)));
-      sums = _mm512_add_epi32(_mm512_shuffle_i64x2(sums, taken, 0x44), _mm512_shuffle_i64x2(sums, taken, 0xee));
-      sums = _mm512_add_epi32(sums, _mm512_shuffle_i64x2(sums, sums, 0xb1));
-    } else {
-      const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64(sums, 1));
-      sums = _mm512_castsi128_si512(_mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1)));
+      taken = _mm512_madd_epi16(head.mins, _mm512_permutexvar_epi32(spread, _mm512_castsi128_si512(words)));
     }
-    const __m256 scales = _mm256_mul_ps(_mm256_cvtph_ps(head.halves), _mm256_set1_ps(x->scales[b]));
-    totals = _mm_fmadd_ps(_mm_cvtepi32_ps(_mm512_castsi512_si128(sums)), _mm256_castps256_ps128(scales), totals);
+    totals = quad_close<Format::kMins>(sums, taken, head.halves, x->scales[b], totals);
+    for (int r = 0; r < 4; r++) block[r] += Format::kBytes;
+  }
+  _mm_storeu_ps(out, totals);
+}
+
+// ---- sub-blocks of 16: a lane is a whole one -----------------------------------------------------------------------------
+
+// d (and dmin) at `offset` of four blocks, as QuadHead::halves.
+static inline __m128i quad_halves_at(const uint8_t* const (&block)[4], int offset) {
+  const auto word = [&](int r) { return load_as<int16_t>(block[r] + offset); };
+  const __m128i two = _mm_insert_epi16(_mm_cvtsi32_si128(static_cast<uint16_t>(word(0))), word(1), 1);
+  return _mm_insert_epi16(_mm_insert_epi16(two, word(2), 2), word(3), 3);
+}
+// Columns [32p, 32p + 32) and those 128 behind them: what bits 2p and 2p + 1 of q2_k and q3_k are.
+static inline __m512i halves_apart(const int8_t* x, int p) {
+  return _mm512_inserti64x4(_mm512_castsi256_si512(load256(x + 32 * p)), load256(x + 128 + 32 * p), 1);
+}
+
+// Formats: codes(block, p), 64 codes of which lane i is sub-block sub(p, i), times 2^shift(p); values(x, p): the same columns of
+// x. scales(block): of row r in lane r, in the order of vectors and lanes.
+struct QuadQ2K {
+  static constexpr int kBytes = 84, kOffset = 0;
+  static constexpr bool kMins = true;
+  static constexpr int sub(int p, int i) { return 2 * p + (i & 1) + 8 * (i >> 1); }
+  static constexpr int shift(int p) { return 2 * p; }
+  static __m512i codes(const uint8_t* block, int p) { return both(_mm512_loadu_si512(block + 16), 3 << (2 * p)); }
+  static __m512i values(const int8_t* x, int p) { return halves_apart(x, p); }
+  static __m512i scales(const uint8_t* const (&block)[4], __m512i& mins, __m128i& halves) {
+    const __m512i packed = quad_load(block, 0);
+    const auto pair = [&](int r) { return load_as<int32_t>(block[r] + 80); };
+    const __m128i pairs = _mm_insert_epi32(_mm_insert_epi32(_mm_insert_epi32(_mm_cvtsi32_si128(pair(0)), pair(1), 1), pair(2), 2), pair(3), 3);
+    halves = _mm_shuffle_epi8(pairs, _mm_set_epi8(15, 14, 11, 10, 7, 6, 3, 2, 13, 12, 9, 8, 5, 4, 1, 0));
+    mins = both(_mm512_srli_epi16(packed, 4), 15);
+    return both(_mm512_shuffle_epi8(packed, _mm512_broadcast_i32x4(_mm_set_epi8(15, 14, 7, 6, 13, 12, 5, 4, 11, 10, 3, 2, 9, 8, 1, 0))), 15);
+  }
+};
+
+struct QuadQ3K {
+  static constexpr int kBytes = 110, kOffset = 4;
+  static constexpr bool kMins = false;
+  static constexpr int sub(int p, int i) { return 2 * p + (i & 1) + 8 * (i >> 1); }
+  static constexpr int shift(int) { return 0; }
+  static __m512i codes(const uint8_t* block, int p) {
+    // Bit p of the lower half, 4 + p of the upper, to place 2.
+    const int a = (2 - p) & 63, b = (2 - 4 - p) & 63;
+    const __m512i high = _mm512_rolv_epi64(both_halves(block), _mm512_set_epi64(b, b, b, b, a, a, a, a));
+    const __m512i low = both(_mm512_srli_epi16(_mm512_loadu_si512(block + 32), static_cast<unsigned>(2 * p)), 3);
+    return _mm512_ternarylogic_epi32(low, high, vec_bytes(4), 0xf8);  // a | b & c
+  }
+  static __m512i values(const int8_t* x, int p) { return halves_apart(x, p); }
+  static __m512i scales(const uint8_t* const (&block)[4], __m512i&, __m128i& halves) {
+    // Twelve bytes behind two others: a b hold nibbles, c pairs of bits of s0–3, s4–7, s8–11, s12–15.
+    const __m512i packed = quad_load(block, 94);
+    const __m512i ab = _mm512_shuffle_epi8(packed, _mm512_set4_epi32(0x09080706, 0x05040302, 0x09080706, 0x05040302));
+    const __m512i c = _mm512_shuffle_epi8(packed, _mm512_set1_epi32(0x0d0c0b0a));
+    const __m512i low = both(_mm512_srlv_epi32(ab, _mm512_set4_epi32(4, 4, 0, 0)), 15);
+    const __m512i high = _mm512_rolv_epi32(c, _mm512_set4_epi32(30, 0, 2, 4));
+    const __m512i six = _mm512_sub_epi8(_mm512_ternarylogic_epi32(low, high, vec_bytes(0x30), 0xf8), vec_bytes(32));
+    halves = quad_halves_at(block, 108);
+    return _mm512_shuffle_epi8(six, _mm512_broadcast_i32x4(_mm_set_epi8(15, 14, 7, 6, 13, 12, 5, 4, 11, 10, 3, 2, 9, 8, 1, 0)));
+  }
+};
+
+struct QuadQ6K {
+  static constexpr int kBytes = 210, kOffset = 32;
+  static constexpr bool kMins = false;
+  static constexpr int sub(int p, int i) { return 4 * p + i; }
+  static constexpr int shift(int) { return 0; }
+  static __m512i codes(const uint8_t* block, int p) { return DotQ6K::codes(block, p); }
+  static __m512i values(const int8_t* x, int p) { return load_codes(x + 64 * p); }
+  static __m512i scales(const uint8_t* const (&block)[4], __m512i&, __m128i& halves) {
+    halves = quad_halves_at(block, 208);
+    return quad_load(block, 192);
+  }
+};
+
+template <typename Format>
+static void quad_tile16(const WeightRow* rows, const ActivationRow* x, int64_t k, float* out) {
+  __m128 totals = _mm_setzero_ps();
+  const uint8_t* block[4] = {rows[0].data, rows[1].data, rows[2].data, rows[3].data};
+  for (int64_t b = 0; b < k / 256; b++) {
+    for (int r = 0; r < 4; r++) fetch<Format::kBytes>(block[r] + rows[0].ahead);
+    __m512i mins;
+    __m128i halves;
+    // Scales of vector p in lane p: four of a row are turned into one of each row.
+    const __m512i order = _mm512_broadcast_i32x4(_mm_set_epi8(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0));
+    const __m512i scales = _mm512_shuffle_epi8(quad_turn(Format::scales(block, mins, halves)), order);
+    const __m256i bsums = load256(x->bsums + b * 16);
+    const __m512i starts = _mm512_mullo_epi32(_mm512_cvtepi16_epi32(bsums), _mm512_set1_epi32(Format::kOffset));
+    __m512i sums = _mm512_setzero_si512();
+#pragma GCC unroll 4
+    for (int p = 0; p < 4; p++) {
+      const __m512i values = Format::values(x->codes + b * 256, p);
+      __m512i products[4];
+      for (int r = 0; r < 4; r++) products[r] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), Format::codes(block[r], p), values);
+      __m512i lanes = quad_sums(products);
+      if (Format::shift(p) > 0) lanes = _mm512_srai_epi32(lanes, static_cast<unsigned>(Format::shift(p)));
+      if constexpr (Format::kOffset > 0) {
+        const int i0 = Format::sub(p, 0), i1 = Format::sub(p, 1), i2 = Format::sub(p, 2), i3 = Format::sub(p, 3);
+        const __m512i index = _mm512_set_epi32(i3, i3, i3, i3, i2, i2, i2, i2, i1, i1, i1, i1, i0, i0, i0, i0);
+        lanes = _mm512_sub_epi32(lanes, _mm512_permutexvar_epi32(index, starts));
+      }
+      const __m128i bytes = p == 0 ? _mm512_castsi512_si128(scales) : p == 1 ? _mm512_extracti32x4_epi32(scales, 1) : p == 2 ? _mm512_extracti32x4_epi32(scales, 2) : _mm512_extracti32x4_epi32(scales, 3);
+      sums = _mm512_add_epi32(sums, _mm512_mullo_epi32(lanes, _mm512_cvtepi8_epi32(bytes)));
+    }
+    __m512i taken = _mm512_setzero_si512();
     if constexpr (Format::kMins) {
-      totals = _mm_fnmadd_ps(_mm_cvtepi32_ps(_mm512_extracti32x4_epi32(sums, 2)), _mm256_extractf128_ps(scales, 1), totals);
+      const __m512i each = _mm512_broadcast_i64x4(bsums);
+      const __m512i low = _mm512_madd_epi16(_mm512_cvtepu8_epi16(_mm512_castsi512_si256(mins)), each);
+      const __m512i high = _mm512_madd_epi16(_mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64(mins, 1)), each);
+      taken = quad_turn(_mm512_add_epi32(_mm512_shuffle_i32x4(low, high, 0x88), _mm512_shuffle_i32x4(low, high, 0xdd)));
     }
+    totals = quad_close<Format::kMins>(sums, taken, halves, x->scales[b], totals);
     for (int r = 0; r < 4; r++) block[r] += Format::kBytes;
   }
   _mm_storeu_ps(out, totals);
