@@ -7,7 +7,7 @@ import type { Program } from '../program/program.ts';
 import { activeWeights } from './active-weights.ts';
 import { planMemory, weightBytes } from './budget.ts';
 import { lower } from './lower.ts';
-import { tileRule } from './tiles.ts';
+import { tileRule, tileUnit } from './tiles.ts';
 
 async function program(name: PublicModel, mix: QuantMix): Promise<Program> {
   return (await buildProgram(await headerCheckpoint(PUBLIC_CONFIGS[name], { name, mix }))).program;
@@ -88,6 +88,17 @@ describe('lower', () => {
     expect(rule('linear', 'bf16')).toBe(8);
     expect(rule('linear', 'f32')).toBeUndefined();
     expect(tileRule('')('linear', 'bf16')).toBeUndefined();
+  });
+
+  test('a build below AVX-512 has no unit, an emulated one neither', () => {
+    const machine = { isa: 'avx512', tiles: 'amx-emulated', features: ['avx512bf16', 'avx512vbmi'] } as const;
+    const unit = (tiles: 'amx-emulated' | '', isa?: string) => tileUnit({ ...machine, tiles } as never, isa);
+    expect([unit('amx-emulated'), unit('amx-emulated', 'avx2'), unit('amx-emulated', 'amx')]).toEqual([
+      'amx-emulated',
+      '',
+      'amx-emulated',
+    ]);
+    expect([unit(''), unit('', 'scalar'), unit('', 'amx')]).toEqual(['', '', 'amx']);
   });
 
   test('attention goes by panels on every machine; latent attention decodes on a unit too', () => {

@@ -41,7 +41,9 @@ export function tileRule(unit: TileUnit | ''): TileRule {
 
 /** The unit of a build of the kernels that need not be the machine's default. */
 export function tileUnit({ isa, tiles, features }: MachineInfo, wanted: string = isa): TileUnit | '' {
-  if (wanted === isa || tiles === 'amx-emulated') return tiles;
+  if (wanted === isa) return tiles;
+  if (wanted !== 'amx' && wanted !== 'avx512') return ''; // no build below has tiles, emulated ones neither
+  if (tiles === 'amx-emulated') return tiles;
   if (wanted === 'amx') return 'amx';
-  return wanted === 'avx512' && features.includes('avx512bf16') && features.includes('avx512vbmi') ? 'avx512-bf16' : '';
+  return features.includes('avx512bf16') && features.includes('avx512vbmi') ? 'avx512-bf16' : '';
 }
