@@ -109,6 +109,23 @@ describe.skipIf(reason).each(isas)(`linear, %s ${reason ?? ''}`, (isa) => {
     });
   });
 
+  // Sums of the smaller of these fit 16 bits, and are multiplied so; those of the larger do not.
+  it.each(['q2_k', 'q3_k', 'q4_k', 'q5_k', 'q6_k'] as const)('%s: activations small and large', async (format) => {
+    const test = linearCase(format, 14, 40, 768);
+    const { data } = test.inputs[0] as GivenValue;
+    // Row 0 of three: every code is 127 or -127; row 1: in its second block only. The last six rows are as small as they come.
+    const sign = [1, -1, 1, (i: number) => (i % 5 < 2 ? -1 : 1)] as const;
+    for (let t = 0; t < 8; t++) {
+      const way = sign[t % 4] as (typeof sign)[number];
+      const [from, to] = t % 3 === 0 ? [0, 768] : t % 3 === 1 ? [256, 512] : [0, 0];
+      for (let i = from; i < to; i++) data[768 * t + i] = typeof way === 'number' ? way : way(i);
+    }
+    await judgeOp(test, isa);
+    const whole = await bits(test, isa, 1);
+    for (let t = 0; t < 14; t++)
+      expect(await bits(rowsOf(test, t, t + 1), isa, 1), `row ${t}`).toEqual(whole.subarray(t * 40, (t + 1) * 40));
+  });
+
   // The loader refuses weights that are not finite; but the product of two scales may overflow where the sum does not.
   it.each([
     ['q8_0', [0]],

@@ -16,7 +16,8 @@ constexpr int kPanel256Rows = kPanelVectors * kLaneRows;
 
 struct Panel256 {
   alignas(64) uint8_t codes[64][kPanelVectors][4 * kLaneRows];  // of four columns; raised by the format's offset
-  alignas(64) uint32_t scales[16][kPanelVectors][kLaneRows];    // of a sub-block: f32 (avx512), or two equal words (avx2)
+  // Of a sub-block: f32 (avx512), or two equal words (avx2). Formats with kReach (avx512): of two sub-blocks, as words.
+  alignas(64) uint32_t scales[16][kPanelVectors][kLaneRows];
   alignas(64) uint32_t pairs[8][kPanelVectors][kLaneRows];      // two words: what meets the sums of two sub-blocks' activations
   alignas(64) float d[kPanelVectors][kLaneRows], dmin[kPanelVectors][kLaneRows];
 
@@ -27,6 +28,16 @@ struct Panel256 {
 #else
     rows_store(scales[sub][z], rows_or(rows_and(v, 0xffff), rows_left(v, 16)));
 #endif
+  }
+  // Of sub-blocks 2i and 2i + 1.
+  template <int reach>
+  void set_scales(int z, int i, Rows a, Rows b) {
+    if constexpr (reach > 0) {
+      rows_store(scales[i][z], rows_or(rows_and(a, 0xffff), rows_left(b, 16)));
+    } else {
+      set_scale(z, 2 * i, a);
+      set_scale(z, 2 * i + 1, b);
+    }
   }
   // What the raised codes of sub-blocks 2i and 2i + 1 are too large by. avx512 starts its sums below zero instead.
   void set_raised([[maybe_unused]] int z, [[maybe_unused]] int i, [[maybe_unused]] Rows a, [[maybe_unused]] Rows b,
@@ -40,6 +51,7 @@ struct Panel256 {
 constexpr int32_t kNibbles = 0x0f0f0f0f, kTwos = 0x03030303;
 
 // Header of q4_k and q5_k.
+template <int reach>
 static inline void fill_k_head(const uint8_t* const* rows, int64_t at, Panel256& p, int z) {
   Rows head[4];
   lift(rows, at, head);
@@ -49,17 +61,26 @@ static inline void fill_k_head(const uint8_t* const* rows, int64_t at, Panel256&
                           rows_or(rows_and(head[3], kNibbles), rows_and(rows_right(head[1], 2), 0x30303030))};
   const Rows mins[2] = {rows_and(head[2], 0x3f3f3f3f),
                         rows_or(rows_and(rows_right(head[3], 4), kNibbles), rows_and(rows_right(head[2], 2), 0x30303030))};
-  for (int i = 0; i < 8; i++) p.set_scale(z, i, rows_byte(scales[i / 4], i % 4));
+  if constexpr (reach > 0) {
+    for (int i = 0; i < 4; i++) rows_store(p.scales[i][z], rows_pair(scales[i / 2], i % 2));
+  } else {
+    for (int i = 0; i < 8; i++) p.set_scale(z, i, rows_byte(scales[i / 4], i % 4));
+  }
   for (int i = 0; i < 4; i++) rows_store(p.pairs[i][z], rows_pair(mins[i / 2], i % 2));
 }
 
+constexpr int reach_if_avx512(int reach) { return TANDEM_ISA_LEVEL >= 2 ? reach : 0; }
+constexpr int kAnyReach = 16 * 127;
+
 // kSub: columns of a scale. kGroup (avx512): sub-blocks whose Σ scale · code · q stays below 2^24. kAdds (avx2): products of
-// four columns whose 16-bit pairs add up without overflow. kOffset: what codes are raised by. kMins: pairs are minima.
+// four columns whose 16-bit pairs add up without overflow. kReach (avx512): sums of sub-blocks fit 16 bits where no 16
+// columns of the activation have a Σ|q| above it; 0: too seldom. kOffset: what codes are raised by. kMins: pairs are minima.
 struct PanelQ4K {
   static constexpr int kBytes = 144, kSub = 32, kOffset = 0, kGroup = 4, kAdds = 8;
   static constexpr bool kMins = true;
+  static constexpr int kReach = reach_if_avx512(32767 / (2 * 15));
   static void fill(const uint8_t* const* rows, int64_t at, Panel256& p, int z) {
-    fill_k_head(rows, at, p, z);
+    fill_k_head<kReach>(rows, at, p, z);
     for (int c = 0; c < 8; c++) {
       Rows v[4];
       lift(rows, at + 16 + 16 * c, v);
@@ -75,8 +96,9 @@ struct PanelQ4K {
 struct PanelQ5K {
   static constexpr int kBytes = 176, kSub = 32, kOffset = 0, kGroup = 2, kAdds = 4;
   static constexpr bool kMins = true;
+  static constexpr int kReach = reach_if_avx512(32767 / (2 * 31));
   static void fill(const uint8_t* const* rows, int64_t at, Panel256& p, int z) {
-    fill_k_head(rows, at, p, z);
+    fill_k_head<kReach>(rows, at, p, z);
     for (int c = 0; c < 2; c++) {
       Rows high[4];
       lift(rows, at + 16 + 16 * c, high);  // bit s: sub-block s
@@ -97,6 +119,7 @@ struct PanelQ5K {
 struct PanelQ6K {
   static constexpr int kBytes = 210, kSub = 16, kOffset = 32, kGroup = 2, kAdds = 2;
   static constexpr bool kMins = false;
+  static constexpr int kReach = reach_if_avx512(32767 / 32);
   static void fill(const uint8_t* const* rows, int64_t at, Panel256& p, int z) {
     Rows v[4];
     lift(rows, at + 194, v);
@@ -105,8 +128,10 @@ struct PanelQ6K {
     for (int i = 0; i < 4; i++) {
       Rows scales[4];
       for (int j = 0; j < 4; j++) scales[j] = rows_signed(rows_left(v[i], 24 - 8 * j), 24);
-      for (int j = 0; j < 4; j++) p.set_scale(z, 4 * i + j, scales[j]);
-      for (int j = 0; j < 2; j++) p.set_raised(z, 2 * i + j, scales[2 * j], scales[2 * j + 1], kOffset);
+      for (int j = 0; j < 2; j++) {
+        p.set_scales<kReach>(z, 2 * i + j, scales[2 * j], scales[2 * j + 1]);
+        p.set_raised(z, 2 * i + j, scales[2 * j], scales[2 * j + 1], kOffset);
+      }
     }
     for (int half = 0; half < 2; half++) {
       for (int c = 0; c < 2; c++) {
@@ -130,6 +155,7 @@ struct PanelQ6K {
 struct PanelQ2K {
   static constexpr int kBytes = 84, kSub = 16, kOffset = 0, kGroup = 16, kAdds = 4;
   static constexpr bool kMins = true;
+  static constexpr int kReach = reach_if_avx512(kAnyReach);
   static void fill(const uint8_t* const* rows, int64_t at, Panel256& p, int z) {
     Rows v[4];
     lift(rows, at + 68, v);
@@ -138,7 +164,11 @@ struct PanelQ2K {
     lift(rows, at, v);
     for (int i = 0; i < 4; i++) {
       const Rows scales = rows_and(v[i], kNibbles), mins = rows_and(rows_right(v[i], 4), kNibbles);
-      for (int j = 0; j < 4; j++) p.set_scale(z, 4 * i + j, rows_byte(scales, j));
+      if constexpr (kReach > 0) {
+        for (int j = 0; j < 2; j++) rows_store(p.scales[2 * i + j][z], rows_pair(scales, j));
+      } else {
+        for (int j = 0; j < 4; j++) p.set_scale(z, 4 * i + j, rows_byte(scales, j));
+      }
       for (int j = 0; j < 2; j++) rows_store(p.pairs[2 * i + j][z], rows_pair(mins, j));
     }
     for (int c = 0; c < 4; c++) {
@@ -153,6 +183,7 @@ struct PanelQ2K {
 struct PanelQ3K {
   static constexpr int kBytes = 110, kSub = 16, kOffset = 4, kGroup = 16, kAdds = 4;
   static constexpr bool kMins = false;
+  static constexpr int kReach = reach_if_avx512(kAnyReach);
   static void fill(const uint8_t* const* rows, int64_t at, Panel256& p, int z) {
     Rows v[4];
     lift(rows, at + 94, v);
@@ -165,8 +196,10 @@ struct PanelQ3K {
       const Rows six = rows_or(low, rows_left(rows_and(rows_right(bytes[2], 2 * i), kTwos), 4));
       Rows scales[4];
       for (int j = 0; j < 4; j++) scales[j] = rows_add(rows_byte(six, j), rows_set(-32));
-      for (int j = 0; j < 4; j++) p.set_scale(z, 4 * i + j, scales[j]);
-      for (int j = 0; j < 2; j++) p.set_raised(z, 2 * i + j, scales[2 * j], scales[2 * j + 1], kOffset);
+      for (int j = 0; j < 2; j++) {
+        p.set_scales<kReach>(z, 2 * i + j, scales[2 * j], scales[2 * j + 1]);
+        p.set_raised(z, 2 * i + j, scales[2 * j], scales[2 * j + 1], kOffset);
+      }
     }
     for (int c = 0; c < 2; c++) {
       Rows high[4];
@@ -188,6 +221,7 @@ struct PanelQ3K {
 struct PanelIq4Xs {
   static constexpr int kBytes = 136, kSub = 32, kGroup = 1, kAdds = 1;
   static constexpr bool kMins = false;
+  static constexpr int kReach = reach_if_avx512(0);
 #if TANDEM_ISA_LEVEL >= 2
   static constexpr int kOffset = 128;
 #else
@@ -222,6 +256,7 @@ template <typename Dot, int group, int adds, int less = 0>
 struct PanelGrid {
   static constexpr int kBytes = Dot::kBytes, kSub = Dot::kSub, kOffset = Dot::kOffset - less, kGroup = group, kAdds = adds;
   static constexpr bool kMins = false;
+  static constexpr int kReach = 0;
   static void fill(const uint8_t* const* rows, int64_t at, Panel256& p, int z) {
     alignas(64) uint8_t codes[kLaneRows][256];
     alignas(64) int32_t scales[kLaneRows][16];

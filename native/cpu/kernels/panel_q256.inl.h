@@ -49,10 +49,93 @@ constexpr int kMostTokens = TANDEM_ISA_LEVEL >= 2 ? 6 : 4;  // of a tile: as man
 
 #if TANDEM_ISA_LEVEL >= 2
 
-// totals[t][z][row]: y of `kTokens` tokens, taken one block further.
+// The scales of sub-block s as f32.
+template <typename Format>
+static inline __m512 scale_of(const Panel256& p, int s, int z) {
+  if constexpr (Format::kReach == 0) return _mm512_load_ps(reinterpret_cast<const float*>(p.scales[s][z]));
+  const __m512i pair = _mm512_load_si512(p.scales[s / 2][z]);
+  return rows_float(rows_signed(s % 2 ? pair : rows_left(pair, 16), 16));
+}
+
+// totals[t][z][row]: y of T tokens, taken one block further, given Σ scale · code · q of the block as f32.
+template <typename Format, int T, typename SumOf>
+static inline __attribute__((always_inline)) void add_to_totals(const Panel256& p, const TokenBlock<Format> (&tokens)[T], const ActivationRow* x, int64_t b,
+                                                                float* totals, const SumOf& sum_of) {
+#pragma GCC unroll 8
+  for (int t = 0; t < T; t++) {
+    const __m512 dx = _mm512_set1_ps(x[t].scales[b]);
+#pragma GCC unroll 2
+    for (int z = 0; z < kPanelVectors; z++) {
+      float* y = totals + (t * kPanelVectors + z) * kLaneRows;
+      __m512 total = _mm512_fmadd_ps(sum_of(z, t), _mm512_mul_ps(_mm512_load_ps(p.d[z]), dx), _mm512_load_ps(y));
+      if constexpr (Format::kMins) {
+        __m512i taken = _mm512_setzero_si512();
+#pragma GCC unroll 8
+        for (int i = 0; i < 128 / Format::kSub; i++) {
+          taken = _mm512_dpwssd_epi32(taken, _mm512_load_si512(p.pairs[i][z]), _mm512_set1_epi32(tokens[t].pairs[i]));
+        }
+        total = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(taken), _mm512_mul_ps(_mm512_load_ps(p.dmin[z]), dx), total);
+      }
+      _mm512_store_ps(y, total);
+    }
+  }
+}
+
+// Sums of one sub-block: a[z][t].
+template <typename Format, int T>
+static inline __attribute__((always_inline)) void sub_block(const Panel256& p, const int8_t* const* codes, const TokenBlock<Format> (&tokens)[T], int s,
+                                                            __m512i (&a)[kPanelVectors][T]) {
+  constexpr int kQuads = Format::kSub / 4;
+#pragma GCC unroll 8
+  for (int t = 0; t < T; t++) {
+#pragma GCC unroll 2
+    for (int z = 0; z < kPanelVectors; z++) a[z][t] = TokenBlock<Format>::kStarts ? _mm512_set1_epi32(tokens[t].starts[s]) : _mm512_setzero_si512();
+  }
+#pragma GCC unroll 8
+  for (int q = 0; q < kQuads; q++) {
+    const __m512i w0 = _mm512_load_si512(p.codes[s * kQuads + q][0]), w1 = _mm512_load_si512(p.codes[s * kQuads + q][1]);
+#pragma GCC unroll 8
+    for (int t = 0; t < T; t++) {
+      const __m512i v = _mm512_set1_epi32(load_as<int32_t>(codes[t] + 4 * (s * kQuads + q)));
+      a[0][t] = _mm512_dpbusd_epi32(a[0][t], w0, v);
+      a[1][t] = _mm512_dpbusd_epi32(a[1][t], w1, v);
+    }
+  }
+}
+
+// Where sums of sub-blocks fit 16 bits, two of them meet their scales at once.
+template <typename Format, int T>
+static __attribute__((noinline)) void narrow_tile(const Panel256& p, const ActivationRow* x, int64_t b, float* totals) {
+  TokenBlock<Format> tokens[T];
+  const int8_t* codes[T];
+  __m512i sums[kPanelVectors][T];
+#pragma GCC unroll 8
+  for (int t = 0; t < T; t++) {
+    codes[t] = by_itself(x[t].codes + b * 256);
+    tokens[t].read(x[t].bsums + b * 16);
+#pragma GCC unroll 2
+    for (int z = 0; z < kPanelVectors; z++) sums[z][t] = _mm512_setzero_si512();
+  }
+  for (int i = 0; i < 128 / Format::kSub; i++) {
+    __m512i low[kPanelVectors][T], high[kPanelVectors][T];
+    sub_block<Format, T>(p, codes, tokens, 2 * i, low);
+    sub_block<Format, T>(p, codes, tokens, 2 * i + 1, high);
+#pragma GCC unroll 2
+    for (int z = 0; z < kPanelVectors; z++) {
+      const __m512i scales = _mm512_load_si512(p.scales[i][z]);
+#pragma GCC unroll 8
+      for (int t = 0; t < T; t++) {
+        const __m512i both = _mm512_mask_blend_epi16(0xaaaaaaaa, low[z][t], _mm512_slli_epi32(high[z][t], 16));
+        sums[z][t] = _mm512_dpwssd_epi32(sums[z][t], both, scales);
+      }
+    }
+  }
+  add_to_totals<Format, T>(p, tokens, x, b, totals, [&](int z, int t) __attribute__((always_inline)) { return _mm512_cvtepi32_ps(sums[z][t]); });
+}
+
 template <typename Format, int T>
 static __attribute__((noinline)) void panel_tile(const Panel256& p, const ActivationRow* x, int64_t b, float* totals) {
-  constexpr int kSubs = 256 / Format::kSub, kQuads = Format::kSub / 4, kZ = kPanelVectors;
+  constexpr int kSubs = 256 / Format::kSub, kZ = kPanelVectors;
   constexpr bool whole = Format::kGroup == kSubs;
   TokenBlock<Format> tokens[T];
   const int8_t* codes[T];
@@ -66,24 +149,10 @@ static __attribute__((noinline)) void panel_tile(const Panel256& p, const Activa
     for (int i = 0; i < Format::kGroup; i++) {
       const int s = group * Format::kGroup + i;
       __m512i a[kZ][T];
-#pragma GCC unroll 8
-      for (int t = 0; t < T; t++) {
-#pragma GCC unroll 2
-        for (int z = 0; z < kZ; z++) a[z][t] = TokenBlock<Format>::kStarts ? _mm512_set1_epi32(tokens[t].starts[s]) : _mm512_setzero_si512();
-      }
-#pragma GCC unroll 8
-      for (int q = 0; q < kQuads; q++) {
-        const __m512i w0 = _mm512_load_si512(p.codes[s * kQuads + q][0]), w1 = _mm512_load_si512(p.codes[s * kQuads + q][1]);
-#pragma GCC unroll 8
-        for (int t = 0; t < T; t++) {
-          const __m512i v = _mm512_set1_epi32(load_as<int32_t>(codes[t] + 4 * (s * kQuads + q)));
-          a[0][t] = _mm512_dpbusd_epi32(a[0][t], w0, v);
-          a[1][t] = _mm512_dpbusd_epi32(a[1][t], w1, v);
-        }
-      }
+      sub_block<Format, T>(p, codes, tokens, s, a);
 #pragma GCC unroll 2
       for (int z = 0; z < kZ; z++) {
-        const __m512 scale = _mm512_load_ps(reinterpret_cast<const float*>(p.scales[s][z]));
+        const __m512 scale = scale_of<Format>(p, s, z);
 #pragma GCC unroll 8
         for (int t = 0; t < T; t++) {
           const __m512 sum = _mm512_cvtepi32_ps(a[z][t]);
@@ -102,25 +171,9 @@ static __attribute__((noinline)) void panel_tile(const Panel256& p, const Activa
       }
     }
   }
-#pragma GCC unroll 8
-  for (int t = 0; t < T; t++) {
-    const __m512 dx = _mm512_set1_ps(x[t].scales[b]);
-#pragma GCC unroll 2
-    for (int z = 0; z < kZ; z++) {
-      float* y = totals + (t * kZ + z) * kLaneRows;
-      const __m512 sum = whole ? parts[z][t] : _mm512_cvtepi32_ps(sums[z][t]);
-      __m512 total = _mm512_fmadd_ps(sum, _mm512_mul_ps(_mm512_load_ps(p.d[z]), dx), _mm512_load_ps(y));
-      if constexpr (Format::kMins) {
-        __m512i taken = _mm512_setzero_si512();
-#pragma GCC unroll 8
-        for (int i = 0; i < kSubs / 2; i++) {
-          taken = _mm512_dpwssd_epi32(taken, _mm512_load_si512(p.pairs[i][z]), _mm512_set1_epi32(tokens[t].pairs[i]));
-        }
-        total = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(taken), _mm512_mul_ps(_mm512_load_ps(p.dmin[z]), dx), total);
-      }
-      _mm512_store_ps(y, total);
-    }
-  }
+  add_to_totals<Format, T>(p, tokens, x, b, totals, [&](int z, int t) __attribute__((always_inline)) {
+    return whole ? parts[z][t] : _mm512_cvtepi32_ps(sums[z][t]);
+  });
 }
 
 #else
@@ -195,12 +248,25 @@ static __attribute__((noinline)) void panel_tile(const Panel256& p, const Activa
 
 #endif
 
-using PanelTile = void (*)(const Panel256& p, const ActivationRow* x, int64_t b, float* totals);
+template <typename Format, int T>
+static void tile_of(const Panel256& p, const ActivationRow* x, [[maybe_unused]] int64_t blocks, int64_t b, float* totals) {
+#if TANDEM_ISA_LEVEL >= 2
+  if constexpr (Format::kReach > 0) {
+    bool narrow = true;
+    for (int t = 0; t < T; t++) narrow &= x[t].bsums[blocks * 16 + b] <= Format::kReach;
+    if (Format::kReach == kAnyReach || narrow) return narrow_tile<Format, T>(p, x, b, totals);
+  }
+  if constexpr (Format::kReach != kAnyReach)
+#endif
+    panel_tile<Format, T>(p, x, b, totals);
+}
+
+using PanelTile = void (*)(const Panel256& p, const ActivationRow* x, int64_t blocks, int64_t b, float* totals);
 
 template <typename Format>
-constexpr PanelTile kPanelTiles[] = {panel_tile<Format, 1>, panel_tile<Format, 2>, panel_tile<Format, 3>, panel_tile<Format, 4>,
+constexpr PanelTile kPanelTiles[] = {tile_of<Format, 1>, tile_of<Format, 2>, tile_of<Format, 3>, tile_of<Format, 4>,
 #if TANDEM_ISA_LEVEL >= 2
-                                     panel_tile<Format, 5>, panel_tile<Format, 6>
+                                     tile_of<Format, 5>, tile_of<Format, 6>
 #endif
 };
 
@@ -225,7 +291,7 @@ static void multiply_panel(const WeightRow* w, int count, const ActivationRow* x
         if (begin == 0) {
           for (int64_t r = kPanel256Rows * i / tiles; r < kPanel256Rows * (i + 1) / tiles; r++) fetch<Format::kBytes>(rows[r] + ahead);
         }
-        kPanelTiles<Format>[last - first - 1](panel, x + begin + first, b, totals + first * kPanel256Rows);
+        kPanelTiles<Format>[last - first - 1](panel, x + begin + first, blocks, b, totals + first * kPanel256Rows);
       }
     }
     for (int64_t t = 0; t < n; t++) memcpy(out + (begin + t) * stride, totals + t * kPanel256Rows, static_cast<size_t>(count) * sizeof(float));

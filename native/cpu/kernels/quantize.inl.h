@@ -24,7 +24,7 @@ struct ActivationRow {
   const float* scales;   // [K / block], zeros up to a multiple of 8
   const float* sums;     // q8_32: d · Σq of each block, zeros up to a multiple of 8
   const int32_t* raise;  // q8_32: −128 · Σq of each block, what weight codes that are 128 too large add too much; zeros likewise
-  const int16_t* bsums;  // q8_256: Σq of each 16 columns
+  const int16_t* bsums;  // q8_256: [K / 16] Σq of each 16 columns, then (avx512) [K / 256] the largest Σ|q| of 16 columns of each block
   const int8_t* folded;  // q8_256: [K], of each block the codes of columns 64j + 16i + (0 … 15), by i, then by j
 };
 
@@ -120,6 +120,18 @@ static inline void quantize_block(const float* x, int64_t block, int8_t* codes, 
   if (raise) *raise = -128 * total;
 }
 
+#if TANDEM_ISA_LEVEL >= 2
+// The largest Σ|q| of 16 columns of a block of 256.
+static inline int16_t reach_of(const int8_t* codes) {
+  __m512i most = _mm512_setzero_si512();
+  for (int i = 0; i < 256; i += 64) {
+    const __m512i eights = _mm512_sad_epu8(_mm512_abs_epi8(_mm512_loadu_si512(codes + i)), _mm512_setzero_si512());
+    most = _mm512_max_epi32(most, _mm512_add_epi32(eights, _mm512_shuffle_epi32(eights, static_cast<_MM_PERM_ENUM>(0x4e))));
+  }
+  return static_cast<int16_t>(_mm512_reduce_max_epi32(most));
+}
+#endif
+
 // Rows of rounded activations in scratch memory.
 struct Activations {
   Activation format = Activation::f32;
@@ -182,7 +194,7 @@ struct Activations {
       raise = scratch.take_array<int32_t>(count * static_cast<size_t>(scale_stride));
       if (!sums || !raise) return refused();
     } else {
-      bsum_stride = blocks * 16;
+      bsum_stride = round_up(blocks * 17, 16);
       bsums = scratch.take_array<int16_t>(count * static_cast<size_t>(bsum_stride));
       folded = scratch.take_array<int8_t>(count * static_cast<size_t>(stride));
       if (!bsums || !folded) return refused();
@@ -213,6 +225,9 @@ struct Activations {
         quantize_block(x + i, block, codes + r * stride + begin + i, scales + r * scale_stride + b,
                        sums ? sums + r * scale_stride + b : nullptr,
                        raise ? raise + r * scale_stride + b : nullptr, bsums ? bsums + r * bsum_stride + b * 16 : nullptr, folded ? folded + r * stride + begin + i : nullptr);
+#if TANDEM_ISA_LEVEL >= 2
+        if (bsums) bsums[r * bsum_stride + columns / 16 + b] = reach_of(codes + r * stride + begin + i);
+#endif
       }
     }
   }
