@@ -1,7 +1,7 @@
 // Predictions against measurement: synthetic models of true shapes, each planned from its headers and then run.
 //   npm run build && node bench/predict.mjs [--only NAME,…] [--dir /tmp] [--prompt 512] [--generate 64] [--rounds 3] [--model FILE]… [--json] [--record]
-// The machine is probed before each shape, since a shared one changes from minute to minute. Files are at most 6 GB and are
-// deleted afterwards. --record writes bench/results/predictions.json.
+// The machine is probed before and after each shape, since a shared one changes from minute to minute: what is held against
+// the measurement is the mean of both predictions. Files are at most 6 GB and are deleted afterwards. --record writes bench/results/predictions.json.
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
@@ -68,37 +68,42 @@ function made(name) {
   return file;
 }
 
-/** Probes, predicts, measures. */
+/** Probes, predicts, measures, probes again. */
 function held(name, file) {
-  const { quants, machine } = tandem('plan', file, '--prompt', values.prompt, '--fresh');
-  const [{ plan, sizes }] = quants;
+  const predict = () => tandem('plan', file, '--prompt', values.prompt, '--fresh');
+  const before = predict();
+  const { prompt, generate, rounds } = values;
   const run = tandem(
     'bench',
     'model',
     file,
     '--prompt',
-    values.prompt,
+    prompt,
     '--generate',
-    values.generate,
+    generate,
     '--rounds',
-    values.rounds,
+    rounds,
     '--no-ceiling',
   );
+  const both = [before, predict()].map(({ quants, machine }) => ({ plan: quants[0].plan, machine }));
   const phase = (which, measured) => {
-    const { expected, low, high } = plan[which].tokensPerSecond;
+    const rates = both.map(({ plan }) => plan[which].tokensPerSecond.expected);
+    const predicted = Math.sqrt(rates[0] * rates[1]);
+    const ratio = predicted / measured;
     return {
-      predicted: expected,
-      low,
-      high,
+      predicted,
+      before: rates[0],
+      after: rates[1],
       measured,
-      ratio: expected / measured,
-      holds: Math.abs(expected / measured - 1) <= LIMITS[which],
+      ratio,
+      holds: Math.abs(ratio - 1) <= LIMITS[which],
     };
   };
+  const [{ plan }] = both;
   return {
     name,
-    weightBytes: sizes.weightBytes,
-    readBandwidth: machine.memory.bandwidth,
+    weightBytes: before.quants[0].sizes.weightBytes,
+    readBandwidth: both.map(({ machine }) => machine.memory.bandwidth),
     loadAverage: run.machine.loadAverage,
     decode: phase('decode', run.decodeTokensPerSecond),
     prefill: phase('prefill', run.prefillTokensPerSecond),

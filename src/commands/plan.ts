@@ -1,10 +1,12 @@
 /** `tandem plan MODEL`: does it fit, how fast will it be, which quantization to take; before anything is downloaded. */
 import { readFile } from 'node:fs/promises';
 import { type Command, Option } from 'commander';
+import { ChunkSize } from '../engine/chunk-size.ts';
 import { TandemError } from '../errors.ts';
 import { fileError } from '../formats/file-source.ts';
 import { gigabytes } from '../placement/fit.ts';
 import { type Advice, advise, type Plan, plan } from '../placement/plan.ts';
+import { PASS } from '../placement/predict.ts';
 import { availableOf, type MachineProfile, parseProfile, threadsOf } from '../placement/profile.ts';
 import { profileHere } from './machine-profile.ts';
 import { modelPath, positive, withBudget } from './options.ts';
@@ -75,11 +77,12 @@ async function planCommand(argument: string | undefined, flags: Flags): Promise<
     ? await profileOf(flags.machine)
     : await profileHere({ fresh: flags.fresh, formats: wanted });
   const request = { context: flags.context, ram: flags.memory, vram: flags.vram, prompt: flags.prompt };
+  const passSize = () => new ChunkSize({ minRows: 64, maxRows: PASS.rows, firstRows: PASS.rows, targetMs: PASS.seconds * 1000 }); // biome-ignore format: one thought a line
   const rows: Row[] = sized.quants.map((quant) => {
     if (quant.sizes === undefined) return quant;
     const context = flags.context && Math.min(flags.context, quant.sizes.contextLength);
     if (context !== flags.context) return { ...quant, problem: `its context is ${quant.sizes.contextLength} tokens` };
-    return { ...quant, plan: plan(quant.sizes, profile, request) };
+    return { ...quant, plan: plan(quant.sizes, profile, { ...request, passSize }) };
   });
   const planned = rows.filter((row): row is Row & { plan: Plan } => row.plan !== undefined);
   if (planned.length === 0) plan(sized.quants.find(({ sizes }) => sizes)!.sizes!, profile, request); // says why

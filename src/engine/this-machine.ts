@@ -91,13 +91,13 @@ export async function keepProfile(profile: MachineProfile): Promise<void> {
   }
 }
 
-/** Both profiles' kernels, those of `now` first. */
+/** Matrices of both, those of `now` before; all else as it was. */
 export function withKernels(profile: MachineProfile, now: KernelCosts): MachineProfile {
   const before = profile.kernels;
   if (!before) return { ...profile, kernels: now };
   const fresh = new Set(now.matrices.map(({ op, format }) => `${op} ${format}`));
   const kept = before.matrices.filter(({ op, format }) => !fresh.has(`${op} ${format}`));
-  return { ...profile, kernels: { ...now, matrices: [...now.matrices, ...kept] } };
+  return { ...profile, kernels: { ...before, matrices: [...now.matrices, ...kept] } };
 }
 
 /** Another processor, number of cores or threads, memory or build measures anew. */

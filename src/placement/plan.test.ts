@@ -219,6 +219,25 @@ describe('predictions', () => {
     expect(predictPrefill(v3, machine, placing, { prompt: 16, rows: 8192 }).streamed).toBe(false);
   });
 
+  it('a prompt goes in passes of the size that the engine settles on', () => {
+    const passes: number[] = [];
+    const settling = {
+      rows: 2048,
+      measured(rows: number, milliseconds: number) {
+        passes.push(milliseconds);
+        this.rows = Math.max(64, Math.floor((rows * 1500) / milliseconds));
+      },
+    };
+    const slow = server({ cpu: { isa: 'avx2', cores: 2 } });
+    const placing = fitModel(v3, slow, { context: 4096 });
+    const made = predictPrefill(v3, slow, placing, { prompt: 1000, passSize: settling });
+    expect(made.rows).toBeLessThan(200);
+    expect(passes[0]).toBeGreaterThan(passes[passes.length - 1]);
+    const whole = predictPrefill(v3, slow, placing, { prompt: 1000 });
+    expect(whole.rows).toBe(1000);
+    expect(made.seconds).toBeGreaterThan(whole.seconds); // few rows read all experts for little
+  });
+
   it('measured kernels go before guesses; formats that were not measured follow those that were', () => {
     const kernels = {
       matrices: [

@@ -3,13 +3,15 @@
  * which of several quantizations to take.
  */
 import { type Fit, type FitRequest, fitModel, gigabytes, roomOf } from './fit.ts';
-import { PASS, type Prediction, predictDecode, predictPrefill, type Range } from './predict.ts';
+import { PASS, type PassSize, type Prediction, predictDecode, predictPrefill, type Range } from './predict.ts';
 import { type MachineProfile, threadsOf } from './profile.ts';
 import type { Sizes } from './sizes.ts';
 
 export interface PlanRequest extends FitRequest {
   /** Tokens of the prompt that prefill is predicted for, and after which decode is; default 512. */
   readonly prompt?: number;
+  /** A fresh one for each model. */
+  readonly passSize?: () => PassSize;
 }
 
 /** Bytes, seconds, tokens per second. */
@@ -48,7 +50,7 @@ export function plan(sizes: Sizes, profile: MachineProfile, request: PlanRequest
     ...common,
     ...(profile.disk && { loadSeconds: loaded / profile.disk.bandwidth }),
     decode,
-    prefill: predictPrefill(sizes, profile, found, { prompt, rows: request.rows }),
+    prefill: predictPrefill(sizes, profile, found, { prompt, rows: request.rows, passSize: request.passSize?.() }),
     bottleneck: decode.bottleneck,
   };
 }

@@ -48,6 +48,12 @@ const NO_DISK = 0.5e9;
 /** Rows of a pass and seconds that one may take while nobody else decodes, as the engine chooses them. */
 export const PASS = { rows: 2048, seconds: 1.5 };
 
+/** How many rows a pass over a prompt takes, as the engine adapts it (`ChunkSize`). */
+export interface PassSize {
+  readonly rows: number;
+  measured(rows: number, milliseconds: number): void;
+}
+
 /** One token of each of `batch` sequences at position `context`. */
 export function predictDecode(
   sizes: Sizes,
@@ -98,28 +104,36 @@ export function predictDecode(
   return { ...ranged(batch / seconds, seconds, parts, spreadOf(profile, placing, 'decode')) };
 }
 
-/** A prompt from its first token, in passes of at most `rows`. */
+/**
+ * A prompt from its first token, in passes of at most `rows`; on the processor, where a `passSize` is given, of as many as
+ * it settles on: a prompt before this one has taught it.
+ */
 export function predictPrefill(
   sizes: Sizes,
   profile: MachineProfile,
   placing: Placing,
-  { prompt, rows: most = PASS.rows }: { readonly prompt: number; readonly rows?: number },
+  request: { readonly prompt: number; readonly rows?: number; readonly passSize?: PassSize },
 ): Prediction & { readonly rows: number; readonly streamed: boolean } {
-  const whole = (rows: number) => passSeconds(sizes, profile, placing, 0, rows);
-  let rows = Math.min(most, prompt);
-  if (placing.kind === 'cpu') while (rows > 64 && total(whole(rows).parts) > PASS.seconds) rows = Math.ceil(rows / 2);
-  const passes = Math.ceil(prompt / rows);
-  const even = Math.ceil(prompt / passes);
+  const { prompt, rows = PASS.rows, passSize = { rows, measured: () => {} } } = request;
+  const size = placing.kind === 'cpu' ? passSize : { rows, measured: () => {} };
   const parts: Record<string, number> = {};
-  let streamed = false;
-  for (let first = 0; first < prompt; first += even) {
-    const pass = passSeconds(sizes, profile, placing, first, Math.min(even, prompt - first));
-    streamed ||= pass.streamed;
-    for (const [part, time] of Object.entries(pass.parts)) parts[part] = (parts[part] ?? 0) + time;
+  let [streamed, passes] = [false, 0];
+  for (const counted of [false, true]) {
+    for (let first = 0; first < prompt; ) {
+      const left = prompt - first;
+      const taken = Math.ceil(left / Math.ceil(left / Math.min(size.rows, rows)));
+      const pass = passSeconds(sizes, profile, placing, first, taken);
+      size.measured(taken, total(pass.parts) * 1000);
+      first += taken;
+      if (!counted) continue;
+      passes++;
+      streamed ||= pass.streamed;
+      for (const [part, time] of Object.entries(pass.parts)) parts[part] = (parts[part] ?? 0) + time;
+    }
   }
   const seconds = total(parts);
   const range = ranged(prompt / seconds, seconds, parts, spreadOf(profile, placing, 'prefill'));
-  return { ...range, rows: even, streamed };
+  return { ...range, rows: Math.ceil(prompt / passes), streamed };
 }
 
 function passSeconds(

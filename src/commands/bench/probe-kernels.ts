@@ -76,10 +76,10 @@ function expertsFor(formats: number, cacheBytes: number): number {
   return Math.max(2 * CHOSEN, 2 ** Math.floor(Math.log2(Math.min(count, fitting))));
 }
 
-/** Layer i is in format i, the one after them in f32; routers are f32 everywhere, the head and the latent's matrix bf16. */
+/** Layer i is in format i, the one after them in f32; routers are f32 everywhere, embedding and head bf16. */
 function formatOf(path: string, formats: readonly FormatName[]): FormatName {
   const layer = Number(/^model\.layers\.(\d+)\./.exec(path)?.[1] ?? -1);
-  if (layer < 0 || path.includes('kv_b_proj')) return 'bf16';
+  if (layer < 0) return 'bf16';
   return path.includes('.gate.') ? 'f32' : (formats[layer] ?? 'f32');
 }
 
