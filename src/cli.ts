@@ -7,6 +7,7 @@ import { addChat } from './commands/chat.ts';
 import { addCompare } from './commands/compare.ts';
 import { addDoctor } from './commands/doctor.ts';
 import { addExplain } from './commands/explain.ts';
+import { familiarWords } from './commands/familiar.ts';
 import { addInspect } from './commands/inspect.ts';
 import { addList } from './commands/list.ts';
 import { addLogits } from './commands/logits.ts';
@@ -82,7 +83,7 @@ for (const add of [
 addServe(cli, version);
 
 try {
-  await cli.parseAsync(dashed(process.argv));
+  await cli.parseAsync(familiarWords(dashed(process.argv)));
 } catch (error) {
   if (isAbort(error)) process.exitCode = 130;
   else {

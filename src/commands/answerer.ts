@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import { readModelCard } from '../engine/model-card.ts';
 import type { Engine } from '../index.ts';
 import { DEFAULT_SERVER_OPTIONS } from '../server/context.ts';
+import { type FamiliarFlags, familiarOptions, familiarRules } from './familiar.ts';
 import { loadModel } from './load-model.ts';
 import { localPath } from './model-name.ts';
 import { loadOptions, type ModelFlags } from './options.ts';
@@ -23,7 +24,7 @@ export function withKey(command: Command): Command {
 
 /** `argument`: the model where a command takes it as such; else `--model` names it. */
 export async function openAnswerer(
-  flags: ModelFlags & ServerFlags,
+  flags: ModelFlags & ServerFlags & FamiliarFlags,
   argument: string | undefined,
   signal: AbortSignal,
 ): Promise<Answerer> {
@@ -33,7 +34,7 @@ export async function openAnswerer(
     return new RemoteAnswerer(await connect(flags.server, { key, model, digest: () => digestOf(model) }));
   }
   const path = await localPath(flags, argument);
-  const options = loadOptions(flags);
+  const options = { ...loadOptions(flags), ...familiarOptions(flags), rules: await familiarRules(flags, path) };
   const own = Object.entries(options).some(
     ([name, value]) =>
       value !== undefined &&

@@ -9,6 +9,7 @@ import type { ChatMessage, GenerationResult } from '../index.ts';
 import { nearest } from '../nearest.ts';
 import { figures, showAnswer } from './answer.ts';
 import { openAnswerer, type ServerFlags, withKey } from './answerer.ts';
+import { type FamiliarFlags, withFamiliar } from './familiar.ts';
 import {
   type ChatFlags,
   chatOptions,
@@ -24,7 +25,7 @@ import type { Answerer } from './remote.ts';
 import { paint } from './terminal.ts';
 import { inFlags } from './usage.ts';
 
-interface Flags extends ModelFlags, SamplingFlags, ChatFlags, ServerFlags {}
+interface Flags extends ModelFlags, SamplingFlags, ChatFlags, ServerFlags, FamiliarFlags {}
 
 /** Other names that fingers know. */
 const ALIASES: Readonly<Record<string, string>> = {
@@ -48,7 +49,7 @@ export function addChat(cli: Command): void {
     .command('chat')
     .description('a conversation; /help lists what can be typed')
     .argument('[model]', MODEL);
-  withKey(withServer(withChat(withSampling(withModel(command)))))
+  withFamiliar(withKey(withServer(withChat(withSampling(withModel(command))))))
     .addHelpText(
       'after',
       `

@@ -1,10 +1,11 @@
 /** `tandem run PROMPT`: one question, one answer, streamed; the line of figures goes to stderr. */
 import { existsSync } from 'node:fs';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { isAbort, TandemError } from '../errors.ts';
 import type { Generation, GenerationResult } from '../index.ts';
 import { figures, showAnswer } from './answer.ts';
 import { openAnswerer, type ServerFlags, withKey } from './answerer.ts';
+import { type FamiliarFlags, promptOf, withFamiliar } from './familiar.ts';
 import {
   type ChatFlags,
   chatOptions,
@@ -20,7 +21,9 @@ import {
 import type { Answerer } from './remote.ts';
 import { paint } from './terminal.ts';
 
-interface Flags extends ModelFlags, SamplingFlags, ChatFlags, ServerFlags {
+interface Flags extends ModelFlags, SamplingFlags, ChatFlags, ServerFlags, FamiliarFlags {
+  prompt?: string;
+  file?: string;
   raw?: boolean;
   json?: boolean;
 }
@@ -30,7 +33,9 @@ export function addRun(cli: Command): void {
     .command('run')
     .description('answer one prompt and end')
     .argument('[prompt...]', 'the prompt; "-" stands for what stdin holds, as does no prompt at all');
-  withKey(withServer(withChat(withSampling(withModel(command)))))
+  withFamiliar(withKey(withServer(withChat(withSampling(withModel(command))))))
+    .addOption(new Option('-p, --prompt <text>', 'the prompt').hideHelp())
+    .addOption(new Option('-f, --file <file>', 'a file with the prompt').hideHelp())
     .option('--raw', 'complete the prompt as it is, without the chat template')
     .option('--json', 'print one JSON object when the answer is complete')
     .addHelpText(
@@ -49,7 +54,7 @@ Examples:
 
 async function run(words: string[], flags: Flags): Promise<void> {
   refuseModelAsPrompt(words, flags);
-  const prompt = await readPrompt(words);
+  const prompt = (await promptOf(flags, words)) ?? (await readPrompt(words));
   if (prompt === undefined || prompt.trim() === '') {
     throw new TandemError('REQUEST_INVALID', {
       room: 'cli',

@@ -4,11 +4,12 @@ import { type Command, Option } from 'commander';
 import { TandemError } from '../errors.ts';
 import { DEFAULT_SERVER_OPTIONS } from '../server/context.ts';
 import { type ServedModel, startServer } from '../server/start.ts';
+import { type FamiliarFlags, familiarOptions, familiarRules, withFamiliar } from './familiar.ts';
 import { localPath } from './model-name.ts';
 import { count, duration, loadOptions, MODEL, type ModelFlags, memorySize, positive, withLoading } from './options.ts';
 import { ProgressBar, paint } from './terminal.ts';
 
-interface Flags extends Omit<ModelFlags, 'model'> {
+interface Flags extends Omit<ModelFlags, 'model'>, FamiliarFlags {
   model?: string[];
   modelPath?: string;
   ggufPath?: string;
@@ -47,7 +48,7 @@ export function addServe(cli: Command, version: string): void {
     .description('answer OpenAI, Anthropic, Ollama and llama.cpp clients, and serve the chat page')
     .argument('[models...]', `${MODEL}; as NAME=PATH under that name; further ones are loaded when asked for`)
     .option('-m, --model <path>', 'the same; may be repeated', (path, all: string[] = []) => [...all, path]);
-  withLoading(command)
+  withFamiliar(withLoading(command))
     .addOption(
       new Option(
         '--model-path <dir>',
@@ -178,6 +179,7 @@ async function servedModels(given: readonly string[], flags: Flags): Promise<Ser
     });
   const load = {
     ...loadOptions(flags as ModelFlags),
+    ...familiarOptions(flags),
     maxSequences: flags.parallel,
     prefixCache:
       flags.prefixCache === undefined ? true : { directory: flags.prefixCache, maxBytes: flags.prefixCacheSize },
@@ -187,7 +189,9 @@ async function servedModels(given: readonly string[], flags: Flags): Promise<Ser
     models.map(async (text) => {
       const [, label, path = text] =
         (text !== undefined && !fs.existsSync(text) && /^([^=/.][^=]*)=(.+)$/s.exec(text)) || [];
-      return { path: await localPath({}, path), name: label ?? name, aliases: alias, load };
+      const local = await localPath({}, path);
+      const rules = await familiarRules(flags, local);
+      return { path: local, name: label ?? name, aliases: alias, load: { ...load, rules } };
     }),
   );
 }

@@ -29,7 +29,11 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
 };
 
 /** Options of `load` whose flag has another name. */
-const RENAMED: Readonly<Record<string, string>> = { contextLength: '--context', kvBytes: '--kv-budget' };
+const RENAMED: Readonly<Record<string, string>> = {
+  contextLength: '--context',
+  kvBytes: '--kv-budget',
+  maxBatchRows: '--ubatch-size',
+};
 
 /** Commander's `error: rule` with its guesses in further lines → `[cli] rule; guess; where to read more`. */
 export function usageError(text: string, args: readonly string[], cli: Command): string {

@@ -5,11 +5,12 @@ import { TandemError } from '../errors.ts';
 import type { Checkpoint } from '../formats/checkpoint.ts';
 import { openCheckpoint } from '../formats/open.ts';
 import { localModel } from '../hub/resolve.ts';
+import { expertsPerToken, lossyWarning, withExpertsPerToken } from '../models/experts-per-token.ts';
 import { buildProgram } from '../models/index.ts';
 import { nativeMachine } from '../placement/machine.ts';
 import { ruleWarnings } from '../placement/match.ts';
 import { executionsOf, lowerBoth } from '../placement/phases.ts';
-import { type KvType, pageBytes } from '../program/program.ts';
+import { type KvType, type Program, pageBytes } from '../program/program.ts';
 import { createChatTemplate } from '../text/chat-template.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
 import { placeAutomatically } from './auto-place.ts';
@@ -62,6 +63,8 @@ export interface LoadOptions {
   kvBytes?: number;
   /** Most rows (tokens) of a pass, [2, 65536]. Default 2048, or the context where that is shorter (but not below 512). */
   maxBatchRows?: number;
+  /** Routed experts a token takes, instead of as many as the model was trained with: lossy, told in `engine.info.warnings`. */
+  expertsPerToken?: number;
   /** Most sequences that run at once, [1, 4096]; more wait. Default 32. */
   maxSequences?: number;
   /**
@@ -90,6 +93,7 @@ const LOAD_OPTIONS = [
   'imitateF16Cache',
   'kvBytes',
   'maxBatchRows',
+  'expertsPerToken',
   'maxSequences',
   'prefixCache',
   'signal',
@@ -151,7 +155,9 @@ async function engineFor(
   const memoryLimit = options.memory && numberIn('memory', options.memory, { low: 1, high: 2 ** 53, integer: true }, 0);
   const rules = options.rules === undefined ? [] : await readRules(options.rules);
   const backend = await backendOf(options.backend, options.imitateF16Cache);
-  const { program, config } = await buildProgram(checkpoint, { kvType, contextLength: options.contextLength });
+  const built = await buildProgram(checkpoint, { kvType, contextLength: options.contextLength });
+  const { config } = built;
+  const [program, lossy] = chosenExperts(built.program, options.expertsPerToken);
   const mostRows = Math.min(MOST_ROWS, Math.max(512, program.contextLength));
   const maxRows = numberIn('maxBatchRows', options.maxBatchRows, { low: 2, high: 65536, integer: true }, mostRows);
   const maxOutputs = Math.min(maxRows, MAX_OUTPUTS);
@@ -190,6 +196,7 @@ async function engineFor(
         numerics,
         activations,
         isa: String(executable.description.isa ?? backend.name),
+        ...(lossy.length > 0 && { experts: String(options.expertsPerToken) }),
         ...(rules.length > 0 && { placement: JSON.stringify(executionsOf(placed)) }),
       }).catch(async (error) => {
         await executable.dispose();
@@ -227,9 +234,17 @@ async function engineFor(
       kv: memory.kv,
       buffers: memory.buffers,
       execution: executable.description,
-      warnings: ruleWarnings(program, rules),
+      warnings: [...ruleWarnings(program, rules), ...lossy],
     },
   });
+}
+
+/** With the experts a token that were asked for, and what is to be said about it. */
+function chosenExperts(program: Program, wanted: number | undefined): [program: Program, warnings: string[]] {
+  if (wanted === undefined) return [program, []];
+  const chosen = withExpertsPerToken(program, wanted);
+  const warning = lossyWarning(expertsPerToken(program)!, wanted);
+  return [chosen, warning === undefined ? [] : [warning]];
 }
 
 const FOLDER_BYTES = 8 * 2 ** 30;

@@ -164,7 +164,7 @@ describe('a mistake gets one line and exit code 1', () => {
       ['run', '--temprature', '1', 'hi'],
       /unknown option '--temprature'; did you mean --temperature\?/,
     ],
-    ['an option of other programs', ['run', '--ctx-size', '9', 'hi'], /unknown option '--ctx-size'; use --context;/],
+    ['an option of other programs', ['explain', '--ctx-size', '9'], /unknown option '--ctx-size'; use --context;/],
     ['a prompt with a dash', ['run', '- why?'], /comes after --: tandem run -- "- why\?"/],
     ['a model as prompt', ['run', 'm.gguf', 'hi'], /takes its model with --model; the prompt begins with m\.gguf/],
     ['no number', ['run', '--threads', 'abc', 'hi'], /argument 'abc' is invalid; it must be a number/],
