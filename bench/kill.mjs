@@ -82,6 +82,8 @@ const metric = async ({ url }, name) => {
 
 const folder = await mkdtemp(join(tmpdir(), 'tandem-kill-'));
 const live = new Set();
+/** Names of files that a kill left half-written. */
+const half = new Set();
 try {
   const plain = await start(undefined);
   const wanted = [];
@@ -121,7 +123,8 @@ try {
     await Promise.all([...asking, server.ended]);
     live.delete(server.child);
     const names = await readdir(folder, { recursive: true });
-    found.halfFiles += names.filter((name) => name.endsWith('.tmp')).length;
+    for (const name of names) if (name.endsWith('.tmp')) half.add(name);
+    found.halfFiles = half.size;
     if (!values.json) process.stderr.write(`\r${kill + 1} kills, ${found.answers} answers, ${found.unequal} unequal `);
   }
   if (!values.json) process.stderr.write('\n');
