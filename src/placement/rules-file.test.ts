@@ -1,4 +1,6 @@
+import fc from 'fast-check';
 import { afterEach, describe, expect, test } from 'vitest';
+import { TandemError } from '../errors.ts';
 import { registerKernel } from '../ops/kernel.ts';
 import type { Rule } from './rule.ts';
 import { parseRules, parseRulesFile } from './rules-file.ts';
@@ -166,5 +168,58 @@ describe('lists that programs write', () => {
   test('rules that were read once are read again as they are', () => {
     const rules = parseRulesFile('- match: { name: x, layers: last }\n  place: { tiles: off }', 'my.yaml');
     expect(parseRules(rules)).toEqual(rules);
+  });
+});
+
+describe('whatever is given, the answer is rules or one error of this room', () => {
+  const whole = `- match: { name: 'a.b', op: [linear, rope], layers: [0, "3-60", last], format: q4_k }
+  place: { device: "cuda:{layer * gpus / layers}", tiles: 16 }
+  decode: { tiles: off }
+- place: &here { device: cpu }
+- place: *here
+`;
+  const outcome = (read: () => unknown) => {
+    try {
+      return Array.isArray(read()) ? 'rules' : 'something else';
+    } catch (error) {
+      return error instanceof TandemError ? `[${error.room}] ${error.code}` : String(error);
+    }
+  };
+  const ENDS = ['rules', '[placement] FORMAT_INVALID', '[placement] REQUEST_INVALID'];
+
+  test('damaged files', () => {
+    expect(parseRulesFile(whole, 'x.yaml')).toHaveLength(3);
+    const edit = fc.tuple(fc.nat(whole.length), fc.nat(4), fc.string({ maxLength: 4, unit: 'binary' }));
+    fc.assert(
+      fc.property(fc.array(edit, { minLength: 1, maxLength: 4 }), (edits) => {
+        let text = whole;
+        for (const [at, gone, put] of edits) text = text.slice(0, at) + put + text.slice(at + gone);
+        expect(ENDS).toContain(outcome(() => parseRulesFile(text, 'x.yaml')));
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  test('any data', () => {
+    const keys = ['match', 'place', 'prefill', 'decode', 'name', 'op', 'layers', 'format', 'device', 'tiles', 'kernel'];
+    const leaf = fc.oneof(
+      fc.constantFrom('linear', 'cpu', 'q4_k', 'off', '3-60', 'last', '{layer}', '(', -1, 0, 7, null, true),
+      fc.string(),
+      fc.double(),
+    );
+    const { tree } = fc.letrec((tie) => ({
+      tree: fc.oneof(
+        { depthSize: 'small' },
+        leaf,
+        fc.array(tie('tree'), { maxLength: 3 }),
+        fc.dictionary(fc.constantFrom(...keys), tie('tree'), { maxKeys: 4 }),
+      ),
+    }));
+    fc.assert(
+      fc.property(fc.array(tree, { maxLength: 3 }), (value) => {
+        expect(ENDS).toContain(outcome(() => parseRules(value as never)));
+      }),
+      { numRuns: 1000 },
+    );
   });
 });
