@@ -19,7 +19,8 @@ import type { Finding } from './doctor/finding.ts';
 import { hostFacts } from './doctor/host.ts';
 import { measureSpeed, PARTS, type Speed } from './doctor/speed.ts';
 import { shareOf, verdict } from './doctor/verdict.ts';
-import { modelPath, positive, withCpu, withModelPath } from './options.ts';
+import { localPath } from './model-name.ts';
+import { positive, withCpu, withModelPath } from './options.ts';
 import { formatBytes, formatRate, ProgressBar, paint, table } from './terminal.ts';
 
 interface Flags {
@@ -58,7 +59,7 @@ async function run(model: string | undefined, flags: Flags): Promise<void> {
   const facts = await gather(flags.threads ?? 0);
   const machine = findings(facts);
   if (!flags.json) process.stdout.write(`${render(machine)}\n`);
-  const measured = named === undefined ? undefined : await measure(modelPath(flags, model), flags);
+  const measured = named === undefined ? undefined : await measure(await localPath(flags, model), flags);
   if (!flags.json) {
     if (measured) process.stdout.write(`\n${renderSpeed(measured.speed)}\n\n${render(measured.answer)}\n`);
     else process.stdout.write('\ntandem doctor --model FILE says whether its speed is normal\n');

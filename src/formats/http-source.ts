@@ -89,13 +89,15 @@ export class RemoteFile {
   readonly #options: HttpSourceOptions;
   #redirected: string | undefined;
   #size: number | undefined;
+  /** Checksum that a listing promised or the hub told first; etag of a server that gives the bytes itself. */
+  #linked: string | undefined;
   #etag: string | undefined;
 
   constructor(url: string, options: HttpSourceOptions) {
     this.#url = url;
     this.#options = options;
     this.#size = options.size;
-    this.#etag = options.etag;
+    this.#linked = options.etag;
     this.name = options.name ?? decodeURIComponent(new URL(url).pathname.split('/').at(-1) ?? url);
   }
 
@@ -144,9 +146,9 @@ export class RemoteFile {
     const { response, first, url } = await this.#answer({ range: `bytes=${start}-${end - 1}` });
     try {
       this.#check(response, start, end);
-      // Of a redirected file the hub tells the checksum; a content network's own etag says nothing about it.
-      const etag = first.get('x-linked-etag') ?? (url === this.#url ? response.headers.get('etag') : null);
-      if (etag !== null) this.#checkEtag(bareEtag(etag));
+      this.#linked = this.#same(this.#linked, first.get('x-linked-etag'));
+      // A content network's own etag differs from machine to machine, as weak ones may.
+      if (url === this.#url) this.#etag = this.#same(this.#etag, response.headers.get('etag'));
       return response;
     } catch (error) {
       await discard(response);
@@ -173,10 +175,12 @@ export class RemoteFile {
     this.#size = range.total;
   }
 
-  #checkEtag(etag: string): void {
-    if (this.#etag !== undefined && etag !== this.#etag)
-      throw this.#changed(`its etag is ${etag}, it was ${this.#etag}`);
-    this.#etag = etag;
+  /** What is known of the file from now on. */
+  #same(known: string | undefined, told: string | null): string | undefined {
+    if (told === null || told.startsWith('W/')) return known;
+    const etag = told.replace(/^"(.*)"$/, '$1');
+    if (known !== undefined && etag !== known) throw this.#changed(`its etag is ${etag}, it was ${known}`);
+    return etag;
   }
 
   async #answer(headers: Record<string, string>): Promise<HttpAnswer> {
@@ -210,11 +214,6 @@ export class RemoteFile {
 export async function openUrl(url: string, options: HttpSourceOptions = {}): Promise<ByteSource> {
   const file = new RemoteFile(url, options);
   return new HttpSource(file.name, await file.size(), file);
-}
-
-/** `W/"abc"` → `abc`. */
-function bareEtag(etag: string): string {
-  return etag.replace(/^W\//, '').replace(/^"(.*)"$/, '$1');
 }
 
 /** Where the files of an HTTP folder are: by name, address and size. */

@@ -69,6 +69,7 @@ export class Cache {
     }
     if (ref === undefined) return;
     const file = join(folder, 'refs', ...ref.split('/'));
+    if ((await readFile(file, 'utf8').catch(() => '')) === commit) return; // a cache that is only read stays as it is
     await mkdir(dirname(file), { recursive: true });
     await writeFile(`${file}.new`, commit);
     await rename(`${file}.new`, file);

@@ -15,8 +15,10 @@ export interface DownloadOptions extends Partial<BlobTuning> {
   /** Requests at once. Default 8. */
   readonly connections?: number;
   readonly signal?: AbortSignal;
-  /** Bytes that came now; negative where a wrong file was dropped. */
+  /** Bytes that came now. */
   readonly onBytes?: (bytes: number) => void;
+  /** Bytes that were there, or had come, and were wrong. */
+  readonly onDropped?: (bytes: number) => void;
   /** Bytes that were there. */
   readonly onResumed?: (bytes: number) => void;
   /** Things a person wants to know: who is waited for, what is tried again. */
@@ -165,7 +167,7 @@ class Pool {
       this.#open.delete(download);
       return;
     }
-    this.#options.onBytes?.(-spec.size);
+    this.#options.onDropped?.(spec.size);
     if (!this.#wrong.has(spec.etag)) {
       this.#wrong.add(spec.etag);
       this.#options.onNotice?.(`${spec.path} has a wrong checksum; it is dropped and downloaded once more`);

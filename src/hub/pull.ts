@@ -54,10 +54,16 @@ export async function pull(
   options: PullOptions = {},
 ): Promise<Pulled> {
   const { signal, onNotice } = options;
+  let told = { why: '', at: Number.NEGATIVE_INFINITY };
   const http: HttpOptions = {
     ...options.http,
     signal,
-    onPause: (why, ms) => onNotice?.(`${why}; trying again in ${Math.max(1, Math.round(ms / 1000))} s`),
+    onPause: (why, ms) => {
+      // Connections fail together; a person wants to read it once.
+      if (why === told.why && performance.now() - told.at < ms + ONCE_MS) return;
+      told = { why, at: performance.now() };
+      onNotice?.(`${why}; trying again in ${Math.max(1, Math.round(ms / 1000))} s`);
+    },
   };
   const model = await findModel(reference, settings, http);
   const { repository, commit } = model;
@@ -69,8 +75,11 @@ export async function pull(
   await checkSpace(cache.folder, name, total, missing);
   options.onStart?.({ name, files: variant.files.length, bytes: total, missing });
 
-  let [there, fetched] = [0, 0];
-  const tell = () => options.onProgress?.({ done: Math.min(total, there + fetched), total, fetched });
+  let [done, fetched] = [0, 0];
+  const count = (bytes: number) => {
+    done += bytes;
+    options.onProgress?.({ done: Math.min(total, Math.max(0, done)), total, fetched });
+  };
   await downloadBlobs(
     variant.files.map((file): BlobSpec => ({ ...file, url: fileUrl(model, file.path, settings) })),
     {
@@ -79,12 +88,10 @@ export async function pull(
       place: ({ etag }) => cache.place(repository, etag),
       onBytes: (bytes) => {
         fetched += bytes;
-        tell();
+        count(bytes);
       },
-      onResumed: (bytes) => {
-        there += bytes;
-        tell();
-      },
+      onResumed: count,
+      onDropped: (bytes) => count(-bytes),
     },
   );
   await cache.link(repository, commit, variant.files, model.ref);
@@ -102,6 +109,9 @@ async function missingBytes(cache: Cache, repository: string, files: readonly Hu
   }
   return missing;
 }
+
+/** The same trouble within so long is told once. */
+const ONCE_MS = 1_000;
 
 /** Room that stays free: a disk that is full to the last byte troubles everybody on it. */
 const SPARE = 256 << 20;
