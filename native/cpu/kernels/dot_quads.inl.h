@@ -1,12 +1,12 @@
-// Tiles of four rows and one token for blocks of 256 with sub-blocks of 32 (q4_k q5_k iq4_xs): decode. Same bits as dot_q256.
+// Tiles of four rows and one token for blocks of 256 (q2_k q3_k q4_k q5_k q6_k iq4_xs): decode. Same bits as dot_q256.
 //
-// A lane of 16 bytes holds codes of one sub-block. The sums of four rows are added up while they are transposed, so that a
+// A lane of 16 bytes holds codes of one sub-block; sub-blocks of 32 take two. The sums of four rows are added up while they are transposed, so that a
 // vector holds four sub-blocks of four rows,
 //
 //     [s0: a b c d][s2: a b c d][s4: a b c d][s6: a b c d]      and s1 s3 s5 s7
 //
 // and meets their scales once: a multiplication for 512 codes. Heads of four rows are unpacked together, in the same order.
-// x comes folded (ActivationRow::folded): the halves of the even sub-blocks, then those of the odd ones.
+// For sub-blocks of 32 x comes folded (ActivationRow::folded): the halves of the even ones, then those of the odd ones.
 #pragma once
 
 #include "cpu/kernels/dot_q256_formats.inl.h"
@@ -244,6 +244,15 @@ struct QuadQ6K {
   }
 };
 
+static inline __attribute__((always_inline)) __m128i quarter(__m512i v, int i) {
+  switch (i) {
+    case 0: return _mm512_castsi512_si128(v);
+    case 1: return _mm512_extracti32x4_epi32(v, 1);
+    case 2: return _mm512_extracti32x4_epi32(v, 2);
+    default: return _mm512_extracti32x4_epi32(v, 3);
+  }
+}
+
 template <typename Format>
 static void quad_tile16(const WeightRow* rows, const ActivationRow* x, int64_t k, float* out) {
   __m128 totals = _mm_setzero_ps();
@@ -270,8 +279,7 @@ static void quad_tile16(const WeightRow* rows, const ActivationRow* x, int64_t k
         const __m512i index = _mm512_set_epi32(i3, i3, i3, i3, i2, i2, i2, i2, i1, i1, i1, i1, i0, i0, i0, i0);
         lanes = _mm512_sub_epi32(lanes, _mm512_permutexvar_epi32(index, starts));
       }
-      const __m128i bytes = p == 0 ? _mm512_castsi512_si128(scales) : p == 1 ? _mm512_extracti32x4_epi32(scales, 1) : p == 2 ? _mm512_extracti32x4_epi32(scales, 2) : _mm512_extracti32x4_epi32(scales, 3);
-      sums = _mm512_add_epi32(sums, _mm512_mullo_epi32(lanes, _mm512_cvtepi8_epi32(bytes)));
+      sums = _mm512_add_epi32(sums, _mm512_mullo_epi32(lanes, _mm512_cvtepi8_epi32(quarter(scales, p))));
     }
     __m512i taken = _mm512_setzero_si512();
     if constexpr (Format::kMins) {
