@@ -5,6 +5,7 @@
 import { TandemError } from '../errors.ts';
 import { rowBytes } from '../formats/dtype.ts';
 import { quantFormat } from '../formats/quants/index.ts';
+import { SCALE_BYTES } from '../formats/quants/scales.ts';
 import { planBuffers } from '../program/buffers.ts';
 import { type Program, pageBytes } from '../program/program.ts';
 import type { Weight } from '../program/tensor.ts';
@@ -40,7 +41,7 @@ export function weightBytes(weight: Weight): number {
   const rows = weight.shape.slice(0, -1).reduce((product, length) => product * length, 1);
   const block = format.scaleBlock;
   const scales = block
-    ? Math.ceil(rows / weight.parts.length / block.rows) * Math.ceil(columns / block.columns) * 4
+    ? Math.ceil(rows / weight.parts.length / block.rows) * Math.ceil(columns / block.columns) * SCALE_BYTES[block.type]
     : 0;
   return rows * rowBytes(format, columns) + scales * weight.parts.length;
 }

@@ -44,8 +44,8 @@ const HEADROOM = { share: 0.05, bytes: 0.5e9 };
 const OUTPUTS = 64;
 /** Rows of a pass that a plan counts buffers for. */
 const ROWS = 2048;
-/** Of what weights leave, the most that the cache takes when nobody says how long a context is to be. */
-const CACHE_SHARE = 0.5;
+/** Of what weights leave, the most that the cache takes when nobody says how long a context is to be; of memory that experts want whole. */
+const CACHE_SHARE = { left: 0.5, all: 0.125 };
 /** Shortest context that a model is said to run with when nobody asks for another. */
 const LEAST_CONTEXT = 512;
 
@@ -88,7 +88,7 @@ interface Limits {
 
 function onProcessor(sizes: Sizes, request: FitRequest, limits: Limits, buffers: number, note: string): Fit {
   const least = sizes.weightBytes - sizes.routedBytes + buffers;
-  const memory = contextFor(sizes, request, limits.ram - least, sizes.routedBytes);
+  const memory = contextFor(sizes, request, limits.ram - least, CACHE_SHARE.all);
   const ram = sizes.weightBytes + buffers + memory.kv;
   const leastRam = least + memory.kv;
   const spare = limits.ram - leastRam;
@@ -119,7 +119,7 @@ function onProcessor(sizes: Sizes, request: FitRequest, limits: Limits, buffers:
 function withGpu(sizes: Sizes, request: FitRequest, limits: Limits, buffers: number): Fit | undefined {
   const table = sizes.matrices.reduce((sum, { role, bytes }) => sum + (role === 'embed' ? bytes : 0), 0);
   const dense = sizes.weightBytes - sizes.routedBytes - table;
-  const memory = contextFor(sizes, request, limits.vram - dense - buffers, sizes.routedBytes);
+  const memory = contextFor(sizes, request, limits.vram - dense - buffers, CACHE_SHARE.left);
   const base = dense + buffers + memory.kv;
   if (base > limits.vram || memory.context < (request.context ?? Math.min(LEAST_CONTEXT, sizes.contextLength)))
     return undefined;
@@ -152,20 +152,20 @@ function withGpu(sizes: Sizes, request: FitRequest, limits: Limits, buffers: num
 
 /**
  * The context that was asked for, whatever there is; else the model's, clipped where the cache would take more than half
- * of what is left beside the routed experts (all of it where they do not fit anyway).
+ * of what is left beside the routed experts, or the share `crowded` of all that is left where these do not fit.
  */
 function contextFor(
-  sizes: Sizes,
+  { kvBytesPerToken, contextLength, routedBytes }: Sizes,
   { context }: FitRequest,
   left: number,
-  routed: number,
+  crowded: number,
 ): { context: number; kv: number } {
-  const page = sizes.kvBytesPerToken * PAGE_TOKENS;
+  const page = kvBytesPerToken * PAGE_TOKENS;
   const bytes = (tokens: number) => Math.ceil(tokens / PAGE_TOKENS) * page;
   if (context !== undefined) return { context, kv: bytes(context) };
-  const free = Math.max(0, left > routed ? left - routed : left) * CACHE_SHARE;
-  const fitting = page === 0 ? sizes.contextLength : Math.floor(free / page) * PAGE_TOKENS;
-  const tokens = Math.max(Math.min(LEAST_CONTEXT, sizes.contextLength), Math.min(sizes.contextLength, fitting));
+  const free = left > routedBytes ? (left - routedBytes) * CACHE_SHARE.left : Math.max(0, left) * crowded;
+  const fitting = page === 0 ? contextLength : Math.floor(free / page) * PAGE_TOKENS;
+  const tokens = Math.max(Math.min(LEAST_CONTEXT, contextLength), Math.min(contextLength, fitting));
   return { context: tokens, kv: bytes(tokens) };
 }
 

@@ -39,8 +39,11 @@ const SPREAD = {
   guessed: { decode: [0.5, 1.25], prefill: [0.4, 1.6] },
 } as const;
 
-/** What a GPU reaches of its data sheet (an assumption of 2026-11-23, not measured), and seconds that a hand-over to the processor and back takes. */
-const GPU = { read: 0.75, bf16: 0.4, handover: 40e-6 };
+/**
+ * What a GPU reaches of its data sheet, seconds that a hand-over to the processor and back takes, and those of a small step
+ * with a launch beside it: assumptions of 2026-11-23, not measured.
+ */
+const GPU = { read: 0.75, bf16: 0.4, handover: 40e-6, step: 4e-6 };
 
 /** The disk's reads are random, one expert at a time: about as fast as sequential ones, since an expert is megabytes. */
 const NO_DISK = 0.5e9;
@@ -70,7 +73,7 @@ export function predictDecode(
   const routed = traffic(routedBytes, routedSeconds);
   const attention = sum(sizes.attention, (work) => attentionDecodeSeconds(work, context, profile)) * batch;
   const cacheBytes = sizes.kvBytesPerToken * context * batch;
-  const overhead = overheadSeconds(sizes, batch, profile);
+  const overhead = onGpu ? sizes.smallSteps * GPU.step : overheadSeconds(sizes, batch, profile);
   const memory = gpu && gpu.bandwidth * GPU.read;
   const gpuRouted = onGpu ? (touched * placing.gpuExperts) / memory : 0;
   const handover = placing.kind === 'hybrid' ? sizes.moeLayers * (1 - placing.gpuExperts) * GPU.handover : 0;
@@ -92,7 +95,7 @@ export function predictDecode(
     const rest = { bytes: sizes.densePerToken - sizes.sharedPerToken, bandwidth: memory };
     seconds = decodeSharedBeside({ routed, shared, rest, cache });
   } else seconds = decodeSerial({ routed, dense, cache });
-  seconds += gpuRouted + handover + (onGpu ? overhead / 4 : overhead);
+  seconds += gpuRouted + handover + overhead;
   const parts = {
     'reads of the disk': fromDisk,
     'experts in memory': routedSeconds * placing.inMemory,
@@ -188,6 +191,7 @@ function passSeconds(
       'reads of the disk': disk,
       [streamed ? 'uploads of experts' : 'arithmetic of the experts']: streamed ? streaming : computed,
       'arithmetic of the GPU': dense + onCard,
+      'steps without weights': sizes.smallSteps * GPU.step,
     },
   };
 }

@@ -100,27 +100,28 @@ function mainFormat({ matrices }: Sizes): string {
 async function described(given: string, options: CandidateOptions): Promise<Sized> {
   const config = await configOf(given);
   const name = given.endsWith('config.json') ? given.replace(/\/?config\.json$/, '') || 'config.json' : given;
-  const quants: SizedQuant[] = [];
-  const published = publishedFormat(config);
-  if (published) {
-    const tensors = huggingFaceTensors(await syntheticModel(config), published.options);
-    const checkpoint = headerOnly('huggingface', given, tensors, { config });
-    quants.push({ quant: published.name, sizes: await sized(checkpoint, options) });
-  }
+  const published = await publishedQuant(config, given, options);
+  const quants: SizedQuant[] = published ? [published] : [];
   const plain = { ...config, quantization_config: undefined };
-  for (const mix of published?.name === 'mxfp4' ? (['mxfp4', ...STANDARD] as const) : STANDARD)
-    if (mix !== published?.name)
-      quants.push({ quant: mix, sizes: await sized(await headerCheckpoint(plain, { name: given, mix }), options) });
+  for (const mix of STANDARD) {
+    const sizes = await sized(await headerCheckpoint(plain, { name: given, mix }), options);
+    // More bits than a model was published with are only more bytes.
+    if (sizes.weightBytes < (published?.sizes.weightBytes ?? Infinity)) quants.push({ quant: mix, sizes });
+  }
   return { model: basename(name), source: 'description', quants };
 }
 
-/** How a description says that its weights are stored, where that is not bf16. */
-function publishedFormat(config: HuggingFaceConfig) {
+/** As a description says that the weights are stored, where that is not bf16. */
+async function publishedQuant(config: HuggingFaceConfig, given: string, options: CandidateOptions) {
+  if (config.model_type === 'gpt_oss') {
+    const checkpoint = await headerCheckpoint(config, { name: given, mix: 'mxfp4' });
+    return { quant: 'mxfp4', sizes: await sized(checkpoint, options) };
+  }
   const method = (config.quantization_config as { quant_method?: unknown } | undefined)?.quant_method;
-  if (config.model_type === 'gpt_oss') return { name: 'mxfp4', options: {} };
-  if (method === 'fp8') return { name: 'f8_e4m3', options: { fp8: 'f32' as const } };
-  if (method === 'compressed-tensors') return { name: 'int4_g32', options: { int4: true } };
-  return undefined;
+  if (method !== 'fp8' && method !== 'compressed-tensors') return undefined;
+  const [quant, how] = method === 'fp8' ? ['f8_e4m3', { fp8: 'f32' as const }] : ['int4_g32', { int4: true }];
+  const tensors = huggingFaceTensors(await syntheticModel(config), how);
+  return { quant, sizes: await sized(headerOnly('huggingface', given, tensors, { config }), options) };
 }
 
 async function configOf(given: string): Promise<HuggingFaceConfig> {
