@@ -42,13 +42,9 @@ Examples:
     .action(async (name: string, flags: Flags) => {
       const reference = toReference(name);
       const settings = await hubSettings({ offline: flags.offline });
-      const interrupt = new AbortController();
-      const stop = () => interrupt.abort();
-      process.once('SIGINT', stop);
-      process.once('SIGTERM', stop);
       const pulled = settings.offline
         ? await there(reference, settings)
-        : await pullShown(reference, settings, { connections: flags.connections, signal: interrupt.signal });
+        : await pullShown(reference, settings, { connections: flags.connections });
       if (flags.json) process.stdout.write(`${JSON.stringify(pulled)}\n`);
       else process.stdout.write(`${pulled.path}\n`);
     });
@@ -59,13 +55,16 @@ async function there(reference: ModelReference, { cache }: HubSettings): Promise
   return { name, path, commit, bytes, fetched: 0 };
 }
 
-/** Pulls with a bar and words on stderr. */
+/** Pulls with a bar and words on stderr. Ctrl-C and SIGTERM stop it with ABORTED. */
 export async function pullShown(
   reference: ModelReference,
   settings: HubSettings,
-  options: { connections?: number; signal?: AbortSignal } = {},
+  options: { connections?: number } = {},
 ): Promise<Pulled> {
   const bar = new DownloadBar();
+  const interrupt = new AbortController();
+  const stop = () => interrupt.abort();
+  for (const signal of SIGNALS) process.on(signal, stop);
   const say = (text: string, style: 'dim' | 'yellow' = 'dim') => {
     bar.clear();
     process.stderr.write(`${paint(style, text, process.stderr)}\n`);
@@ -73,6 +72,7 @@ export async function pullShown(
   try {
     const pulled = await pull(reference, settings, {
       ...options,
+      signal: interrupt.signal,
       onStart: ({ name, files, bytes, missing }) => {
         const rest = missing === bytes ? '' : missing === 0 ? ', all here' : `, ${formatBytes(missing)} missing`;
         say(`${name}: ${files} file${files === 1 ? '' : 's'}, ${formatBytes(bytes)}${rest}`);
@@ -84,5 +84,8 @@ export async function pullShown(
     return pulled;
   } finally {
     bar.clear();
+    for (const signal of SIGNALS) process.off(signal, stop);
   }
 }
+
+const SIGNALS = ['SIGINT', 'SIGTERM'] as const;

@@ -1,4 +1,5 @@
 /** pull, list, rm and names of models, as users run them: real processes, killed at any byte. */
+import { spawn, spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -178,4 +179,52 @@ test('pulled, used by its name, listed, removed', async () => {
   const removed = await cli(['rm', 'org/jug:Q8_0', '--yes']);
   expect([removed.code, removed.stderr]).toEqual([0, 'removed; 17.3 MB are free again\n']);
   expect(readdirSync(join(root, 'hub'))).toEqual(['.locks']);
+});
+
+// `script` of util-linux gives a process a terminal; there is no such thing on every machine.
+const HAS_TERMINALS = spawnSync('script', ['-qec', 'true', '/dev/null']).status === 0;
+
+describe.skipIf(!HAS_TERMINALS)('at a terminal', () => {
+  /** `tandem ARGS`, with what a person types at the first question. */
+  function typed(args: string, answer: string): Promise<{ code: number | null; text: string }> {
+    const env = { ...process.env, HF_ENDPOINT: hub.endpoint, HF_HOME: root, NO_COLOR: '1' };
+    const dist = new URL('../../dist/cli.js', import.meta.url).pathname;
+    const child = spawn('script', ['-qec', `${process.execPath} ${dist} ${args}`, '/dev/null'], { env });
+    let text = '';
+    child.stdout.on('data', (piece) => {
+      if (!text.includes('[y/N]') && `${text}${piece}`.includes('[y/N]')) child.stdin.write(answer);
+      text += piece;
+    });
+    return new Promise((done) => child.on('close', (code) => done({ code, text })));
+  }
+  const ask = `run ${BACKEND.join(' ')} --no-server -m org/jug --hide-thinking "${'What is 9 + 0?'}"`;
+
+  test('a model that is not here is offered, and taken, or not; so is its removal', async () => {
+    const declined = await typed(ask, 'n\n');
+    expect(declined).toMatchObject({
+      code: 1,
+      text: expect.stringMatching(/org\/jug:Q8_0 is not here\. Download 17\.3 MB\? \[y\/N\]/),
+    });
+    expect(hub.sent).toBe(0);
+    const taken = await typed(ask, 'y\n');
+    expect(taken).toMatchObject({ code: 0, text: expect.stringContaining('9 + 0 = 9') });
+    expect(await typed('rm org/jug', '\n')).toMatchObject({ code: 0, text: expect.not.stringContaining('free again') });
+    expect(await typed('rm org/jug', 'yes\n')).toMatchObject({
+      code: 0,
+      text: expect.stringContaining('17.3 MB are free again'),
+    });
+  });
+
+  test('Ctrl-C ends the download that was offered', async () => {
+    hub.fault = ({ kind }) => (kind === 'cdn' ? { pieces: 16_384 } : undefined);
+    const env = { ...process.env, HF_ENDPOINT: hub.endpoint, HF_HOME: root };
+    const dist = new URL('../../dist/cli.js', import.meta.url).pathname;
+    const child = spawn('script', ['-qec', `${process.execPath} ${dist} ${ask}`, '/dev/null'], { env });
+    child.stdout.once('data', () => child.stdin.write('y\n'));
+    hub.onSent = (sent) => {
+      if (sent > 2_000_000) child.stdin.write('\x03');
+    };
+    expect(await new Promise((done) => child.on('close', done))).toBe(130);
+    expect(hub.sent).toBeLessThan(JUG.length);
+  });
 });

@@ -4,6 +4,7 @@ import { mkdir, mkdtemp, readdir, readFile, readlink, rm, stat, writeFile } from
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { modelName } from '../../src/engine/model-card.ts';
 import { Cache } from '../../src/hub/cache.ts';
 import {
   cachedModels,
@@ -16,6 +17,7 @@ import {
 } from '../../src/hub/index.ts';
 import { PartialFile } from '../../src/hub/partial-file.ts';
 import type { HubSettings } from '../../src/hub/settings.ts';
+import { load } from '../../src/index.ts';
 import { COMMIT_A, COMMIT_B, type Fault, MockHub, noise, sparse } from './mock-hub.ts';
 
 let hub: MockHub;
@@ -40,6 +42,7 @@ beforeEach(async () => {
 });
 afterEach(async () => {
   vi.restoreAllMocks();
+  vi.unstubAllEnvs();
   await rm(root, { recursive: true });
 });
 
@@ -345,6 +348,19 @@ describe('the cache', () => {
     expect(await blobs()).toHaveLength(2);
     await removeCached('org/m', undefined, settings.cache);
     expect(await readdir(settings.cache)).toEqual(['.locks']);
+  });
+
+  test('load takes a name that was pulled, and says how to pull one that was not', async () => {
+    const jug = await readFile(new URL('../../models/jug/jug-Q8_0.gguf', import.meta.url));
+    hub.add('org/jug', { 'jug-Q8_0.gguf': jug });
+    vi.stubEnv('HF_HUB_CACHE', settings.cache);
+    await expect(load('org/jug:Q8_0')).rejects.toThrow(/org\/jug:Q8_0 is not in the cache; tandem pull org\/jug:Q8_0/);
+    const { path } = await get('org/jug:Q8_0', { segmentBytes: 4 << 20, recordBytes: 4 << 20 });
+    hub.reset();
+    await using engine = await load('org/jug:Q8_0', { backend: 'reference', contextLength: 64 });
+    expect(engine.info.model).toBe(path);
+    expect([modelName(path), modelName(join(path, '..'))]).toEqual(['jug-Q8_0', 'jug']);
+    expect(hub.log).toEqual([]);
   });
 
   test('a path that is there wins over a name; other texts stay', async () => {
