@@ -20,7 +20,7 @@ std::vector<uint8_t> TinyProgram::file() const {
 
 std::vector<uint8_t> TinyProgram::encode() const {
   Blob w;
-  w.u32(0x4d444e54).u32(2).string("tiny").u32(kVocab).u32(1024).u32(kLogits);
+  w.u32(0x4d444e54).u32(decodes ? 3 : 2).string("tiny").u32(kVocab).u32(1024).u32(kLogits);
   w.u32(16).u32(kv_f32 ? 0 : 1);
   w.u32(1).u32(2).u32(2).u32(32).u32(2).u32(32);  // one layer: k and v of 2 heads x 32
   w.u32(7);                                       // a slot for each value
@@ -42,7 +42,10 @@ std::vector<uint8_t> TinyProgram::encode() const {
   const auto value = [&w](uint32_t id, uint32_t columns) { w.u32(1).u32(id).u32(0).u32(columns); };
   const auto weight = [&w](uint32_t id) { w.u32(2).u32(id); };
   const auto number = [&w](const char* key, double x) { w.string(key).u32(0).f64(x); };
-  const auto end = [&w] { w.string("cpu").string("f32").string("f32").u32(16); };
+  const auto end = [&w, this] {
+    w.string("cpu").string("f32").string("f32").u32(16);
+    if (decodes) w.string("f32").string("f32").u32(3);
+  };
   w.u32(kSteps);
   begin("embed", "embed");
   w.u32(1);

@@ -37,6 +37,7 @@ struct TinyProgram {
   std::string norm_format = "f32";
   uint64_t norm_bytes = kHidden * 4;
   bool kv_f32 = true;
+  bool decodes = false;  // steps say how they compute where every sequence has one row: f32 again, tiles from 3 rows
   // The order of values: x, normed, mixed, sum, last, logits, token.
   static constexpr int kSum = 3, kLogits = 5;
   static constexpr int kSteps = 8;

@@ -22,8 +22,22 @@ TEST(program_decodes) {
   EXPECT(program.weights[2].parts[0].offset == 8 * 64 * 4 + 64 * 4);
 }
 
-TEST(program_refuses_every_truncation) {
-  const std::vector<uint8_t> blob = TinyProgram().encode();
+TEST(program_says_how_steps_compute_where_every_sequence_has_one_row) {
+  TinyProgram tiny;
+  Program program;
+  std::vector<uint8_t> blob = tiny.encode();
+  EXPECT_OK(decode_program(blob.data(), blob.size(), 1, program));
+  EXPECT(program.decode_steps.empty());
+  tiny.decodes = true;
+  blob = tiny.encode();
+  EXPECT_OK(decode_program(blob.data(), blob.size(), 1, program));
+  EXPECT_OK(check_signatures(program));
+  EXPECT(program.decode_steps.size() == program.steps.size());
+  EXPECT(program.steps[3].tiles == 16 && program.decode_steps[3].tiles == 3);
+  EXPECT(program.decode_steps[3].op == "attention" && program.decode_steps[3].integer("heads") == 2);
+}
+
+static void refuses_every_truncation(const std::vector<uint8_t>& blob) {
   for (size_t size = 0; size < blob.size(); size++) {
     const std::vector<uint8_t> part(blob.begin(), blob.begin() + static_cast<long>(size));  // exact, so that ASan sees an overrun
     Program program;
@@ -35,10 +49,18 @@ TEST(program_refuses_every_truncation) {
   EXPECT(decode_program(longer.data(), longer.size(), 1, program).code() == Code::program_invalid);
 }
 
+TEST(program_refuses_every_truncation) {
+  TinyProgram tiny;
+  refuses_every_truncation(tiny.encode());
+  tiny.decodes = true;
+  refuses_every_truncation(tiny.encode());
+}
+
 // Whatever is accepted has every id and range in bounds.
 static void check_bounds(const Program& p) {
   EXPECT(p.logits < p.values.size());
   for (const Value& v : p.values) EXPECT(v.slot < p.slots.size() && p.slots[v.slot].columns >= v.columns && v.columns > 0);
+  EXPECT(p.decode_steps.empty() || p.decode_steps.size() == p.steps.size());
   for (const Step& step : p.steps) {
     for (uint32_t id : step.outputs) EXPECT(id < p.values.size());
     for (const Operand& o : step.inputs) {
@@ -48,8 +70,7 @@ static void check_bounds(const Program& p) {
   }
 }
 
-TEST(program_survives_mutation) {
-  const std::vector<uint8_t> blob = TinyProgram().encode();
+static void survives_mutation(const std::vector<uint8_t>& blob) {
   std::mt19937 random(1);
   int accepted = 0;
   for (size_t at = 0; at < blob.size(); at++) {
@@ -75,6 +96,13 @@ TEST(program_survives_mutation) {
     if (check_signatures(program).ok()) accepted++;
   }
   EXPECT(accepted > 0);  // letters of names may change
+}
+
+TEST(program_survives_mutation) {
+  TinyProgram tiny;
+  survives_mutation(tiny.encode());
+  tiny.decodes = true;
+  survives_mutation(tiny.encode());
 }
 
 TEST(program_names_the_step_whose_operands_do_not_fit) {
