@@ -60,10 +60,12 @@ async function played({ url, pool, answers, random, tally }, at) {
     let events = 0;
     const most = random.between(1, 6);
     const answer = given.stream
-      ? await streamedAnswer(response, () => {
-          if (manner === 'leaves the answer' && ++events >= most) leave.abort();
-        })
+      ? await streamedAnswer(response, () => manner === 'leaves the answer' && ++events >= most)
       : wireAnswer(await response.json());
+    if (answer === undefined) {
+      leave.abort();
+      return undefined;
+    }
     const [got, expected] = [JSON.stringify(answer), JSON.stringify(answers[index])];
     if (got !== expected) return `request ${index} of the pool (${manner}): ${got} instead of ${expected}`;
   } catch (error) {
@@ -91,6 +93,10 @@ async function accepted(url, body, signal, random, tally) {
 async function malformed(url, { body, code }) {
   const response = await post(`${url}/v1/chat/completions`, body);
   const text = await response.text();
+  if (response.status === 429) {
+    await sleep(300); // the queue is looked at before the prompt is read
+    return malformed(url, { body, code });
+  }
   const shown = String(body).slice(0, 60);
   if (response.status < 400 || response.status >= 500) return `${shown} got ${response.status}: ${text.slice(0, 100)}`;
   const { error } = JSON.parse(text);

@@ -1,6 +1,6 @@
 // Prints a result, and writes it into bench/results/ with machine, commit and command.
 import { execFileSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describeMachine } from '../../dist/commands/bench/report.js';
@@ -14,7 +14,7 @@ export function report({ json, record }, name, result, text) {
   const whole = {
     command: ['node', 'bench/load.mjs', ...process.argv.slice(2).map((word) => basename(word))].join(' '),
     date: new Date().toISOString(),
-    commit: execFileSync('git', git, { cwd: ROOT, encoding: 'utf8' }).trim(),
+    commit: existsSync(`${ROOT}.git`) ? execFileSync('git', git, { cwd: ROOT, encoding: 'utf8' }).trim() : undefined,
     machine: describeMachine(),
     result,
   };

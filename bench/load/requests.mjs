@@ -72,14 +72,15 @@ export function wireAnswer({ choices: [choice], usage }) {
   };
 }
 
-/** The same from the events of a stream. `onEvent` is told each. Throws where the stream is none of a good answer. */
-export async function streamedAnswer(response, onEvent = () => {}) {
+/** The same from the events of a stream, until `enough` says so of one. Throws where the stream is none of a good answer. */
+export async function streamedAnswer(response, enough = () => false) {
   const answer = { text: '', reasoning: '', finish: undefined, prompt: undefined, completion: undefined };
   let ended = false;
   let rest = '';
   const decoder = new TextDecoder();
-  for await (const piece of response.body) {
-    const events = (rest + decoder.decode(piece, { stream: true })).split('\n\n');
+  const reader = response.body.getReader();
+  for (let read = await reader.read(); !read.done; read = await reader.read()) {
+    const events = (rest + decoder.decode(read.value, { stream: true })).split('\n\n');
     rest = events.pop();
     for (const event of events) {
       if (event.startsWith(':')) continue;
@@ -95,7 +96,7 @@ export async function streamedAnswer(response, onEvent = () => {}) {
       answer.reasoning += choice?.delta?.reasoning_content ?? '';
       answer.finish = choice?.finish_reason ?? answer.finish;
       if (usage) Object.assign(answer, { prompt: usage.prompt_tokens, completion: usage.completion_tokens });
-      onEvent();
+      if (enough()) return undefined; // an aborted body of Node 20's fetch may never end: it is not waited for
     }
   }
   if (!ended) throw new Error('the stream ended without [DONE]');
