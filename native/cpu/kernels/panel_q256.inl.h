@@ -280,18 +280,19 @@ static void multiply_panel(const WeightRow* w, int count, const ActivationRow* x
   const int64_t blocks = k / 256;
   for (int64_t begin = 0; begin < tokens; begin += kChunk) {
     const int64_t n = tokens - begin < kChunk ? tokens - begin : kChunk;
-    const int64_t tiles = (n + kMostTokens - 1) / kMostTokens;
+    const TokenTiles tiles(n, kMostTokens, kPanel256Rows);
     memset(totals, 0, static_cast<size_t>(n) * kPanel256Rows * sizeof(float));
     for (int64_t b = 0; b < blocks; b++) {
       for (int z = 0; z < kPanelVectors; z++) Format::fill(rows + z * kLaneRows, b * Format::kBytes, panel, z);
       // Weights two blocks ahead come a few rows a tile: behind the last block, those of what is multiplied next.
       const int64_t ahead = b + 2 < blocks ? (b + 2) * Format::kBytes : w->ahead + (b + 2 - blocks) * Format::kBytes;
-      for (int64_t i = 0; i < tiles; i++) {
-        const int64_t first = n * i / tiles, last = n * (i + 1) / tiles;
+      for (int64_t i = 0, t = 0; i < tiles.count; i++) {
+        const int64_t size = tiles.size(i);
         if (begin == 0) {
-          for (int64_t r = kPanel256Rows * i / tiles; r < kPanel256Rows * (i + 1) / tiles; r++) fetch<Format::kBytes>(rows[r] + ahead);
+          for (int64_t r = tiles.fetched(i); r < tiles.fetched(i + 1); r++) fetch<Format::kBytes>(rows[r] + ahead);
         }
-        kPanelTiles<Format>[last - first - 1](panel, x + begin + first, blocks, b, totals + first * kPanel256Rows);
+        kPanelTiles<Format>[size - 1](panel, x + begin + t, blocks, b, totals + t * kPanel256Rows);
+        t += size;
       }
     }
     for (int64_t t = 0; t < n; t++) memcpy(out + (begin + t) * stride, totals + t * kPanel256Rows, static_cast<size_t>(count) * sizeof(float));

@@ -67,30 +67,45 @@ static inline __attribute__((always_inline)) void transpose_dwords(const Codes (
 #endif
 }
 
+// The first dwords of headers that lie as above: their low (0) or high (1) halves as f32, by rows.
+template <int half>
+static inline __attribute__((always_inline)) RowFloats header_halves(const Codes (&v)[4]) {
+#if TANDEM_ISA_LEVEL >= 2
+  const __m512i pairs = _mm512_unpacklo_epi64(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpacklo_epi32(v[2], v[3]));
+  return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(half ? _mm512_srli_epi32(pairs, 16) : pairs));
+#else
+  const __m256i pairs = _mm256_unpacklo_epi64(_mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpacklo_epi32(v[2], v[3]));
+  const __m256i words = half ? _mm256_srli_epi32(pairs, 16) : _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff));
+  return _mm256_cvtph_ps(_mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+#endif
+}
+
 // Block `number` of all rows.
 template <typename Format>
 static inline __attribute__((always_inline)) void unpack_block(const uint8_t* const* w, const uint8_t* const* s, int64_t number, Q32Panel& panel, int block) {
   const int64_t at = number * Format::kBytes;
   for (int v = 0; v < kVectors; v++) {
     const uint8_t* const* rows = w + v * kRowLanes;
-    Codes low[4], high[4];
+    Codes low[4], high[4], headers[4];
     for (int i = 0; i < 4; i++) {
       const CodeHalves halves = Format::codes([&](int l) __attribute__((always_inline)) { return rows[4 * l + i] + at; });
       low[i] = halves.low;
       high[i] = halves.high;
+      if constexpr (Format::kScale == Scale::header) headers[i] = halves.header;
     }
     transpose_dwords(low, panel.codes[block][v]);
     transpose_dwords(high, panel.codes[block][v] + 4);
+    if constexpr (Format::kScale == Scale::header) {
+      store_row_floats(panel.scales[block] + v * kRowLanes, header_halves<0>(headers));
+      if constexpr (Format::kMin) store_row_floats(panel.mins[block] + v * kRowLanes, header_halves<1>(headers));
+    }
   }
+  if constexpr (Format::kScale == Scale::header) return;
   for (int r = 0; r < kQ32Rows; r += 8) {
     const __m256 scales = eight_scales<Format::kScale>([&](int i) __attribute__((always_inline)) {
       return is_apart(Format::kScale) ? s[r + i] + number * apart_bytes(Format::kScale) : w[r + i] + at;
     });
     _mm256_store_ps(panel.scales[block] + r, scales);
-    if constexpr (Format::kMin) {
-      const __m128i halves = eight_halves([&](int i) __attribute__((always_inline)) { return w[r + i] + at + 2; });
-      _mm256_store_ps(panel.mins[block] + r, _mm256_cvtph_ps(halves));
-    }
   }
 }
 
@@ -102,7 +117,7 @@ static void pass_tokens(const Q32Panel& panel, int blocks, const ActivationRow* 
   RowFloats sums[kVectors][T];
   const int8_t* codes[T];
   for (int t = 0; t < T; t++) {
-    codes[t] = by_itself(x[t].codes + first * 32);
+    codes[t] = x[t].codes + first * 32;
     for (int v = 0; v < kVectors; v++) sums[v][t] = load_row_floats(out + t * stride + v * kRowLanes);
   }
   for (int b = 0; b < blocks; b++) {
@@ -256,7 +271,7 @@ struct PanelQ32 {
   // All rows of the panel; out has room for them.
   static void whole(const uint8_t* const* w, const uint8_t* const* s, const ActivationRow* x, int64_t tokens, int64_t k, int64_t ahead, float* out, int64_t stride) {
     Q32Panel panel;
-    const int64_t tiles = (tokens + kTokens - 1) / kTokens;
+    const TokenTiles tiles(tokens, kTokens, kQ32Rows);
     for (int64_t t = 0; t < tokens; t++) {
       for (int v = 0; v < kVectors; v++) store_row_floats(out + t * stride + v * kRowLanes, zero_row_floats());
     }
@@ -266,10 +281,11 @@ struct PanelQ32 {
       // The next piece comes a few rows a tile: behind the last one, that of what is multiplied next.
       const int64_t next = first + kQ32Blocks < all ? (first + kQ32Blocks) * Format::kBytes : ahead;
       for (int b = 0; b < blocks; b++) unpack_block<Format>(w, s, first + b, panel, b);
-      for (int64_t i = 0; i < tiles; i++) {
-        const int64_t t = tokens * i / tiles, end = tokens * (i + 1) / tiles;
-        for (int64_t r = kQ32Rows * i / tiles; r < kQ32Rows * (i + 1) / tiles; r++) fetch<kQ32Blocks * Format::kBytes>(w[r] + next);
-        pass(panel, blocks, x + t, static_cast<int>(end - t), first, out + t * stride, stride);
+      for (int64_t i = 0, t = 0; i < tiles.count; i++) {
+        const int64_t size = tiles.size(i);
+        for (int64_t r = tiles.fetched(i); r < tiles.fetched(i + 1); r++) fetch<kQ32Blocks * Format::kBytes>(w[r] + next);
+        pass(panel, blocks, x + t, static_cast<int>(size), first, out + t * stride, stride);
+        t += size;
       }
     }
   }
