@@ -26,6 +26,7 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   '--no-mmap': 'use --load pages',
   '--mmap': 'use --load mmap',
   '--cache-type-k': 'use --kv-type',
+  '--optimize-config-path': 'use --rules (docs/guide/rules.md has a table)',
 };
 
 /** Options of `load` whose flag has another name. */

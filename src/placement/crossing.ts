@@ -69,14 +69,13 @@ class Connector {
   /** What a unit needs and is not there yet, in the order of the Program. */
   #ancestors(unit: number): number[] {
     const found = new Set<number>();
-    const visit = (at: number) => {
-      for (const need of this.#units[at].needs) {
-        if (found.has(need) || this.#done.has(need)) continue;
-        found.add(need);
-        visit(need);
-      }
-    };
-    visit(unit);
+    const open = [unit];
+    for (let at = open.pop(); at !== undefined; at = open.pop())
+      for (const need of this.#units[at].needs)
+        if (!found.has(need) && !this.#done.has(need)) {
+          found.add(need);
+          open.push(need);
+        }
     return [...found].sort((a, b) => a - b);
   }
 
