@@ -7,6 +7,7 @@ import { openCheckpoint } from '../formats/open.ts';
 import { buildProgram } from '../models/index.ts';
 import { weightBytes } from '../placement/budget.ts';
 import { memoryByDevice } from '../placement/device-memory.ts';
+import type { Machine } from '../placement/lower.ts';
 import { lowerBoth, lowerPhases } from '../placement/phases.ts';
 import { PASS } from '../placement/predict.ts';
 import { printProgram } from '../program/print.ts';
@@ -99,7 +100,12 @@ async function explain(checkpoint: Checkpoint, flags: Flags): Promise<void> {
       : `${heading(placed)}\n\n${renderGroups(groupLayers(explainSteps(placed)))}\n`;
     process.stdout.write(`${text}\n${paint('bold', 'weights by op')}\n${byOp(placed)}\n\n`);
   }
-  process.stdout.write(`${paint('bold', 'memory')}\n${byDevice(programs.map(([, placed]) => placed))}\n`);
+  process.stdout.write(
+    `${paint('bold', 'memory')}\n${byDevice(
+      programs.map(([, placed]) => placed),
+      machine,
+    )}\n`,
+  );
   process.stdout.write(`\n${paint('bold', 'budget')}\n${automatic.fit.reason}\n`);
 }
 
@@ -121,15 +127,28 @@ function jsonOf(program: Program) {
   return { ...program, steps };
 }
 
-function byDevice(programs: readonly Program[]): string {
+/** What each device holds, and how many tokens of cache its memory has room for beside it. */
+function byDevice(programs: readonly Program[], { devices }: Machine): string {
   const tokens = programs[0].kv.pageTokens;
-  const lines = memoryByDevice(programs, { pages: 1, maxRows: 512, maxOutputs: 64 }).map(
-    ({ device, weights, buffers, pageBytes }) => [
-      device,
-      `weights ${formatBytes(weights)}`,
-      `cache ${formatBytes(Math.round(pageBytes / tokens))} a token`,
-      `buffers of 512 rows ${formatBytes(buffers)}`,
-    ],
+  const lines = memoryByDevice(programs, { pages: 0, maxRows: PASS.rows, maxOutputs: 64 }).map(
+    ({ device, weights, buffers, pageBytes }) => {
+      const memory = devices?.find(({ name }) => name === device)?.memory;
+      const left = memory === undefined ? 0 : memory - weights - buffers;
+      const room = Math.floor(left / pageBytes) * tokens;
+      const verdict =
+        memory === undefined
+          ? ''
+          : left < 0
+            ? paint('red', `does not fit ${formatBytes(memory)}`)
+            : `of ${formatBytes(memory)}${pageBytes > 0 ? `: room for a cache of ${room} tokens` : ''}`;
+      return [
+        device,
+        `weights ${formatBytes(weights)}`,
+        `cache ${formatBytes(Math.round(pageBytes / tokens))} a token`,
+        `buffers of ${PASS.rows} rows ${formatBytes(buffers)}`,
+        verdict,
+      ];
+    },
   );
   return table(lines);
 }

@@ -26,7 +26,7 @@ describe('explain', { timeout: 60_000 }, () => {
       'default',
       'a.yaml:1',
     ]);
-    expect(stdout).toMatch(/^cpu {2}weights 17\.3 MB {2}cache 1\.60 kB a token {2}buffers of 512 rows /m);
+    expect(stdout).toMatch(/^cpu {2}weights 17\.3 MB {2}cache 1\.60 kB a token {2}buffers of 2048 rows /m);
   });
 
   test('another machine: copies, tasks and what lies where', async () => {
@@ -35,7 +35,11 @@ describe('explain', { timeout: 60_000 }, () => {
     expect(stdout).toMatch(
       /mlp\.experts\.submit.*\n.*mlp\.experts +experts.*\n(?:.*shared_experts.*\n)+.*mlp\.experts\.wait/,
     );
-    expect(stdout).toMatch(/^cuda:1 +weights /m);
+    expect(stdout).toMatch(/^cuda:0 +weights .* rows [\d.]+ MB$/m);
+    expect(stdout).toMatch(/^cuda:1 +weights .* of 24\.0 GB: room for a cache of \d{8} tokens$/m);
+    const small = file('small.json', '{"devices": [{"name": "cuda:0", "memory": 1e6}]}');
+    const full = await tandem(['explain', '--rules', 'one-gpu', '--machine', small]);
+    expect(full.stdout).toMatch(/^cuda:0 .* does not fit 1\.00 MB$/m);
     expect(stdout).toMatch(/model\.embed_tokens\.to\.cuda:0 +copy +cuda:0 .* computed on cpu, read on cuda:0/);
   });
 
