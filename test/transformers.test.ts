@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { nativeProblem } from '../src/backend/native/load.ts';
 import {
+  AutoModelForCausalLM,
   AutoTokenizer,
   env,
   InterruptableStoppingCriteria,
@@ -194,6 +195,41 @@ describe('pipeline', () => {
       rules: [{ match: { name: 'nowhere' }, place: { device: 'cpu' } }],
     });
     expect(ruled.model.info.warnings.join()).toMatch(/rules\[0\]: this rule matches no step/);
+  });
+});
+
+describe('AutoModelForCausalLM', () => {
+  test('ids in, ids out: prompt and answer, also as an object, several at once', async () => {
+    await using model = await AutoModelForCausalLM.from_pretrained(null, { ...BACKEND, contextLength: 256 });
+    const inputs = tokenizer.apply_chat_template(CHAT, { add_generation_prompt: true });
+    const words: string[] = [];
+    const streamer = new TextStreamer(tokenizer, { skip_prompt: true, callback_function: (text) => words.push(text) });
+    const ids = await model.generate({ ...inputs, max_new_tokens: 64, streamer });
+    const length = inputs.input_ids.dims[1];
+    expect(ids.tolist()[0].slice(0, length)).toEqual(inputs.input_ids.tolist()[0]);
+    expect(tokenizer.decode(ids.tolist()[0].slice(length), { skip_special_tokens: true })).toBe(ANSWER);
+    expect(words.join('')).toBe(ANSWER);
+
+    const { sequences, past_key_values } = await model.generate({
+      ...inputs,
+      past_key_values: null,
+      return_dict_in_generate: true,
+    });
+    expect([sequences.tolist(), past_key_values]).toEqual([ids.tolist(), null]);
+    const sampled = { do_sample: true, temperature: 2, seed: 1, num_return_sequences: 3, max_new_tokens: 40 };
+    const several = await model.generate({ ...inputs, ...sampled });
+    expect(several.dims[0]).toBe(3);
+    expect(several.tolist().every((row) => row.length === several.dims[1])).toBe(true);
+
+    await expect(model.generate({ max_new_tokens: 3 })).rejects.toThrow(
+      /ids of one prompt, without padding; no input_ids/,
+    );
+    await expect(model.generate({ input_ids: Tensor.of([[1], [2]]) })).rejects.toThrow(/input_ids of \[2, 1\]/);
+    const attention_mask = Tensor.of([[0, 1]]);
+    await expect(model.generate({ input_ids: Tensor.of([[1, 2]]), attention_mask })).rejects.toThrow(
+      /attention_mask has zeros/,
+    );
+    await expect(model.generate({ ...inputs, num_beam: 2 } as object)).rejects.toThrow(/did you mean num_beams\?/);
   });
 });
 

@@ -1,4 +1,4 @@
-/** One answer: ids in, ids and text out, a streamer fed and stopping criteria asked on the way. */
+/** One answer: ids in, ids out, a streamer fed and stopping criteria asked on the way. */
 import type { Engine } from '../engine/engine.ts';
 import { isAbort } from '../errors.ts';
 import { engineOptions, type GenerationOptions } from './options.ts';
@@ -8,14 +8,18 @@ import type { PreTrainedTokenizer } from './tokenizer.ts';
 export interface Answer {
   /** New ids, the one that ended it included. */
   readonly tokens: readonly number[];
-  /** Without control tokens and without what stopped it. */
-  readonly text: string;
+  /** Its text up to a stop text; undefined where none stopped it. */
+  readonly stopped?: string;
+}
+
+/** What a person reads: without control tokens and without what stopped it. */
+export function textOf({ tokens, stopped }: Answer, tokenizer: PreTrainedTokenizer): string {
+  return stopped ?? tokenizer.decode(tokens, { skip_special_tokens: true });
 }
 
 /** As many as `num_return_sequences`, computed together. */
 export async function answers(
   engine: Engine,
-  tokenizer: PreTrainedTokenizer,
   prompt: ArrayLike<number> & Iterable<number>,
   options: GenerationOptions,
 ): Promise<Answer[]> {
@@ -23,12 +27,11 @@ export async function answers(
   const seeds = Array.from({ length: options.num_return_sequences ?? 1 }, (_, i) =>
     given.seed === undefined ? undefined : Number(given.seed) + i,
   );
-  return Promise.all(seeds.map((seed) => answer(engine, tokenizer, prompt, options, { ...given, seed })));
+  return Promise.all(seeds.map((seed) => answer(engine, prompt, options, { ...given, seed })));
 }
 
 async function answer(
   engine: Engine,
-  tokenizer: PreTrainedTokenizer,
   prompt: ArrayLike<number> & Iterable<number>,
   { streamer, stopping_criteria }: GenerationOptions,
   given: ReturnType<typeof engineOptions>,
@@ -57,7 +60,5 @@ async function answer(
     streamer?.end();
   }
   const result = stopped ? (generation.partial ?? (await generation)) : await generation;
-  const text =
-    result.stopString === undefined ? tokenizer.decode(result.tokens, { skip_special_tokens: true }) : result.text;
-  return { tokens: result.tokens, text };
+  return { tokens: result.tokens, ...(result.stopString !== undefined && { stopped: result.text }) };
 }

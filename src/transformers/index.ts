@@ -6,6 +6,7 @@
  *     const generator = await pipeline('text-generation', 'Qwen/Qwen3-0.6B');
  *     const [{ generated_text }] = await generator('Once upon a time', { max_new_tokens: 20 });
  */
+export { AutoModelForCausalLM, type CausalLM, type GenerateInputs } from './causal-lm.ts';
 export type { Message, ToolSpec } from './messages.ts';
 export { env, type HubOptions, type ProgressInfo } from './model-files.ts';
 export type { GenerationOptions } from './options.ts';

@@ -3,7 +3,7 @@ import type { Engine } from '../engine/engine.ts';
 import { type LoadOptions, load } from '../engine/load.ts';
 import { TandemError } from '../errors.ts';
 import { nearest } from '../nearest.ts';
-import { answers } from './generate.ts';
+import { answers, textOf } from './generate.ts';
 import { isChat, type Message, type ToolSpec, toChatMessages, toTools } from './messages.ts';
 import { HUB_OPTIONS, type HubOptions, modelFolder } from './model-files.ts';
 import { checkGenerationOptions, type GenerationOptions } from './options.ts';
@@ -84,13 +84,21 @@ export async function pipeline(
       fix:
         nearest(String(task), [TASK]) === undefined ? 'use @huggingface/transformers for it' : `did you mean ${TASK}?`,
     });
+  const { engine, path } = await loadEngine(model, options);
+  const tokenizer = await tokenizerOf(path);
+  options.progress_callback?.({ status: 'ready', task, model: model ?? path });
+  return face(engine, tokenizer);
+}
+
+/** A model by its name, downloaded where it is not here; what has no effect is warned of. */
+export async function loadEngine(
+  model: string | null | undefined,
+  options: PipelineOptions,
+): Promise<{ engine: Engine; path: string }> {
   warnOf(options);
   const rest = without(options, [...HUB_OPTIONS, ...WITHOUT_EFFECT]);
   const path = await modelFolder(model, only(options, HUB_OPTIONS));
-  const tokenizer = await tokenizerOf(path);
-  const engine = await load(path, rest);
-  options.progress_callback?.({ status: 'ready', task, model: model ?? path });
-  return face(engine, tokenizer);
+  return { engine: await load(path, rest), path };
 }
 
 function face(engine: Engine, tokenizer: PreTrainedTokenizer): TextGenerationPipeline {
@@ -104,12 +112,17 @@ function face(engine: Engine, tokenizer: PreTrainedTokenizer): TextGenerationPip
     } = options;
     if (typeof input === 'string') {
       const ids = tokenizer.encode(input, { add_special_tokens });
-      const found = await answers(engine, tokenizer, ids, rest);
-      return found.map(({ text }) => ({ generated_text: return_full_text ? input + text : text }));
+      const found = await answers(engine, ids, rest);
+      return found.map((answer) => {
+        const text = textOf(answer, tokenizer);
+        return { generated_text: return_full_text ? input + text : text };
+      });
     }
     const ids = await engine.promptTokens(toChatMessages(input), { tools: toTools(tools), templateVariables });
-    const found = await answers(engine, tokenizer, ids, rest);
-    return found.map(({ text }) => ({ generated_text: [...input, { role: 'assistant', content: text }] }));
+    const found = await answers(engine, ids, rest);
+    return found.map((answer) => ({
+      generated_text: [...input, { role: 'assistant', content: textOf(answer, tokenizer) }],
+    }));
   };
   const call = async (input: unknown, options: TextGenerationOptions = {}) => {
     checkGenerationOptions('a pipeline call', options, CALL_OPTIONS);
