@@ -20,7 +20,7 @@ const SHARES = {
   peak: 0.45,
   attention: 0.2,
   /** Weights per second and core that one row needs decoded, where that is slower than memory. */
-  decodeRate: { plain: 20e9, books: 6e9, scalar: 0.7e9 },
+  decodeRate: { plain: 28e9, books: 13e9, scalar: 0.7e9 },
 };
 
 /** Operations per second and core at 3 GHz, where a profile has no peaks. */
