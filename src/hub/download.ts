@@ -2,6 +2,7 @@
  * Brings blobs into a cache: a few connections take ranges of the files in order, so that a large file comes over all of
  * them and small ones several at once. The first error ends all; what has come stays for the next time.
  */
+import { setMaxListeners } from 'node:events';
 import { TandemError } from '../errors.ts';
 import { aborted, type HttpOptions, pause } from '../formats/http.ts';
 import { RemoteFile } from '../formats/http-source.ts';
@@ -41,6 +42,7 @@ interface Job {
 
 export async function downloadBlobs(specs: readonly BlobSpec[], options: DownloadOptions): Promise<void> {
   const stop = new AbortController();
+  setMaxListeners(0, stop.signal); // one for each connection that waits
   const forward = () => stop.abort(options.signal?.reason);
   if (options.signal?.aborted) forward();
   options.signal?.addEventListener('abort', forward);

@@ -181,6 +181,39 @@ test('pulled, used by its name, listed, removed', async () => {
   expect(readdirSync(join(root, 'hub'))).toEqual(['.locks']);
 });
 
+test("a server's clients name models, never repositories or paths", async () => {
+  await cli(['pull', 'org/jug']);
+  const path = readdirSync(join(root, 'hub'), { recursive: true, encoding: 'utf8' }).find((file) =>
+    file.endsWith('.gguf'),
+  )!;
+  hub.reset();
+  let asking: Promise<unknown[]> | undefined;
+  const ask = async (url: string, child: { kill(signal: 'SIGTERM'): boolean }) => {
+    const answers: unknown[] = [];
+    for (const model of ['org/jug', 'org/jug:Q8_0', 'org/other', join(root, 'hub', path), '../../etc/passwd']) {
+      const body = JSON.stringify({ model, messages: [{ role: 'user', content: 'x' }] });
+      const headers = { 'content-type': 'application/json' };
+      for (const route of ['/v1/chat/completions', '/api/chat', '/api/show']) {
+        const { status } = await fetch(url + route, { method: 'POST', headers, body });
+        answers.push([route, model, status]);
+      }
+    }
+    child.kill('SIGTERM');
+    return answers;
+  };
+  const { stderr } = await cli(['serve', ...BACKEND, '--lazy', '--port', '0'], {
+    watch: (child, piece) => {
+      const url = /http:\/\/[\w.:]+/.exec(piece)?.[0];
+      if (url !== undefined) asking ??= ask(url, child);
+    },
+  });
+  expect(stderr).toContain('jug-Q8_0');
+  const answers = await asking;
+  expect(answers).toHaveLength(15);
+  expect(answers).toEqual(answers?.map((one) => [...(one as unknown[]).slice(0, 2), 404]));
+  expect(hub.log).toEqual([]);
+});
+
 // `script` of util-linux gives a process a terminal; there is no such thing on every machine.
 const HAS_TERMINALS = spawnSync('script', ['-qec', 'true', '/dev/null']).status === 0;
 

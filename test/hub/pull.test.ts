@@ -130,6 +130,18 @@ describe('pull', () => {
       expect(notices).toEqual(['m-Q4_0.gguf has a wrong checksum; it is dropped and downloaded once more']);
   });
 
+  test('many connections that wait at once leave no warning', async () => {
+    add();
+    const warned: string[] = [];
+    const listen = (warning: Error) => void warned.push(warning.message);
+    process.on('warning', listen);
+    cdnFault((n) => (n < 30 ? { status: 503, headers: { 'retry-after': '0.2' } } : undefined));
+    await same((await get('org/m:Q4_0', { connections: 30, segmentBytes: 4_000 })).path, Q4);
+    await new Promise(setImmediate);
+    process.off('warning', listen);
+    expect(warned).toEqual([]);
+  });
+
   test('bytes that stay wrong are told, and nothing of them is kept', async () => {
     add();
     cdnFault(() => ({ corruptAt: 7 }));
