@@ -43,6 +43,8 @@ export interface ModelEvent {
   readonly event: 'loading' | 'loaded' | 'failed' | 'unloaded';
   readonly ms?: number;
   readonly error?: string;
+  /** What `load` found odd and went on without. */
+  readonly warnings?: readonly string[];
 }
 
 export class ModelSlot {
@@ -207,7 +209,9 @@ export class ModelSlot {
         const engine = await this.#source.load((done, total) => {
           this.#progress = total > 0 ? done / total : 0;
         }, memory);
-        this.#host.told({ model: id, event: 'loaded', ms: Math.round(performance.now() - started) });
+        const { warnings } = engine.info;
+        const odd = warnings.length > 0 && { warnings };
+        this.#host.told({ model: id, event: 'loaded', ms: Math.round(performance.now() - started), ...odd });
         return engine;
       });
       this.#state = 'ready';

@@ -81,7 +81,8 @@ export async function startServer(start: StartOptions): Promise<RunningServer> {
     idleMs,
     maxLoaded,
     memory,
-    told: (event) => logger[event.event === 'failed' ? 'error' : 'info'](event, `model ${event.event}`),
+    told: (event) =>
+      logger[event.event === 'failed' ? 'error' : event.warnings ? 'warn' : 'info'](event, `model ${event.event}`),
   });
   const parts: AppParts = { models, dialects: DIALECTS, options, logger, version };
   const handle = buildApp(parts);
