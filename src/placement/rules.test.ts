@@ -11,7 +11,7 @@ import { validateProgram } from '../program/validate.ts';
 import { ExpressionError, parseTemplate } from './expression.ts';
 import { lower, type Machine } from './lower.ts';
 import { ruleWarnings } from './match.ts';
-import { lowerBoth, lowerPhases } from './phases.ts';
+import { executionsOf, lowerBoth, lowerPhases } from './phases.ts';
 import { parseRules, type RuleDescription } from './rules-file.ts';
 import { tileRule } from './tiles.ts';
 
@@ -222,6 +222,18 @@ describe('phases', () => {
       rules: parseRules([{ place: { tiles: 'off' }, decode: { tiles: 'off' } }]),
     });
     expect(same.steps.every(({ placement }) => placement!.decode === undefined)).toBe(true);
+  });
+
+  test('two placements that compute alike are known by equal executions, whatever the reasons', () => {
+    const executions = (...rules: RuleDescription[]) =>
+      executionsOf(lowerBoth(program, CPU, { rules: parseRules(rules) }));
+    expect(executions({ place: { device: 'cpu' } })).toEqual(executions());
+    for (const other of [
+      { ...rule },
+      { place: { tiles: 'off' } },
+      { match: { op: 'add' }, place: { kernel: 'reference' } },
+    ])
+      expect(executions(other as RuleDescription)).not.toEqual(executions());
   });
 
   test('the encoding names them only where they differ', () => {
