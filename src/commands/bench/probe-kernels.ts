@@ -110,10 +110,10 @@ function build(graph: Graph, formats: readonly FormatName[], experts: number): P
   return graph.finish('probe', logits, { kvType: 'bf16', contextLength: CONTEXT + CHUNK });
 }
 
-/** Seconds of each step in a pass, and of the pass as its caller sees it. */
+/** Seconds of each step in a pass, and of the pass beside them. */
 interface Timed {
   readonly steps: readonly number[];
-  readonly wall: number;
+  readonly rest: number;
 }
 
 async function measure(executable: NativeExecutable, experts: number): Promise<KernelCosts> {
@@ -129,7 +129,6 @@ async function measure(executable: NativeExecutable, experts: number): Promise<K
   const small = steps.flatMap(({ op }, index) => (SMALL.has(op) ? [index] : []));
   const columns = small.reduce((sum, index) => sum + columnsOf(program, steps[index]), 0);
   const secondsOf = (pass: Timed, indices: readonly number[]) => indices.reduce((sum, i) => sum + pass.steps[i], 0);
-  const all = steps.map((_, index) => index);
   return {
     matrices: matrixCosts(program, rows, timed, experts),
     attention: attentionCosts(program, { early, single, start, end }),
@@ -137,7 +136,7 @@ async function measure(executable: NativeExecutable, experts: number): Promise<K
       step: secondsOf(single, small) / small.length,
       value: Math.max(0, secondsOf(start, small) - secondsOf(single, small)) / (columns * (CHUNK - 1)),
     },
-    pass: Math.max(0, single.wall - secondsOf(single, all)),
+    pass: Math.max(0, single.rest),
   };
 }
 
@@ -176,28 +175,28 @@ function matrixCosts(
   }));
 }
 
-/** Two measurements at different depths are a straight line: what a weight costs and what a product costs. */
+/**
+ * Single tokens at two depths are a straight line: what a weight costs and what a product costs. For many rows both are
+ * products of panels and cost the same.
+ */
 function attentionCosts(
   program: Program,
   { early, single, start, end }: Readonly<Record<'early' | 'single' | 'start' | 'end', Timed>>,
 ): KernelCosts['attention'] {
   return sizesOf(program).attention.map(({ op, weights, productsPerPair, expandedPerPair }) => {
     const index = program.steps.findIndex((step) => step.op === op);
-    const slope = (single.steps[index] - early.steps[index]) / (CONTEXT - PAGE_TOKENS);
-    const base = single.steps[index] - Math.max(0, slope) * CONTEXT;
-    const [few, many] = [pairs(0), pairs(CONTEXT - CHUNK)];
-    const [t0, t1] = [start.steps[index], end.steps[index]];
-    // t = weight · weights · positions + product · expandedPerPair · pairs, positions CHUNK and CONTEXT
-    const determinant = CHUNK * many - CONTEXT * few;
-    const weight = op === 'mla' ? Math.max(0, (t0 * many - t1 * few) / determinant / weights) : 0;
-    const product = Math.max(0, t1 - weight * weights * CONTEXT) / (many * expandedPerPair);
+    const latent = op === 'mla';
+    const slope = Math.max(0, single.steps[index] - early.steps[index]) / (CONTEXT - PAGE_TOKENS);
+    const base = Math.max(0, single.steps[index] - slope * CONTEXT);
+    const products = weights * (CHUNK + CONTEXT) + expandedPerPair * (pairs(0) + pairs(CONTEXT - CHUNK));
+    const product = (start.steps[index] + end.steps[index]) / products;
     return {
       op,
       decode: {
-        product: op === 'mla' ? Math.max(0, slope) / productsPerPair : single.steps[index] / CONTEXT / productsPerPair,
-        weight: op === 'mla' ? Math.max(0, base) / weights : 0,
+        product: (latent ? slope : single.steps[index] / CONTEXT) / productsPerPair,
+        weight: latent ? base / weights : 0,
       },
-      prefill: { product, weight },
+      prefill: { product, weight: latent ? product : 0 },
     };
   });
 }
@@ -210,22 +209,21 @@ function pairs(first: number): number {
 /** The same positions again and again, other tokens each time; lower quartiles, because neighbours only slow it down. */
 async function passes(executable: NativeExecutable, first: number, rows: number, rounds: number): Promise<Timed> {
   const steps: number[][] = [];
-  const walls: number[] = [];
+  const rests: number[] = [];
   for (let round = 0; round < rounds; round++) {
     const before = executable.timings();
     const started = performance.now();
     await executable.run(batchOf(first, rows, round * rows));
-    walls.push((performance.now() - started) / 1000);
+    const wall = (performance.now() - started) / 1000;
     const seconds = new Array<number>(executable.program.steps.length).fill(0);
     executable.timings().forEach(({ step, microseconds }, i) => {
       seconds[step] += (microseconds - before[i].microseconds) / 1e6;
     });
     steps.push(seconds);
+    rests.push(wall - seconds.reduce((sum, value) => sum + value, 0));
   }
-  return {
-    steps: steps[0].map((_, step) => lowerQuartile(steps.map((round) => round[step]))),
-    wall: lowerQuartile(walls),
-  };
+  const each = steps[0].map((_, step) => lowerQuartile(steps.map((round) => round[step])));
+  return { steps: each, rest: Math.min(...rests) };
 }
 
 function lowerQuartile(values: readonly number[]): number {
