@@ -1,0 +1,24 @@
+// What tests tell the fake driver, beside the driver API that it serves. The library is loaded like a real one; a test finds
+// these by dlsym. Nothing of this is part of the addon.
+#pragma once
+
+#include <cstddef>
+
+extern "C" {
+
+// A kernel on the host: grid, block, dynamic shared bytes, a pointer to each parameter.
+using FakeKernel = void (*)(const unsigned grid[3], const unsigned block[3], unsigned shared, void** arguments);
+
+// All anew, as `machine` says: "version=13000;gpus=1;name=Fake;capability=9.0;memory=1000000000;image=0", each with this default.
+// `image`: what cuModuleLoadData answers. The library starts with what TANDEM_FAKE_CUDA says. Kernels stay.
+void tandem_fake_reset(const char* machine);
+// The n-th next call of this symbol answers so, once; results that lose a device go on being answered by all calls.
+void tandem_fake_fail(const char* symbol, int n, int result);
+// Streams begin no further work, as on a card that hangs.
+void tandem_fake_stall(bool on);
+// `sizes`: bytes of each parameter.
+void tandem_fake_kernel(const char* name, FakeKernel kernel, const size_t* sizes, size_t parameters);
+int tandem_fake_calls(const char* symbol);
+// Things made and not given back: memory, streams, events, graphs, modules, contexts.
+int tandem_fake_alive();
+}
