@@ -1,0 +1,150 @@
+// linear and embed of every weight format, over the emulation: bits of the decoders, products within the bound of the op.
+#include "quant/formats.h"
+#include "test/cuda_kernels_support.h"
+
+namespace tandem::test {
+
+using namespace tandem::cuda;
+using quant::FormatInfo;
+
+#define NAME_OF(X, format, Block) #format,
+static const char* const kNames[] = {TANDEM_CUDA_FORMATS(NAME_OF, 0)};
+#undef NAME_OF
+
+// A weight matrix with its decoded values; memory exactly as large as the matrix is, so that a sanitizer sees what is past it.
+struct Weights {
+  const FormatInfo* format;
+  int64_t n, k, scale_columns = 0, scale_rows = 0;
+  std::vector<uint8_t> bytes, scales;
+  std::vector<float> values;
+
+  // `wild`: any bytes whatever; else weights of a size that products like.
+  Weights(const char* name, int64_t rows, int64_t columns, Random& random, bool wild) : format(quant::find_format(name)), n(rows), k(columns) {
+    const int64_t row_bytes = quant::row_bytes(*format, k);
+    bytes.resize(static_cast<size_t>(n * row_bytes));
+    values.resize(static_cast<size_t>(n * k));
+    if (format->scale_columns > 0) {
+      scale_columns = (k + format->scale_columns - 1) / format->scale_columns;
+      scale_rows = (n + format->scale_rows - 1) / format->scale_rows;
+      scales.resize(static_cast<size_t>(scale_rows * scale_columns * format->scale_bytes));
+      fill_scales(random, wild);
+    }
+    for (int64_t r = 0; r < n; r++) {
+      for (int64_t b = 0; b < k / format->block_size; b++) {
+        uint8_t* block = bytes.data() + r * row_bytes + b * format->block_bytes;
+        float* out = values.data() + r * k + b * format->block_size;
+        do {
+          for (int i = 0; i < format->block_bytes; i++) block[i] = static_cast<uint8_t>(random.next() >> 56);
+          decode(r, block, b, out);
+        } while (!wild && !tame(out));
+      }
+    }
+  }
+
+  WeightMatrix matrix() const {
+    return {bytes.data(), quant::row_bytes(*format, k), scales.empty() ? nullptr : scales.data(), scale_columns * format->scale_bytes, n, k};
+  }
+
+ private:
+  void fill_scales(Random& random, bool wild) {
+    for (size_t i = 0; i < scales.size(); i += static_cast<size_t>(format->scale_bytes)) {
+      const float value = wild ? quant::bits_float(static_cast<uint32_t>(random.next())) : 0.01f * random.uniform();
+      const uint32_t bits = quant::float_bits(value);
+      if (format->scale_bytes == 4) std::memcpy(&scales[i], &bits, 4);
+      else if (format->scale_bytes == 2) scales[i] = static_cast<uint8_t>(bits >> 16), scales[i + 1] = static_cast<uint8_t>(bits >> 24);
+      else scales[i] = wild ? static_cast<uint8_t>(bits) : static_cast<uint8_t>(120 + bits % 8);
+    }
+  }
+  void decode(int64_t row, const uint8_t* block, int64_t b, float* out) const {
+    const uint8_t* own = scales.empty() ? nullptr : scales.data() + row / format->scale_rows * scale_columns * format->scale_bytes;
+    if (own != nullptr) own += b * format->block_size / format->scale_columns * format->scale_bytes;
+    format->decode_row(block, out, format->block_size, own);
+  }
+  bool tame(const float* out) const {
+    for (int i = 0; i < format->block_size; i++) {
+      if (!(std::abs(out[i]) < 100)) return false;
+    }
+    return true;
+  }
+};
+
+static bool same(float a, float b) { return quant::float_bits(a) == quant::float_bits(b) || (std::isnan(a) && std::isnan(b)); }
+
+TEST(cuda_embed_gives_the_bits_of_the_decoders) {
+  for (const char* name : kNames) {
+    Random random(1);
+    const int64_t k = std::strcmp(name, "f16") == 0 || std::strcmp(name, "bf16") == 0 ? 71 : 512, vocabulary = 12, stride = k + 3;
+    const Weights table(name, vocabulary, k, random, true);
+    const std::vector<int32_t> ids = {11, 0, 5, 5, 7};
+    const int32_t rows = 4;
+    std::vector<float> y(static_cast<size_t>(5 * stride), kUntouched);
+    const EmbedArguments arguments = {table.matrix(), ids.data(), y.data(), stride, &rows};
+    if (!launch((std::string("embed_") + name).c_str(), embed_shape(k, 5), arguments, y)) continue;
+    for (int64_t r = 0; r < 5; r++) {
+      for (int64_t c = 0; c < stride; c++) {
+        const float want = r < rows && c < k ? table.values[static_cast<size_t>(ids[static_cast<size_t>(r)] * k + c)] : kUntouched;
+        EXPECT_THAT(same(y[static_cast<size_t>(r * stride + c)], want), std::string("embed_") + name + " row " + std::to_string(r) + " column " + std::to_string(c));
+      }
+    }
+  }
+}
+
+struct LinearCase {
+  int64_t n, k, rows, capacity, batches, x_gap;
+  bool bias;
+};
+
+static void check_linear(const char* format, int m, const LinearCase& shape, uint64_t seed) {
+  Random random(seed);
+  const Weights w(format, shape.n * shape.batches, shape.k, random, false);
+  const int64_t x_stride = shape.batches * shape.k + shape.x_gap, y_stride = shape.n * shape.batches + 1;
+  const std::vector<float> x = random.floats(shape.capacity * x_stride), bias = random.floats(shape.n);
+  const auto rows = static_cast<int32_t>(shape.rows);
+  std::vector<float> y(static_cast<size_t>(shape.capacity * y_stride), kUntouched);
+  LinearArguments a = {};
+  a.weight = w.matrix();
+  a.weight.n = shape.n;
+  a.x = x.data(), a.x_stride = x_stride, a.x_batch = shape.k;
+  a.y = y.data(), a.y_stride = y_stride, a.y_batch = shape.n;
+  a.bias = shape.bias ? bias.data() : nullptr;
+  a.rows = &rows, a.weight_batch = shape.n;
+  const std::string name = std::string("linear_") + format + "_m" + std::to_string(m);
+  if (!launch(name.c_str(), linear_shape(shape.n, shape.capacity, m, shape.batches), a, y)) return;
+  for (int64_t t = 0; t < shape.capacity; t++) {
+    for (int64_t c = 0; c < y_stride; c++) {
+      const float actual = y[static_cast<size_t>(t * y_stride + c)];
+      if (t >= shape.rows || c == y_stride - 1) {
+        EXPECT_THAT(actual == kUntouched, name + " writes past its rows");
+        continue;
+      }
+      double sum = shape.bias ? bias[static_cast<size_t>(c % shape.n)] : 0, magnitude = std::abs(sum);
+      for (int64_t i = 0; i < shape.k; i++) {
+        const double product = static_cast<double>(w.values[static_cast<size_t>(c * shape.k + i)]) * x[static_cast<size_t>(t * x_stride + c / shape.n * shape.k + i)];
+        sum += product;
+        magnitude += std::abs(product);
+      }
+      EXPECT_THAT(within(actual, sum, magnitude), name + " row " + std::to_string(t) + " column " + std::to_string(c) + ": " + std::to_string(actual) + " for " + std::to_string(sum));
+    }
+  }
+}
+
+TEST(cuda_linear_of_every_format) {
+  uint64_t seed = 10;
+  for (const char* format : kNames) {
+    check_linear(format, 1, {19, 768, 1, 1, 1, 0, false}, seed++);
+    check_linear(format, 1, {5, 256, 2, 3, 3, 0, false}, seed++);
+    check_linear(format, 4, {17, 1280, 6, 9, 1, 4, true}, seed++);
+    check_linear(format, 8, {9, 512, 8, 8, 1, 1, true}, seed++);
+  }
+}
+
+TEST(cuda_linear_at_the_edges) {
+  for (const char* format : {"f32", "f16", "bf16", "f8_e4m3"}) {
+    for (int64_t k : {1, 31, 33, 100, 129}) check_linear(format, 4, {3, k, 3, 4, 1, k % 3, true}, static_cast<uint64_t>(k));
+  }
+  check_linear("q8_0", 1, {33, 32, 1, 2, 1, 0, true}, 77);
+  check_linear("q4_0", 4, {1, 96, 0, 5, 1, 0, true}, 78);  // no rows at all
+  check_linear("q6_k", 8, {2, 256, 17, 17, 1, 0, false}, 79);
+}
+
+}  // namespace tandem::test

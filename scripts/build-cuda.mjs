@@ -1,0 +1,85 @@
+/**
+ * Builds `build/tandem-cuda.fatbin`, the kernels of NVIDIA GPUs: `node scripts/build-cuda.mjs [--arch 80,90] [--report]`.
+ *
+ * Default: every architecture from 8.0 on, and PTX of the oldest for cards that are younger than the compiler. Where there is
+ * no nvcc (PATH, CUDA_HOME, /usr/local/cuda) it says so in one line and ends with 0: nothing else needs the file. It is not
+ * part of an install. `--report`: registers and spills of each kernel as ptxas says them, the worst first.
+ */
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, statSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { delimiter, dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..');
+const out = join(root, 'build', 'tandem-cuda.fatbin');
+const ARCHITECTURES = ['80', '86', '89', '90', '100', '120'];
+const { values: flags } = parseArgs({ options: { arch: { type: 'string' }, report: { type: 'boolean' } } });
+
+function findCompiler() {
+  const folders = [
+    ...(process.env.CUDA_HOME ? [join(process.env.CUDA_HOME, 'bin')] : []),
+    ...(process.env.PATH ?? '').split(delimiter),
+    '/usr/local/cuda/bin',
+  ];
+  return folders.map((folder) => join(folder, 'nvcc')).find(existsSync);
+}
+
+/** Kernels with their registers and spilled bytes, from the words of `ptxas -v`. */
+function usage(text) {
+  const kernels = [];
+  for (const line of text.split('\n')) {
+    const name = /Compiling entry function '(\w+)' for '(\w+)'/.exec(line);
+    if (name) kernels.push({ name: `${name[1]} ${name[2]}`, spilled: 0, registers: 0 });
+    const spilled = /(\d+) bytes spill stores/.exec(line);
+    if (spilled && kernels.length > 0) kernels.at(-1).spilled = Number(spilled[1]);
+    const registers = /Used (\d+) registers/.exec(line);
+    if (registers && kernels.length > 0) kernels.at(-1).registers = Number(registers[1]);
+  }
+  return kernels.sort((a, b) => b.spilled - a.spilled || b.registers - a.registers);
+}
+
+const nvcc = findCompiler();
+if (nvcc === undefined) {
+  console.error('[cuda] no nvcc in PATH, CUDA_HOME or /usr/local/cuda; the kernels of GPUs are left out');
+  process.exit(0);
+}
+const architectures = flags.arch?.split(',') ?? ARCHITECTURES;
+const oldest = architectures[0];
+mkdirSync(dirname(out), { recursive: true });
+const started = Date.now();
+const { status, stderr } = spawnSync(
+  nvcc,
+  [
+    '-std=c++20',
+    '-O3',
+    '-fatbin',
+    '--threads',
+    String(availableParallelism()),
+    '-I',
+    join(root, 'native'),
+    ...architectures.flatMap((arch) => ['-gencode', `arch=compute_${arch},code=sm_${arch}`]),
+    '-gencode',
+    `arch=compute_${oldest},code=compute_${oldest}`,
+    '-Werror',
+    'all-warnings',
+    ...(flags.report ? ['-Xptxas', '-v'] : []),
+    '-o',
+    out,
+    join(root, 'native', 'cuda', 'kernels', 'kernels.cu'),
+  ],
+  { encoding: 'utf8', maxBuffer: 1 << 28 },
+);
+if (status !== 0) {
+  console.error(stderr);
+  console.error('[cuda] the kernels do not compile; the lines above say where');
+  process.exit(1);
+}
+if (flags.report) {
+  for (const { name, registers, spilled } of usage(stderr))
+    console.log(`${name}: ${registers} registers, ${spilled} bytes spilled`);
+}
+const megabytes = (statSync(out).size / 2 ** 20).toFixed(1);
+const seconds = ((Date.now() - started) / 1000).toFixed(0);
+console.error(`[cuda] build/tandem-cuda.fatbin: sm_${architectures.join(', sm_')}; ${megabytes} MiB in ${seconds} s`);
