@@ -1,10 +1,12 @@
 /** `tandem explain`: the placed Program: every step, where and how it runs, over how many bytes, and why there. */
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { decidePlacement } from '../engine/auto-place.ts';
 import { availableMemory } from '../engine/this-machine.ts';
 import type { Checkpoint } from '../formats/checkpoint.ts';
 import { openCheckpoint } from '../formats/open.ts';
 import { buildProgram } from '../models/index.ts';
+import { QUANT_MIXES, type QuantMix } from '../models/quant-mix.ts';
+import { headerCheckpoint } from '../models/synthesize.ts';
 import { weightBytes } from '../placement/budget.ts';
 import { memoryByDevice } from '../placement/device-memory.ts';
 import type { Machine } from '../placement/lower.ts';
@@ -12,15 +14,17 @@ import { lowerBoth, lowerPhases } from '../placement/phases.ts';
 import { PASS } from '../placement/predict.ts';
 import { printProgram } from '../program/print.ts';
 import { PHASES, type Program, type Step } from '../program/program.ts';
+import { configOf, descriptionOf } from './description.ts';
 import { machineOf } from './explain/machine.ts';
 import { explainSteps, groupLayers, renderGroups } from './explain/steps.ts';
 import { localPath } from './model-name.ts';
-import { EXACT, MODEL, positive, withBudget, withModelPath, withRules } from './options.ts';
+import { EXACT, MODEL, modelPath, positive, withBudget, withModelPath, withRules } from './options.ts';
 import { rulesOf } from './rules.ts';
 import { formatBytes, paint, table } from './terminal.ts';
 
 interface Flags {
   model?: string;
+  quant: QuantMix;
   exact?: boolean;
   rules?: string;
   machine?: string;
@@ -35,9 +39,12 @@ export function addExplain(cli: Command): void {
   const command = cli
     .command('explain')
     .description('what runs where and why: every step, its device, kernel, formats and bytes (reads headers only)')
-    .argument('[model]', MODEL);
+    .argument('[model]', `${MODEL}; or a description: config.json, known model (tandem synth --help)`);
   withBudget(withRules(withModelPath(command)))
     .option('-c, --context <tokens>', "context length (default: the model's, if memory allows)", positive)
+    .addOption(
+      new Option('-q, --quant <mix>', 'formats of the weights of a description').choices(QUANT_MIXES).default('q4_k_m'),
+    )
     .option('--exact', EXACT)
     .option(
       '--machine <file>',
@@ -52,17 +59,25 @@ Examples:
   tandem explain                                  the model that ships; layers that are the same share their lines
   tandem explain DeepSeek-V3-Q4_K_M-00001-of-00010.gguf --rules my.yaml
   tandem explain --rules one-gpu --machine server.json     as it would be placed there
+  tandem explain deepseek-v3 -q q5_k --machine server.json     before a download
   tandem explain --all | less                     every step with its operands
   tandem explain --json | jq '.steps[].op'        the same for programs`,
     )
     .action(async (model: string | undefined, flags: Flags) => {
-      const checkpoint = await openCheckpoint(await localPath(flags, model));
+      const checkpoint = await openDescribed(flags, model);
       try {
         await explain(checkpoint, flags);
       } finally {
         await checkpoint.close();
       }
     });
+}
+
+/** Headers of weights that are here, or of those that a description would have. */
+async function openDescribed(flags: Flags, argument: string | undefined): Promise<Checkpoint> {
+  const description = descriptionOf(modelPath(flags, argument));
+  if (description === undefined) return openCheckpoint(await localPath(flags, argument));
+  return headerCheckpoint(await configOf(description), { name: description, mix: flags.quant });
 }
 
 async function explain(checkpoint: Checkpoint, flags: Flags): Promise<void> {

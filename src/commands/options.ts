@@ -43,8 +43,15 @@ export function duration(text: string): number {
 
 /** Sizes of memory: `8GB`, `512MB`, `1.5GiB`, or bytes. */
 export function memorySize(text: string): number {
+  const size = sizeOrNone(text);
+  if (size === 0) throw new InvalidArgumentError('It must be a size like 8GB or 512MiB.');
+  return size;
+}
+
+/** The same, or 0. */
+function sizeOrNone(text: string): number {
   const match = /^([\d.]+)\s*([kmgt]?)(i?)b?$/i.exec(text.trim());
-  if (!match || !Number.isFinite(Number(match[1])) || Number(match[1]) <= 0)
+  if (!match || !Number.isFinite(Number(match[1])))
     throw new InvalidArgumentError('It must be a size like 8GB or 512MiB.');
   const power = ['', 'k', 'm', 'g', 't'].indexOf(match[2].toLowerCase());
   return Math.floor(Number(match[1]) * (match[3] ? 1024 : 1000) ** power);
@@ -126,7 +133,7 @@ export function withLoading(command: Command): Command {
 export function withBudget(command: Command): Command {
   return command
     .option('--ram <size>', 'most memory to take, e.g. 16GB (default: what is free)', memorySize)
-    .option('--vram <size>', 'most memory of the GPUs to take (default: what is free)', memorySize)
+    .option('--vram <size>', 'most memory of the GPUs to take, 0 for none (default: what is free)', sizeOrNone)
     .addOption(new Option('--memory <size>', 'the same as --ram').argParser(memorySize).hideHelp())
     .on('option:ram', (text: string) => command.setOptionValue('memory', memorySize(text)));
 }

@@ -11,7 +11,8 @@ import { activeWeights } from '../placement/active-weights.ts';
 import type { Program } from '../program/program.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
 import { localPath } from './model-name.ts';
-import { MODEL, positive, tokenIds, withModelPath } from './options.ts';
+import { MODEL, positive, tokenIds, withModelPath, withRules } from './options.ts';
+import { rulesOf } from './rules.ts';
 import { ProgressBar, paint, table } from './terminal.ts';
 
 interface Flags {
@@ -19,6 +20,7 @@ interface Flags {
   ids?: number[];
   text: string;
   tokens?: number;
+  rules?: string;
   kvType: 'bf16' | 'f32';
   json?: boolean;
 }
@@ -39,7 +41,7 @@ export function addVerify(cli: Command): void {
     .command('verify')
     .description('every fast path of this machine against the reference, in one table; exit code 1 where one is wrong')
     .argument('[model]', MODEL);
-  withModelPath(command)
+  withRules(withModelPath(command))
     .option('--text <text>', 'text to run over (default: some lines of English, Chinese and code)', TEXT)
     .option('--ids <list>', 'token ids instead of a text: 0,5,6', tokenIds)
     .option('--tokens <n>', 'take so many of them (default: what the reference does in some minutes)', positive)
@@ -50,6 +52,7 @@ export function addVerify(cli: Command): void {
       `
 Examples:
   tandem verify                          is this machine right?
+  tandem verify --rules my.yaml          is it right the way these rules compute?
   tandem verify model.gguf --tokens 16   with your model; each token takes the reference a while`,
     )
     .action(run);
@@ -64,13 +67,14 @@ async function run(model: string | undefined, flags: Flags): Promise<void> {
     const { program } = await buildProgram(checkpoint, { kvType: flags.kvType });
     const given = flags.ids ?? (await createTokenizer(checkpoint)).encode(flags.text);
     checkIds(given, program);
+    const rules = await rulesOf(flags, program);
     const ids = given.slice(0, flags.tokens ?? affordable(program, given.length));
     const paths = verifyPaths(program, ids.length);
     if (!flags.json)
       process.stdout.write(`${checkpoint.name}, ${ids.length} tokens, ${paths.length} ways to run them\n\n`);
     const results: VerifyResult[] = [];
     bar.update(0, paths.length, 'ways');
-    for await (const result of verify({ program, checkpoint, ids, paths, signal: interrupt.signal })) {
+    for await (const result of verify({ program, checkpoint, ids, paths, rules, signal: interrupt.signal })) {
       results.push(result);
       bar.update(results.length, paths.length, 'ways');
     }

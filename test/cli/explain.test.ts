@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { PUBLIC_CONFIGS } from '../../src/models/public-configs.ts';
 import { build, tandem } from './tandem.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'tandem-explain-'));
@@ -58,6 +59,28 @@ describe('explain', { timeout: 60_000 }, () => {
       why: 'b.yaml:1',
     });
     expect(json.decode.steps.find(experts)).toMatchObject({ placement: { device: 'cpu' } });
+  });
+
+  test('a model that is only described, before a download; a machine whose GPU is left alone', async () => {
+    const profile = {
+      cpu: { isa: 'avx2', cores: 8 },
+      memory: { bytes: 64e9, bandwidth: 60e9 },
+      gpus: [{ device: 'cuda:0', memoryBytes: 24e9, bandwidth: 1e12, bf16: 1e14 }],
+    };
+    const machine = file('described.json', JSON.stringify(profile));
+    const args = ['explain', '--machine', machine, '-q', 'q8_0'];
+    const known = await tandem([...args, 'qwen3-30b-a3b']);
+    expect({ code: known.code, stderr: known.stderr }).toEqual({ code: 0, stderr: '' });
+    expect(known.stdout).toMatch(/mlp\.experts +experts +cuda:0 .* q8_0 .*automatic: the VRAM/);
+    const config = file('config.json', JSON.stringify(PUBLIC_CONFIGS['qwen3-30b-a3b']));
+    const described = await tandem([...args, config, '--vram', '0']);
+    expect(described.stdout).not.toContain('cuda');
+    expect(described.stdout).toMatch(/budget\nall 32\.5 GB of weights lie in memory\n$/);
+    const broken = await tandem(['explain', file('broken.json', '[]')]);
+    expect(broken.code).toBe(1);
+    expect(broken.stderr).toMatch(
+      /^\[cli\] a description of a model is the config\.json .*broken\.json: it holds no object/,
+    );
   });
 
   test('without rules a machine with a GPU is placed automatically, within the budget, and says why', async () => {

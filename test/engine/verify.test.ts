@@ -4,6 +4,7 @@ import type { Backend, Executable, Stepper } from '../../src/backend/backend.ts'
 import { referenceBackend } from '../../src/backend/reference.ts';
 import { pathsOf, type VerifyPath } from '../../src/engine/verify/paths.ts';
 import { type VerifyResult, verify } from '../../src/engine/verify/verify.ts';
+import { parseRules } from '../../src/placement/rules-file.ts';
 import type { Batch, PassResult } from '../../src/program/batch.ts';
 import { TINY_VOCABULARY, tinyProgram } from '../conformance/tiny-program.ts';
 
@@ -51,6 +52,18 @@ describe('verify', () => {
     expect(all.map(({ sameBits }) => sameBits)).toEqual([undefined, true, true, true]);
     expect(all[0]).toMatchObject({ nmse: 0, worstKl: 0, sameTop: 1 });
     expect(all[0].worstStep?.failed).toBe(false);
+  });
+
+  it('holds rules to the reference; what they change between phases is no breach of bits', async () => {
+    const [rule] = parseRules([{ match: { op: 'linear' }, decode: { activation: 'f32' } }]);
+    const paths = PATHS.map((path) => (path.name === 'chunks' ? { ...path, shape: { kind: 'chunks', size: 1 } as const } : path)); // biome-ignore format: one thought a line
+    const all: VerifyResult[] = [];
+    for await (const result of verify({ program, checkpoint, ids: IDS, paths, rules: [rule], backend: backend() }))
+      all.push(result);
+    expect(all.map(({ breach }) => breach)).toEqual([undefined, undefined, undefined, undefined]);
+    // Each way against a reference that computes as the rule says: the same bits, of one row too.
+    expect(all.map(({ nmse }) => nmse)).toEqual([0, 0, 0, 0]);
+    expect(all.every(({ sameBits }) => sameBits === undefined)).toBe(true);
   });
 
   it('names the step that is wrong', async () => {

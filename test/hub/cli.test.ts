@@ -1,6 +1,6 @@
 /** pull, list, rm and names of models, as users run them: real processes, killed at any byte. */
 import { spawn, spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -36,6 +36,22 @@ const journal = () => {
   const name = readdirSync(blobs()).find((file) => file.endsWith('.ranges'));
   return name === undefined ? '' : readFileSync(join(blobs(), name), 'utf8');
 };
+
+test('offline a plan reads what was pulled', async () => {
+  const wanted = ['plan', 'org/jug', '--offline', '--json'];
+  const absent = await cli(wanted);
+  expect(absent.code).toBe(1);
+  expect(absent.stderr).toMatch(/^\[hub\] .*org\/jug is not in the cache; tandem pull org\/jug/);
+  await cli(['pull', 'org/jug']);
+  const machine = join(root, 'machine.json');
+  writeFileSync(machine, '{"cpu":{"isa":"avx2","cores":8},"memory":{"bytes":8e9,"bandwidth":6e10}}');
+  hub.fault = () => ({ status: 500 });
+  for (const name of ['org/jug', 'org/jug:Q8_0', 'org/jug@main']) {
+    const { code, stdout } = await cli(['plan', name, '--offline', '--json', '--machine', machine]);
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ model: 'org/jug', source: 'file', quants: [{ quant: 'Q8_0', fileBytes: JUG.length }] }); // biome-ignore format: one thought a line
+  }
+});
 
 describe('tandem pull', () => {
   test('killed again and again at random bytes, it ends with the right file', { timeout: 300_000 }, async () => {

@@ -2,24 +2,22 @@
  * What `tandem plan` can be asked about, as sizes: a file or folder, a description (`config.json` or a known model) in
  * standard mixes, a repository on a hub. Headers only, no weight is read or downloaded.
  */
-import { existsSync, statSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
 import { basename } from 'node:path';
 import { TandemError } from '../../errors.ts';
 import type { Checkpoint } from '../../formats/checkpoint.ts';
-import { fileError } from '../../formats/file-source.ts';
 import { openCheckpoint } from '../../formats/open.ts';
-import { isRecord } from '../../formats/safetensors.ts';
-import { toReference } from '../../hub/reference.ts';
+import { cachedModels, findCached } from '../../hub/models.ts';
+import { type ModelReference, toReference } from '../../hub/reference.ts';
 import { findModel, openVariant } from '../../hub/remote.ts';
 import { hubSettings } from '../../hub/settings.ts';
 import { chooseVariant } from '../../hub/variants.ts';
 import { buildProgram } from '../../models/index.ts';
-import { PUBLIC_CONFIGS, type PublicModel } from '../../models/public-configs.ts';
 import type { QuantMix } from '../../models/quant-mix.ts';
 import { headerCheckpoint } from '../../models/synthesize.ts';
 import { type HuggingFaceConfig, headerOnly, huggingFaceTensors, syntheticModel } from '../../models/synthetic.ts';
 import { type Sizes, sizesOf } from '../../placement/sizes.ts';
+import { configOf, descriptionOf } from '../description.ts';
 
 /** One quantization: its sizes, or why there are none. */
 export interface SizedQuant {
@@ -61,22 +59,10 @@ const STANDARD: readonly QuantMix[] = [
 
 /** Errors of `openCheckpoint`, `findModel` and `buildProgram`; of several quantizations each has its own. */
 export async function candidatesOf(given: string, options: CandidateOptions): Promise<Sized> {
-  const path = given.endsWith('.json') && !given.endsWith('.index.json');
-  if (path || Object.hasOwn(PUBLIC_CONFIGS, given)) return described(given, options);
-  if (existsSync(given))
-    return isDescription(given) ? described(`${given}/config.json`, options) : local(given, options);
-  if (/\.gguf$|^[./~]/.test(given)) return local(given, options); // says that there is none
+  const description = descriptionOf(given);
+  if (description !== undefined) return described(description, options);
+  if (existsSync(given) || /\.gguf$|^[./~]/.test(given)) return local(given, options); // says where there is none
   return remote(given, options);
-}
-
-/** A folder with nothing but a description. */
-function isDescription(path: string): boolean {
-  return (
-    statSync(path).isDirectory() &&
-    existsSync(`${path}/config.json`) &&
-    !existsSync(`${path}/model.safetensors`) &&
-    !existsSync(`${path}/model.safetensors.index.json`)
-  );
 }
 
 async function local(path: string, options: CandidateOptions): Promise<Sized> {
@@ -124,36 +110,13 @@ async function publishedQuant(config: HuggingFaceConfig, given: string, options:
   return { quant, sizes: await sized(headerOnly('huggingface', given, tensors, { config }), options) };
 }
 
-async function configOf(given: string): Promise<HuggingFaceConfig> {
-  if (Object.hasOwn(PUBLIC_CONFIGS, given)) return PUBLIC_CONFIGS[given as PublicModel];
-  const text = await readFile(given, 'utf8').catch((cause) => {
-    throw fileError('read', given, cause);
-  });
-  try {
-    const config: unknown = JSON.parse(text);
-    if (isRecord(config)) return config;
-  } catch (cause) {
-    throw notADescription(given, (cause as Error).message, cause);
-  }
-  throw notADescription(given, 'it holds no object');
-}
-
-function notADescription(given: string, what: string, cause?: unknown): TandemError {
-  return new TandemError('FORMAT_INVALID', {
-    room: 'cli',
-    rule: 'a description of a model is the config.json of a Hugging Face repository',
-    given: `${given}: ${what}`,
-    fix: `known models need no file: ${Object.keys(PUBLIC_CONFIGS).join(', ')}`,
-    cause,
-  });
-}
-
 /** Variants whose headers are read at once. */
 const AT_ONCE = 4;
 
 async function remote(given: string, options: CandidateOptions): Promise<Sized> {
   const reference = toReference(given);
   const settings = await hubSettings({ offline: options.offline });
+  if (settings.offline) return cached(reference, settings.cache, options);
   const http = { signal: options.signal };
   const model = await findModel(reference, settings, http);
   const { quant } = reference;
@@ -189,6 +152,18 @@ async function remote(given: string, options: CandidateOptions): Promise<Sized> 
       given: `${model.repository}: ${quants[0].problem}`,
     });
   return { model: model.repository, source: 'hub', quants: quants.reverse() };
+}
+
+/** Without network: the quantizations that were pulled. FILE_NOT_FOUND where there is none. */
+async function cached(reference: ModelReference, folder: string, options: CandidateOptions): Promise<Sized> {
+  const { repository, quant, revision } = reference;
+  const all = quant === undefined && revision === undefined ? await cachedModels(folder) : [];
+  const found = all.filter((model) => model.repository === repository);
+  if (found.length === 0) found.push(await findCached(reference, folder));
+  const quants: SizedQuant[] = [];
+  for (const { path, variant } of found)
+    quants.push({ ...(await local(path, options)).quants[0], quant: variant.name });
+  return { model: repository, source: 'file', quants: quants.sort((a, b) => b.fileBytes! - a.fileBytes!) };
 }
 
 async function sized(checkpoint: Checkpoint, { kvType }: CandidateOptions): Promise<Sizes> {

@@ -14,6 +14,8 @@ import { similarity } from '../../ops/bound.ts';
 import { OPS } from '../../ops/index.ts';
 import { lower } from '../../placement/lower.ts';
 import { nativeMachine } from '../../placement/machine.ts';
+import { executionsOf, lowerBoth } from '../../placement/phases.ts';
+import type { Rule } from '../../placement/rule.ts';
 import type { ActivationFormat, Program } from '../../program/program.ts';
 import { divergence, likeliest } from '../perplexity.ts';
 import { applies, chunked, pagesFor, rowsFor, runShape } from './passes.ts';
@@ -25,6 +27,8 @@ export interface VerifyOptions {
   readonly ids: readonly number[];
   /** Default: all of this machine. */
   readonly paths?: readonly VerifyPath[];
+  /** How steps compute, as `load` takes them. Default: none. */
+  readonly rules?: readonly Rule[];
   /** What is judged. Default: native. */
   readonly backend?: Backend;
   readonly signal?: AbortSignal;
@@ -66,17 +70,17 @@ export function verifyPaths(program: Program, tokens: number): VerifyPath[] {
 
 /** Yields each path's result as it is known. */
 export async function* verify(options: VerifyOptions): AsyncGenerator<VerifyResult> {
-  const { program, ids, paths = verifyPaths(program, ids.length) } = options;
+  const { program, ids, paths = verifyPaths(program, ids.length), rules } = options;
   const references = new References(options);
   const bits = new Map<string, Float32Array>();
   for (const path of paths) {
     options.signal?.throwIfAborted();
-    const placed = lower(program, nativeMachine(path.isa), { exact: path.exact });
+    const placed = lowerBoth(program, nativeMachine(path.isa), { exact: path.exact, rules });
     const expected = await references.logits(placed, path);
     await using native = await prepare(placed, path, options);
     const logits = await runShape(native, ids, path.shape, options.signal);
     bits.set(path.name, logits);
-    const same = path.sameBitsAs === undefined ? undefined : bits.get(path.sameBitsAs);
+    const same = path.sameBitsAs === undefined || isPhased(placed) ? undefined : bits.get(path.sameBitsAs);
     const drift = { ...compareLogits(logits, expected, program.vocabSize), alarm: alarmOf(placed) };
     // The same bits as a path that was judged step by step need no second judgement.
     const sameBits = same && equalBits(logits, same);
@@ -113,6 +117,11 @@ function prepare(placed: Program, path: VerifyPath, options: VerifyOptions): Pro
   });
 }
 
+/** By rules a pass of one row computes otherwise than a longer one: its bits are others by design. */
+function isPhased({ steps }: Program): boolean {
+  return steps.some(({ placement }) => placement?.decode !== undefined);
+}
+
 /** The reference's logits, computed once for passes that it rounds alike. */
 class References {
   readonly #options: VerifyOptions;
@@ -125,8 +134,8 @@ class References {
   async logits(placed: Program, { exact, shape }: VerifyPath): Promise<Float32Array> {
     const { checkpoint, ids, signal } = this.#options;
     // Exact: no shape changes a bit, so the text goes through whole. Fast: tiles round by the rows of a pass.
-    const cut = exact || shape.kind !== 'chunks' ? ids.length : Math.min(shape.size, ids.length);
-    const key = `${cut} ${placed.steps.map(({ placement: p }) => `${p?.activation}/${p?.middle}/${p?.tiles}`).join()}`;
+    const cut = (exact && !isPhased(placed)) || shape.kind !== 'chunks' ? ids.length : Math.min(shape.size, ids.length);
+    const key = `${cut} ${JSON.stringify(executionsOf(placed))}`;
     const known = this.#known.get(key);
     if (known) return known;
     const limits = { pages: pagesFor(ids.length), maxRows: ids.length, maxOutputs: ids.length };
@@ -184,11 +193,13 @@ function equalBits(a: Float32Array, b: Float32Array): boolean {
 }
 
 function alarmOf({ steps, kv }: Program): number {
-  const formats = steps.flatMap(({ placement: p }): (ActivationFormat | undefined)[] => [
-    p?.activation,
-    p?.middle,
-    p?.tiles === undefined ? undefined : 'bf16',
-  ]);
+  const formats = steps
+    .flatMap(({ placement: p }) => [p, p?.decode])
+    .flatMap((p): (ActivationFormat | undefined)[] => [
+      p?.activation,
+      p?.middle,
+      p?.tiles === undefined ? undefined : 'bf16',
+    ]);
   const cache = kv.type === 'bf16' ? ALARMS.bf16 : 0;
   return formats.reduce((most, format) => Math.max(most, format ? ALARMS[format] : 0), cache);
 }
