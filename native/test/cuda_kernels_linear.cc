@@ -1,72 +1,9 @@
 // linear and embed of every weight format, over the emulation: bits of the decoders, products within the bound of the op.
-#include "quant/formats.h"
-#include "test/cuda_kernels_support.h"
+#include "test/cuda_kernels_weights.h"
 
 namespace tandem::test {
 
 using namespace tandem::cuda;
-using quant::FormatInfo;
-
-#define NAME_OF(X, format, Block) #format,
-static const char* const kNames[] = {TANDEM_CUDA_FORMATS(NAME_OF, 0)};
-#undef NAME_OF
-
-// A weight matrix with its decoded values; memory exactly as large as the matrix is, so that a sanitizer sees what is past it.
-struct Weights {
-  const FormatInfo* format;
-  int64_t n, k, scale_columns = 0, scale_rows = 0;
-  std::vector<uint8_t> bytes, scales;
-  std::vector<float> values;
-
-  // `wild`: any bytes whatever; else weights of a size that products like.
-  Weights(const char* name, int64_t rows, int64_t columns, Random& random, bool wild) : format(quant::find_format(name)), n(rows), k(columns) {
-    const int64_t row_bytes = quant::row_bytes(*format, k);
-    bytes.resize(static_cast<size_t>(n * row_bytes));
-    values.resize(static_cast<size_t>(n * k));
-    if (format->scale_columns > 0) {
-      scale_columns = (k + format->scale_columns - 1) / format->scale_columns;
-      scale_rows = (n + format->scale_rows - 1) / format->scale_rows;
-      scales.resize(static_cast<size_t>(scale_rows * scale_columns * format->scale_bytes));
-      fill_scales(random, wild);
-    }
-    for (int64_t r = 0; r < n; r++) {
-      for (int64_t b = 0; b < k / format->block_size; b++) {
-        uint8_t* block = bytes.data() + r * row_bytes + b * format->block_bytes;
-        float* out = values.data() + r * k + b * format->block_size;
-        do {
-          for (int i = 0; i < format->block_bytes; i++) block[i] = static_cast<uint8_t>(random.next() >> 56);
-          decode(r, block, b, out);
-        } while (!wild && !tame(out));
-      }
-    }
-  }
-
-  WeightMatrix matrix() const {
-    return {bytes.data(), quant::row_bytes(*format, k), scales.empty() ? nullptr : scales.data(), scale_columns * format->scale_bytes, n, k};
-  }
-
- private:
-  void fill_scales(Random& random, bool wild) {
-    for (size_t i = 0; i < scales.size(); i += static_cast<size_t>(format->scale_bytes)) {
-      const float value = wild ? quant::bits_float(static_cast<uint32_t>(random.next())) : 0.01f * random.uniform();
-      const uint32_t bits = quant::float_bits(value);
-      if (format->scale_bytes == 4) std::memcpy(&scales[i], &bits, 4);
-      else if (format->scale_bytes == 2) scales[i] = static_cast<uint8_t>(bits >> 16), scales[i + 1] = static_cast<uint8_t>(bits >> 24);
-      else scales[i] = wild ? static_cast<uint8_t>(bits) : static_cast<uint8_t>(120 + bits % 8);
-    }
-  }
-  void decode(int64_t row, const uint8_t* block, int64_t b, float* out) const {
-    const uint8_t* own = scales.empty() ? nullptr : scales.data() + row / format->scale_rows * scale_columns * format->scale_bytes;
-    if (own != nullptr) own += b * format->block_size / format->scale_columns * format->scale_bytes;
-    format->decode_row(block, out, format->block_size, own);
-  }
-  bool tame(const float* out) const {
-    for (int i = 0; i < format->block_size; i++) {
-      if (!(std::abs(out[i]) < 100)) return false;
-    }
-    return true;
-  }
-};
 
 static bool same(float a, float b) { return quant::float_bits(a) == quant::float_bits(b) || (std::isnan(a) && std::isnan(b)); }
 
@@ -135,6 +72,41 @@ TEST(cuda_linear_of_every_format) {
     check_linear(format, 1, {5, 256, 2, 3, 3, 0, false}, seed++);
     check_linear(format, 4, {17, 1280, 6, 9, 1, 4, true}, seed++);
     check_linear(format, 8, {9, 512, 8, 8, 1, 1, true}, seed++);
+  }
+}
+
+// Rows of the matrix summed with the weights of x, for several heads that lie apart.
+TEST(cuda_linear_transposed_of_every_format) {
+  uint64_t seed = 200;
+  for (const char* format : kNames) {
+    Random random(seed++);
+    const int64_t heads = 2, n = 35, gap = 4, k = 512, rows = 2, capacity = 3, first = 1;
+    const Weights w(format, first + heads * (n + gap), k, random, false);
+    const int64_t x_stride = heads * n + 1, y_stride = heads * (k + 1);
+    const std::vector<float> x = random.floats(capacity * x_stride);
+    const auto live = static_cast<int32_t>(rows);
+    std::vector<float> y(static_cast<size_t>(capacity * y_stride), kUntouched);
+    LinearArguments a = {};
+    a.weight = w.matrix();
+    a.weight.n = n, a.weight_first = first, a.weight_batch = n + gap;
+    a.x = x.data(), a.x_stride = x_stride, a.x_batch = n;
+    a.y = y.data(), a.y_stride = y_stride, a.y_batch = k + 1, a.rows = &live;
+    const std::string name = std::string("linear_transposed_") + format;
+    if (!launch(name.c_str(), transposed_shape(k, capacity, heads), a, y)) continue;
+    for (int64_t t = 0; t < capacity; t++) {
+      for (int64_t c = 0; c < y_stride; c++) {
+        const float actual = y[static_cast<size_t>(t * y_stride + c)];
+        const int64_t head = c / (k + 1), column = c % (k + 1);
+        double sum = 0, magnitude = 0;
+        for (int64_t i = 0; i < n && column < k; i++) {
+          const double product = static_cast<double>(w.values[static_cast<size_t>((first + head * (n + gap) + i) * k + column)]) * x[static_cast<size_t>(t * x_stride + head * n + i)];
+          sum += product;
+          magnitude += std::abs(product);
+        }
+        if (t >= rows || column == k) EXPECT_THAT(actual == kUntouched, name + " writes past its rows");
+        else EXPECT_THAT(within(actual, sum, magnitude), name + " row " + std::to_string(t) + " column " + std::to_string(c));
+      }
+    }
   }
 }
 

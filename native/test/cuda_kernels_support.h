@@ -1,6 +1,7 @@
 // What the tests of the GPU kernels share: random numbers, bounds, and a launch over the emulation in every order of threads.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -8,6 +9,8 @@
 #include <vector>
 
 #include "cuda/emulation/table.h"
+#include "cuda/kernels/formats.h"
+#include "cuda/kernels/shapes.h"
 #include "test/harness.h"
 
 namespace tandem::test {

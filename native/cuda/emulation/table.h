@@ -1,12 +1,11 @@
-// The kernels by their names on the card, over the emulation: what a stand-in for the driver launches.
+// The kernels by their names on the card, over the emulation: what tests, and a stand-in for the driver, launch.
 #pragma once
 
 #include <string>
 #include <string_view>
 
 #include "cuda/emulation/emulation.h"
-#include "cuda/kernels/list.h"
-#include "cuda/kernels/shapes.h"
+#include "cuda/kernels/arguments.h"
 
 namespace tandem::cuda::emulation {
 
@@ -17,21 +16,7 @@ struct Entry {
   std::string (*run)(Dim3 grid, unsigned threads, const void* arguments, Order order);
 };
 
-template <typename Arguments, void (*kernel)(const Arguments&)>
-static std::string run_entry(Dim3 grid, unsigned threads, const void* arguments, Order order) {
-  const Arguments copy = *static_cast<const Arguments*>(arguments);
-  return launch(grid, threads, [&] { kernel(copy); }, order);
-}
-
-#define TANDEM_CUDA_ENTRY(name, Arguments, ...) {"tandem_" #name, sizeof(Arguments), run_entry<Arguments, __VA_ARGS__>},
-static constexpr Entry kEntries[] = {TANDEM_CUDA_KERNELS(TANDEM_CUDA_ENTRY)};
-#undef TANDEM_CUDA_ENTRY
-
-static inline const Entry* find_entry(std::string_view name) {
-  for (const Entry& entry : kEntries) {
-    if (name == entry.name) return &entry;
-  }
-  return nullptr;
-}
+// Null where no kernel has that name.
+const Entry* find_entry(std::string_view name);
 
 }  // namespace tandem::cuda::emulation

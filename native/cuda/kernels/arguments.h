@@ -27,7 +27,17 @@ struct LinearArguments {
   int64_t y_stride, y_batch;
   const float* bias;       // [N] or null
   const int32_t* rows;     // on the device: how many rows x has
-  int64_t weight_batch;    // rows from one matrix to the next
+  int64_t weight_first, weight_batch;  // row of the tensor at which the first matrix begins; rows from one to the next
+};
+
+// Columns [0, columns) of heads that are x_head apart to heads that are y_head apart.
+struct CopyHeadsArguments {
+  const float* x;
+  int64_t x_stride, x_head;
+  float* y;
+  int64_t y_stride, y_head;
+  int64_t heads, columns;
+  const int32_t* rows;
 };
 
 // x [R, C] (+ second operand) → y [R, C]: add, glu.
@@ -122,7 +132,8 @@ struct CacheAppendArguments {
   int64_t heads, columns, first;
 };
 
-// One query row a time over its context, split into parts of `part` positions. partial: [T, heads, parts, value + 2] f32.
+// Query rows over their contexts, split into parts of `part` positions. partial: [T, heads, parts, value_size + 2] f32. heads is
+// a multiple of kv_heads, head_size of 8 and at most 576, value_size even and at most 512.
 struct AttentionArguments {
   CacheView keys, values;     // of MLA the same stream, and values.width is how much of it is value
   const float* q;
@@ -136,6 +147,61 @@ struct AttentionArguments {
   int64_t parts, part;
   float scale;
   const float* sinks;         // [heads] or null
+};
+
+static constexpr int kExpertTile = 64;  // visits a tile
+
+// One matrix product of the routed experts. Visits [T · topk]; a row of x is one of the pass (visits_a_row = topk: gate, up) or
+// one of the visits (1: down).
+struct ExpertsArguments {
+  const uint8_t* const* matrices;   // [E] on the device: rows of the expert's matrix, or null
+  const uint8_t* const* scales;     // [E], or null
+  int64_t row_bytes, scale_stride;  // bytes
+  int64_t n, k;
+  const float* x;
+  int64_t x_stride;
+  float* y;                         // [T · topk, n]
+  int64_t y_stride;
+  const float* bias;                // [E, n] or null
+  const int32_t* ids;               // [T · topk]
+  int64_t topk, visits_a_row;
+  const int32_t* rows;              // T
+  const int32_t* order;             // experts_tiles: what expert_groups wrote
+  const int32_t* offsets;
+  const int32_t* tiles;
+  const int32_t* tile_count;
+};
+
+struct ExpertGroupsArguments {
+  const int32_t* ids;  // [T · topk]
+  int64_t topk, experts;
+  const int32_t* rows;
+  int32_t* order;      // [T · topk] visits by expert
+  int32_t* offsets;    // [E + 1] where each expert's begin
+  int32_t* tiles;      // [⌈T · topk / 64⌉ + E][2] expert, place of the first visit in order
+  int32_t* tile_count;
+};
+
+struct GatedArguments {
+  const float* gate;
+  const float* up;
+  float* y;
+  int64_t stride, columns;  // of all three
+  int64_t topk;
+  int32_t clamped;          // swiglu-clamped, else silu
+  float alpha, limit;
+  const int32_t* rows;
+};
+
+struct CombineArguments {
+  const float* down;        // [T · topk, columns]
+  int64_t down_stride;
+  const int32_t* ids;
+  const float* weights;     // [T · topk]
+  const uint8_t* const* matrices;
+  float* y;
+  int64_t y_stride, columns, topk;
+  const int32_t* rows;
 };
 
 // The best token of every row of logits, the lowest of equals; −1 where there is none.

@@ -58,7 +58,7 @@ static TANDEM_DEVICE void linear_rows(const LinearArguments& a) {
     TANDEM_UNROLL
     for (int r = 0; r < R; r++) {
       if (n0 + r >= a.weight.n) break;
-      const int64_t row = matrix * a.weight_batch + n0 + r;
+      const int64_t row = a.weight_first + matrix * a.weight_batch + n0 + r;
       const uint8_t* scales = a.weight.scales == nullptr ? nullptr : a.weight.scales + row / ScaleRows<Block>::value * a.weight.scale_stride;
       float w[32];
       Piece<Block>::decode(a.weight.data + row * a.weight.row_bytes, scales, piece, k, w);

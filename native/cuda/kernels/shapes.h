@@ -17,7 +17,27 @@ static inline Shape linear_shape(int64_t n, int64_t rows, int m, int64_t batches
   return {blocks_of(n, m == 8 ? 8 : 16), blocks_of(rows, m), static_cast<unsigned>(batches), 256};
 }
 
-// add, glu, gather_rows; cache_append_* with columns = heads · columns.
+// linear_*_tiles.
+static inline Shape linear_tiles_shape(int64_t n, int64_t rows, int64_t batches = 1) { return {blocks_of(rows, 128), blocks_of(n, 128), static_cast<unsigned>(batches), 256}; }
+
+// experts_*_rows, experts_*_tiles, expert_groups; gated (`rows` = rows · topk) is elementwise, combine too.
+static inline Shape experts_rows_shape(int64_t n, int64_t rows, int64_t topk) { return {blocks_of(n, 16), static_cast<unsigned>(rows * topk), 1, 256}; }
+static inline int64_t expert_tiles(int64_t rows, int64_t topk, int64_t experts) { return blocks_of(rows * topk, 64) + experts; }
+static inline Shape experts_tiles_shape(int64_t n, int64_t rows, int64_t topk, int64_t experts) {
+  return {blocks_of(n, 128), static_cast<unsigned>(expert_tiles(rows, topk, experts)), 1, 256};
+}
+static inline Shape expert_groups_shape() { return {1, 1, 1, 256}; }
+
+// linear_transposed_*: 256 columns a block.
+static inline Shape transposed_shape(int64_t k, int64_t rows, int64_t batches) { return {blocks_of(k, 256), static_cast<unsigned>(rows), static_cast<unsigned>(batches), 256}; }
+
+// attention_part_*, and attention_merge.
+static inline Shape attention_part_shape(int64_t heads, int64_t kv_heads, int64_t parts, int64_t rows) {
+  return {static_cast<unsigned>(parts), static_cast<unsigned>(kv_heads) * blocks_of(heads / kv_heads, 8), static_cast<unsigned>(rows), 256};
+}
+static inline Shape attention_merge_shape(int64_t heads, int64_t rows) { return {1, static_cast<unsigned>(heads), static_cast<unsigned>(rows), 128}; }
+
+// add, glu, gather_rows; copy_heads and cache_append_* with columns = heads · columns.
 static inline Shape elementwise_shape(int64_t columns, int64_t rows) { return {blocks_of(columns, 256), static_cast<unsigned>(rows), 1, 256}; }
 
 // embed_*: a thread a piece of 32 columns.

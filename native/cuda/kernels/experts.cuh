@@ -1,0 +1,127 @@
+// Routed experts that live on the GPU. A visit v = t·topk + j is row t at its j-th expert; `matrices` names where an expert's
+// matrix lies and is read at every pass: null is an expert that is elsewhere, whose visits are left alone here, as is id −1.
+//
+//     few rows    experts_rows (gate, up) → gated → experts_rows (down) → combine
+//     many rows   expert_groups, then the same with experts_tiles
+#pragma once
+
+#include "cuda/kernels/arguments.h"
+#include "cuda/kernels/elementwise.cuh"
+#include "cuda/kernels/linear.cuh"
+#include "cuda/kernels/tiles.cuh"
+
+namespace tandem::cuda {
+
+static TANDEM_DEVICE const uint8_t* matrix_of(const ExpertsArguments& a, int64_t expert) { return expert < 0 ? nullptr : a.matrices[expert]; }
+
+// Row n of an expert's matrix.
+template <typename Block>
+static TANDEM_DEVICE const uint8_t* expert_scales(const ExpertsArguments& a, int64_t expert, int64_t n) {
+  return a.scales == nullptr ? nullptr : a.scales[expert] + n / ScaleRows<Block>::value * a.scale_stride;
+}
+
+// A visit is a vector of its own: two rows of the matrix a warp. Grid: (⌈n / 16⌉, rows · topk), 256 threads.
+template <typename Block>
+static TANDEM_DEVICE void experts_rows(const ExpertsArguments& a) {
+  const int lane = threadIdx.x & 31;
+  const int64_t visit = blockIdx.y, n0 = (static_cast<int64_t>(blockIdx.x) * (blockDim.x >> 5) + (threadIdx.x >> 5)) * 2;
+  if (visit >= *a.rows * a.topk || n0 >= a.n) return;
+  const int64_t expert = a.ids[visit];
+  const uint8_t* matrix = matrix_of(a, expert);
+  if (matrix == nullptr) return;
+  const float* x = a.x + visit / a.visits_a_row * a.x_stride;
+  const bool vectors = a.k % 32 == 0 && aligned(x, 16);
+  const int64_t pieces = (a.k + 31) / 32;
+  for (int64_t n = n0; n < n0 + 2 && n < a.n; n++) {
+    float sum = 0;
+    for (int64_t piece = lane; piece < pieces; piece += 32) {
+      float w[32];
+      Piece<Block>::decode(matrix + n * a.row_bytes, expert_scales<Block>(a, expert, n), piece, a.k, w);
+      multiply_piece<1>(w, Piece<Block>::runs(piece), x, 0, 1, a.k, vectors, &sum);
+    }
+    sum = warp_sum(sum);
+    if (lane == 0) a.y[visit * a.y_stride + n] = sum + (a.bias == nullptr ? 0.0f : a.bias[expert * a.n + n]);
+  }
+}
+
+// Visits in the order of their experts, and tiles of up to 64 of them. One block of 256 threads; a thread has every 256th expert
+// and reads all ids, so that the order is the same every time.
+static TANDEM_DEVICE void expert_groups(const ExpertGroupsArguments& a) {
+  const int64_t visits = *a.rows * a.topk;
+  const int thread = threadIdx.x, threads = static_cast<int>(blockDim.x);
+  for (int64_t e = thread; e < a.experts; e += threads) {
+    int32_t count = 0;
+    for (int64_t v = 0; v < visits; v++) count += a.ids[v] == e;
+    a.offsets[e + 1] = count;
+  }
+  __syncthreads();
+  if (thread == 0) {
+    int32_t sum = 0, tile = 0;
+    a.offsets[0] = 0;
+    for (int64_t e = 0; e < a.experts; e++) {
+      const int32_t count = a.offsets[e + 1];
+      for (int32_t first = 0; first < count; first += kExpertTile) {
+        a.tiles[2 * tile] = static_cast<int32_t>(e);
+        a.tiles[2 * tile + 1] = sum + first;
+        tile++;
+      }
+      sum += count;
+      a.offsets[e + 1] = sum;
+    }
+    *a.tile_count = tile;
+  }
+  __syncthreads();
+  for (int64_t e = thread; e < a.experts; e += threads) {
+    int32_t at = a.offsets[e];
+    for (int64_t v = 0; v < visits; v++) {
+      if (a.ids[v] == e) a.order[at++] = static_cast<int32_t>(v);
+    }
+  }
+}
+
+// Grid: (⌈n / 128⌉, ⌈rows · topk / 64⌉ + experts), 256 threads.
+template <typename Block>
+static TANDEM_DEVICE void experts_tiles(const ExpertsArguments& a) {
+  __shared__ TileMemory<kExpertTile> tile;
+  const int64_t n0 = static_cast<int64_t>(blockIdx.x) * kTileColumns;
+  if (static_cast<int64_t>(blockIdx.y) >= *a.tile_count) return;
+  const int64_t expert = a.tiles[2 * blockIdx.y], first = a.tiles[2 * blockIdx.y + 1], end = a.offsets[expert + 1];
+  const uint8_t* matrix = matrix_of(a, expert);
+  if (matrix == nullptr) return;
+  const bool vectors = a.k % 32 == 0 && a.x_stride % 4 == 0 && aligned(a.x, 16);
+  multiply_tile<Block, kExpertTile>(
+      tile, a.k, vectors, [&](int m) { return first + m < end ? a.x + a.order[first + m] / a.visits_a_row * a.x_stride : nullptr; },
+      [&](int n) { return n0 + n < a.n ? matrix + (n0 + n) * a.row_bytes : nullptr; },
+      [&](int n) { return expert_scales<Block>(a, expert, n0 + n); },
+      [&](int m, int n, float sum) {
+        if (first + m < end && n0 + n < a.n) a.y[a.order[first + m] * a.y_stride + n0 + n] = sum + (a.bias == nullptr ? 0.0f : a.bias[expert * a.n + n0 + n]);
+      });
+}
+
+// h of every visit. Grid: (⌈columns / 256⌉, rows · topk). NaN stays NaN.
+static TANDEM_DEVICE void gated(const GatedArguments& a) {
+  const int64_t c = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x, visit = blockIdx.y;
+  if (c >= a.columns || visit >= *a.rows * a.topk) return;
+  float g = a.gate[visit * a.stride + c], u = a.up[visit * a.stride + c];
+  if (a.clamped) {
+    g = g > a.limit ? a.limit : g;
+    u = u > a.limit ? a.limit : u < -a.limit ? -a.limit : u;
+    a.y[visit * a.stride + c] = g / (1.0f + expf(-a.alpha * g)) * (u + 1.0f);
+  } else {
+    a.y[visit * a.stride + c] = silu(g) * u;
+  }
+}
+
+// y = Σⱼ wⱼ · d of visit j, in the order of j, of those experts that are here. Grid: (⌈columns / 256⌉, rows).
+static TANDEM_DEVICE void combine(const CombineArguments& a) {
+  const int64_t c = own_column(a.columns, a.rows), row = blockIdx.y;
+  if (c < 0) return;
+  float sum = 0;
+  for (int64_t j = 0; j < a.topk; j++) {
+    const int64_t visit = row * a.topk + j, expert = a.ids[visit];
+    if (expert >= 0 && a.matrices[expert] != nullptr) sum += a.weights[visit] * a.down[visit * a.down_stride + c];
+  }
+  a.y[row * a.y_stride + c] = sum;
+}
+
+}  // namespace tandem::cuda

@@ -1,0 +1,203 @@
+// Products on tensor cores and the routed experts over the emulation. What is rounded to bf16 by contract is rounded here too,
+// so the kernels are judged on their arithmetic alone.
+#include "test/cuda_kernels_weights.h"
+
+namespace tandem::test {
+
+using namespace tandem::cuda;
+
+static double rounded(float value) { return quant::bf16_to_f32(quant::f32_to_bf16(value)); }
+
+// Column of a product: row `n` of w with x, both rounded to bf16 on tiles.
+struct Product {
+  double sum = 0, magnitude = 0;
+  Product(const float* x, const float* w, int64_t k, bool tiles) {
+    for (int64_t i = 0; i < k; i++) {
+      const double product = tiles ? rounded(x[i]) * rounded(w[i]) : static_cast<double>(x[i]) * w[i];
+      sum += product;
+      magnitude += std::abs(product);
+    }
+  }
+};
+
+static void check_linear_tiles(const char* format, int64_t n, int64_t k, int64_t rows, int64_t capacity, int64_t gap, uint64_t seed) {
+  Random random(seed);
+  const Weights w(format, n, k, random, false);
+  const int64_t x_stride = k + gap, y_stride = n + 1;
+  const std::vector<float> x = random.floats(capacity * x_stride), bias = random.floats(n);
+  const auto live = static_cast<int32_t>(rows);
+  std::vector<float> y(static_cast<size_t>(capacity * y_stride), kUntouched);
+  LinearArguments a = {};
+  a.weight = w.matrix(), a.x = x.data(), a.x_stride = x_stride, a.y = y.data(), a.y_stride = y_stride, a.bias = bias.data(), a.rows = &live;
+  const std::string name = std::string("linear_") + format + "_tiles";
+  if (!launch(name.c_str(), linear_tiles_shape(n, capacity), a, y)) return;
+  for (int64_t t = 0; t < capacity; t++) {
+    for (int64_t c = 0; c < y_stride; c++) {
+      const float actual = y[static_cast<size_t>(t * y_stride + c)];
+      if (t >= rows || c == n) {
+        EXPECT_THAT(actual == kUntouched, name + " writes past its rows");
+        continue;
+      }
+      const Product want(&x[static_cast<size_t>(t * x_stride)], &w.values[static_cast<size_t>(c * k)], k, true);
+      const double offset = bias[static_cast<size_t>(c)];
+      EXPECT_THAT(within(actual, want.sum + offset, want.magnitude + std::abs(offset)), name + " row " + std::to_string(t) + " column " + std::to_string(c) + ": " + std::to_string(actual) + " for " + std::to_string(want.sum + offset));
+    }
+  }
+}
+
+TEST(cuda_linear_tiles_of_every_format) {
+  uint64_t seed = 300;
+  for (const char* format : kNames) check_linear_tiles(format, 18, 256, 9, 9, 0, seed++);
+}
+
+TEST(cuda_linear_tiles_at_the_edges) {
+  check_linear_tiles("bf16", 130, 100, 131, 140, 1, 1);  // more than a tile each way, columns that are no piece
+  check_linear_tiles("f32", 128, 64, 128, 128, 0, 2);
+  check_linear_tiles("q8_0", 129, 96, 3, 130, 4, 3);     // an odd number of pieces
+  check_linear_tiles("f8_e4m3", 140, 160, 33, 33, 0, 4); // a second row of scales
+  check_linear_tiles("q4_k", 7, 768, 1, 1, 0, 5);
+  check_linear_tiles("f16", 1, 1, 0, 3, 0, 6);
+}
+
+// Experts of one matrix each, some of which are elsewhere.
+struct Experts {
+  Weights weights;
+  int64_t count, n, k;
+  std::vector<const uint8_t*> matrices, scales;
+  Experts(const char* format, int64_t count, int64_t n, int64_t k, Random& random) : weights(format, count * 128, k, random, false), count(count), n(n), k(k) {
+    const WeightMatrix all = weights.matrix();
+    for (int64_t e = 0; e < count; e++) {  // 128 stored rows each, so that scales begin anew
+      matrices.push_back(e % 4 == 3 ? nullptr : all.data + e * 128 * all.row_bytes);
+      scales.push_back(all.scales == nullptr ? nullptr : all.scales + e * 128 / weights.format->scale_rows * all.scale_stride);
+    }
+  }
+  bool here(int64_t e) const { return e >= 0 && matrices[static_cast<size_t>(e)] != nullptr; }
+  const float* row(int64_t e, int64_t r) const { return &weights.values[static_cast<size_t>((e * 128 + r) * k)]; }
+};
+
+static std::vector<int32_t> random_ids(int64_t rows, int64_t topk, int64_t experts, Random& random) {
+  std::vector<int32_t> ids;
+  for (int64_t r = 0; r < rows; r++) {
+    for (int64_t j = 0; j < topk; j++) {
+      int32_t id;
+      do id = static_cast<int32_t>(random.below(experts + 1)) - 1;
+      while (id >= 0 && std::find(ids.end() - j, ids.end(), id) != ids.end());
+      ids.push_back(id);
+    }
+  }
+  return ids;
+}
+
+static void check_experts(const char* format, bool tiles, bool down, int64_t rows, uint64_t seed) {
+  Random random(seed);
+  const int64_t capacity = rows + 1, topk = 3, count = 6, n = 21, k = 256;
+  const Experts experts(format, count, n, k, random);
+  const std::vector<int32_t> ids = random_ids(capacity, topk, count, random);
+  const int64_t x_stride = k + 4, y_stride = n + 2, visits = capacity * topk;
+  const std::vector<float> x = random.floats(visits * x_stride), bias = random.floats(count * n);
+  const auto live = static_cast<int32_t>(rows);
+  // The groups, all in one array: order, offsets, tiles, count.
+  const int64_t tile_capacity = expert_tiles(capacity, topk, count);
+  std::vector<float> groups(static_cast<size_t>(visits + count + 1 + 2 * tile_capacity + 1), kUntouched);
+  auto* order = reinterpret_cast<int32_t*>(groups.data());
+  int32_t *offsets = order + visits, *tile_list = offsets + count + 1, *tile_count = tile_list + 2 * tile_capacity;
+  if (tiles) {
+    const ExpertGroupsArguments arguments = {ids.data(), topk, count, &live, order, offsets, tile_list, tile_count};
+    launch("expert_groups", expert_groups_shape(), arguments, groups);
+    for (int64_t e = 0; e < count; e++) {
+      for (int32_t i = offsets[e]; i < offsets[e + 1]; i++) {
+        EXPECT_THAT(ids[static_cast<size_t>(order[i])] == e && (i == offsets[e] || order[i] > order[i - 1]), "the visits of an expert, in order");
+      }
+    }
+    int64_t named = 0;
+    for (int64_t v = 0; v < rows * topk; v++) named += ids[static_cast<size_t>(v)] >= 0;
+    EXPECT_THAT(offsets[count] == named && *tile_count <= tile_capacity, "every visit is in a group");
+  }
+  std::vector<float> y(static_cast<size_t>(visits * y_stride), kUntouched);
+  ExpertsArguments a = {};
+  a.matrices = experts.matrices.data(), a.scales = experts.scales.data(), a.row_bytes = experts.weights.matrix().row_bytes, a.scale_stride = experts.weights.matrix().scale_stride;
+  if (experts.weights.matrix().scales == nullptr) a.scales = nullptr;
+  a.n = n, a.k = k, a.x = x.data(), a.x_stride = x_stride, a.y = y.data(), a.y_stride = y_stride, a.bias = bias.data(), a.ids = ids.data(), a.topk = topk;
+  a.visits_a_row = down ? 1 : topk, a.rows = &live, a.order = order, a.offsets = offsets, a.tiles = tile_list, a.tile_count = tile_count;
+  const std::string name = std::string("experts_") + format + (tiles ? "_tiles" : "_rows");
+  if (!launch(name.c_str(), tiles ? experts_tiles_shape(n, capacity, topk, count) : experts_rows_shape(n, capacity, topk), a, y)) return;
+  for (int64_t v = 0; v < visits; v++) {
+    const int64_t expert = ids[static_cast<size_t>(v)];
+    for (int64_t c = 0; c < y_stride; c++) {
+      const float actual = y[static_cast<size_t>(v * y_stride + c)];
+      if (v >= rows * topk || c >= n || !experts.here(expert)) {
+        EXPECT_THAT(actual == kUntouched, name + " writes what is not its own");
+        continue;
+      }
+      const Product want(&x[static_cast<size_t>((down ? v : v / topk) * x_stride)], experts.row(expert, c), k, tiles);
+      const double offset = bias[static_cast<size_t>(expert * n + c)];
+      EXPECT_THAT(within(actual, want.sum + offset, want.magnitude + std::abs(offset)), name + " visit " + std::to_string(v) + " column " + std::to_string(c));
+    }
+  }
+}
+
+TEST(cuda_experts_of_every_format) {
+  uint64_t seed = 400;
+  for (const char* format : kNames) {
+    check_experts(format, false, seed % 2 == 0, 2, seed);
+    check_experts(format, true, seed % 2 == 1, 5, seed);
+    seed++;
+  }
+}
+
+TEST(cuda_experts_tiles_at_the_edges) {
+  check_experts("q8_0", true, true, 70, 1);  // more visits of one expert than a tile takes
+  check_experts("q4_k", true, false, 0, 2);
+}
+
+TEST(cuda_gated_and_combine) {
+  Random random(11);
+  const int64_t rows = 3, topk = 2, columns = 260, stride = columns + 1, visits = (rows + 1) * topk;
+  const auto live = static_cast<int32_t>(rows);
+  std::vector<float> gate = random.floats(visits * stride, 12), up = random.floats(visits * stride, 12);
+  gate[0] = NAN, up[1] = NAN, gate[2] = -INFINITY;
+  for (bool clamped : {false, true}) {
+    std::vector<float> y(gate.size(), kUntouched);
+    const GatedArguments a = {gate.data(), up.data(), y.data(), stride, columns, topk, clamped, 1.702f, 7.0f, &live};
+    launch("gated", elementwise_shape(columns, visits), a, y);
+    for (int64_t v = 0; v < visits; v++) {
+      for (int64_t c = 0; c < stride; c++) {
+        const auto at = static_cast<size_t>(v * stride + c);
+        if (v >= rows * topk || c == columns) {
+          EXPECT_THAT(y[at] == kUntouched, "gated writes past its rows");
+          continue;
+        }
+        double g = gate[at], u = up[at];
+        if (clamped) g = g > 7 ? 7 : g, u = u > 7 ? 7 : u < -7 ? -7 : u;
+        const double want = clamped ? g / (1 + std::exp(-static_cast<double>(1.702f) * g)) * (u + 1) : g / (1 + std::exp(-g)) * u;
+        // u + 1 cancels, and the argument of exp is rounded.
+        EXPECT_THAT(within(y[at], want, std::abs(want) * std::abs(g) + std::abs(g * u)), "gated visit " + std::to_string(v) + " column " + std::to_string(c));
+      }
+    }
+  }
+  const std::vector<int32_t> ids = {2, 0, -1, 3, 1, 2, 0, 1};
+  const std::vector<float> weights = random.floats(visits);
+  const uint8_t somewhere = 0;
+  const std::vector<const uint8_t*> matrices = {&somewhere, nullptr, &somewhere, &somewhere};
+  std::vector<float> y(static_cast<size_t>((rows + 1) * columns), kUntouched);
+  gate = random.floats(visits * stride);
+  for (int64_t c = 0; c < stride; c++) gate[static_cast<size_t>(2 * stride + c)] = gate[static_cast<size_t>(4 * stride + c)] = NAN;  // no expert; one that is elsewhere
+  const CombineArguments a = {gate.data(), stride, ids.data(), weights.data(), matrices.data(), y.data(), columns, columns, topk, &live};
+  launch("combine", elementwise_shape(columns, rows + 1), a, y);
+  for (int64_t r = 0; r <= rows; r++) {
+    for (int64_t c = 0; c < columns; c++) {
+      double sum = 0, magnitude = 0;
+      for (int64_t v = r * topk; v < (r + 1) * topk; v++) {
+        const int32_t expert = ids[static_cast<size_t>(v)];
+        if (expert < 0 || matrices[static_cast<size_t>(expert)] == nullptr) continue;
+        const double part = static_cast<double>(weights[static_cast<size_t>(v)]) * gate[static_cast<size_t>(v * stride + c)];
+        sum += part;
+        magnitude += std::abs(part);
+      }
+      const float actual = y[static_cast<size_t>(r * columns + c)];
+      EXPECT_THAT(r == rows ? actual == kUntouched : within(actual, sum, magnitude), "combine row " + std::to_string(r) + " column " + std::to_string(c));
+    }
+  }
+}
+
+}  // namespace tandem::test
