@@ -7,6 +7,7 @@ import { TandemError } from '../errors.ts';
 import { bytesToAlphabet } from '../text/byte-alphabet.ts';
 import type { CallFormat } from '../text/parsers/call-format.ts';
 import type { OutputFormat } from './grammar.ts';
+import { ebnfClasses, regexClasses, schemaClasses, structureClasses } from './letter-classes.ts';
 import { answerCalls } from './thread.ts';
 import {
   type CompiledGrammar,
@@ -98,13 +99,20 @@ async function compiledBy(
     case 'json':
       return compiler.compileBuiltinJSONGrammar();
     case 'schema':
-      return compiler.compileJSONSchema(JSON.stringify(format.schema), true, undefined, undefined, false, MOST_BLANKS);
+      return compiler.compileJSONSchema(
+        JSON.stringify(schemaClasses(format.schema)),
+        true,
+        undefined,
+        undefined,
+        false,
+        MOST_BLANKS,
+      );
     case 'regex':
-      return structure({ type: 'regex', pattern: format.pattern });
+      return structure({ type: 'regex', pattern: regexClasses(format.pattern) });
     case 'ebnf':
-      return compiler.compileGrammar(await Grammar.fromEBNF(format.grammar));
+      return compiler.compileGrammar(await Grammar.fromEBNF(ebnfClasses(format.grammar)));
     case 'calls':
-      return structure(format.structure);
+      return structure(structureClasses(format.structure));
   }
 }
 
@@ -128,7 +136,8 @@ async function compilerOf({ library }: XGrammarInstance, markers: readonly numbe
       : bytesToAlphabet(bytes.subarray(starts[id], starts[id + 1])),
   );
   const info = await library.TokenizerInfo.createTokenizerInfo(spelled, 'byte_level', false, vocabSize, [...stops]);
-  return library.GrammarCompiler.createGrammarCompiler(info);
+  // Its own cache never lets a form go.
+  return library.GrammarCompiler.createGrammarCompiler(info, false);
 }
 
 /** Begins to follow an output; its first mask is there when this is answered. */
@@ -152,7 +161,13 @@ async function fill(id: number): Promise<void> {
   if (!matcher.isTerminated()) {
     const next = await matcher.getNextTokenBitmask();
     mask.set(new Uint32Array(next.buffer, next.byteOffset, next.length));
-    return;
+    if (mask.some((word) => word !== 0)) return;
+    throw new TandemError('REQUEST_INVALID', {
+      room: 'engine',
+      rule: 'some text keeps the form of the output',
+      given: 'no token can follow here (a form that only refers to itself, or letters this vocabulary has not)',
+      fix: 'change the form',
+    });
   }
   mask.fill(0);
   for (const stop of texts.stops) mask[stop >> 5] |= 1 << (stop & 31);

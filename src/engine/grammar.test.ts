@@ -12,7 +12,7 @@ const compiler = (options?: GrammarOptions) => {
 afterEach(() => Promise.all(open.splice(0).map((one) => one.dispose())));
 
 const regex = (pattern: string): OutputFormat => ({ type: 'regex', pattern });
-const ENDLESS = regex('(a{0,1000}){0,10000}');
+const ENDLESS = regex('((a|b){0,500}c?){0,20000}');
 
 /** What may come next, as characters; `$` is the end. */
 function allowed({ mask }: FormatMatcher): string {
@@ -78,6 +78,7 @@ describe('forms', () => {
       [{ type: 'ebnf', grammar: 'root ::= nothing' }, /nothing/],
       [regex('a'.repeat(2 << 20)), /more than 1048576/],
       [{ type: 'prose' }, /none of json/],
+      [{ type: 'schema', schema: { $ref: '#' } }, /no token can follow/],
     ] as [OutputFormat, RegExp][])
       await expect(forms.matcher(format)).rejects.toMatchObject({
         code: 'REQUEST_INVALID',
