@@ -55,14 +55,21 @@ function fieldName(path: readonly PropertyKey[]): string {
 async function readText(request: ServerRequest, limit: number): Promise<string> {
   const declared = Number(request.req.header('content-length') ?? 0);
   if (declared > limit) throw tooLarge(limit);
+  const encoding = request.req.header('content-encoding') ?? 'identity';
+  if (encoding !== 'identity') throw packed(encoding);
   const body = request.req.raw.body;
   if (body === null) return '';
   const pieces: Uint8Array[] = [];
   let size = 0;
-  for await (const piece of body as unknown as AsyncIterable<Uint8Array>) {
-    size += piece.length;
-    if (size > limit) throw tooLarge(limit);
-    pieces.push(piece);
+  try {
+    for await (const piece of body as unknown as AsyncIterable<Uint8Array>) {
+      size += piece.length;
+      if (size > limit) throw tooLarge(limit);
+      pieces.push(piece);
+    }
+  } catch (error) {
+    if (error instanceof TandemError) throw error;
+    throw new TandemError('ABORTED', { room: 'server', rule: 'the client went away', cause: error });
   }
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(Buffer.concat(pieces));
@@ -74,6 +81,15 @@ async function readText(request: ServerRequest, limit: number): Promise<string> 
       fix: 'encode it as UTF-8',
     });
   }
+}
+
+function packed(encoding: string): TandemError {
+  return new TandemError('REQUEST_INVALID', {
+    room: 'server',
+    rule: 'a body is sent as it is',
+    given: `Content-Encoding: ${encoding.slice(0, 40)}`,
+    fix: 'send it without compression',
+  });
 }
 
 function tooLarge(limit: number): TandemError {

@@ -104,6 +104,21 @@ describe('bodies', () => {
     expect((await post(server, '/v1/chat/completions', half)).status).toBe(200);
   });
 
+  test('packed ones are refused by name', async () => {
+    const reply = await post(server, '/v1/chat/completions', ASK, { headers: { 'content-encoding': 'gzip' } });
+    expect(reply.status).toBe(400);
+    expect((await json(reply)).error.message).toContain('Content-Encoding: gzip');
+  });
+
+  test('a client that leaves before its body is whole is no fault of the server', async () => {
+    const head =
+      'POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: left\r\nContent-Length: 99\r\n\r\n{';
+    await raw(server, head, 200);
+    const told = () => server.logs.filter((line) => line.includes('"left"'));
+    await expect.poll(() => told().length).toBe(1);
+    expect(JSON.parse(told()[0])).toMatchObject({ level: 30, status: 499, error: 'ABORTED' });
+  });
+
   test('larger than allowed: refused before they are read, also without a length', async () => {
     const small = await serveAnswer('x', { bodyBytes: 1000 });
     try {
