@@ -11,6 +11,7 @@
 #include "cpu/probe.h"
 #include "cpu/tiles.h"
 #include "cpu/topology.h"
+#include "cuda/gpu_info.h"
 
 namespace tandem {
 
@@ -164,6 +165,38 @@ Napi::Value drop_cache(const Napi::CallbackInfo& info) {
   return status.ok() ? env.Undefined() : fail(env, status);
 }
 
+Napi::Value gpus(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (info.Length() != 3 || !info[0].IsString() || !info[1].IsNumber() || !info[2].IsBoolean()) return fail(env, wrong_arguments("(kernels, version, free)"));
+  cuda::Gpus found;
+  const Status status = guarded([&] {
+    found = cuda::list_gpus({info[0].As<Napi::String>().Utf8Value(), info[1].As<Napi::Number>().Int32Value()}, info[2].As<Napi::Boolean>().Value());
+    return Status();
+  });
+  if (!status.ok()) return fail(env, status);
+  const auto number = [env](double value) { return Napi::Number::New(env, value); };
+  Napi::Array list = Napi::Array::New(env);
+  for (const cuda::GpuInfo& gpu : found.list) {
+    Napi::Object entry = Napi::Object::New(env);
+    entry.Set("device", Napi::String::New(env, "cuda:" + std::to_string(gpu.ordinal)));
+    entry.Set("name", Napi::String::New(env, gpu.name));
+    entry.Set("bus", Napi::String::New(env, gpu.bus));
+    entry.Set("capability", Napi::String::New(env, std::to_string(gpu.major) + "." + std::to_string(gpu.minor)));
+    entry.Set("memoryBytes", number(static_cast<double>(gpu.memory)));
+    if (gpu.free >= 0) entry.Set("freeBytes", number(static_cast<double>(gpu.free)));
+    entry.Set("multiprocessors", number(gpu.multiprocessors));
+    entry.Set("bandwidth", number(gpu.bandwidth));
+    entry.Set("bf16", number(gpu.bf16));
+    entry.Set("refused", Napi::String::New(env, gpu.refused));
+    list.Set(list.Length(), entry);
+  }
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("cuda", Napi::String::New(env, found.version == 0 ? "" : cuda::version_name(found.version)));
+  result.Set("problem", Napi::String::New(env, found.problem));
+  result.Set("gpus", list);
+  return result;
+}
+
 Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   Environment* environment = Environment::create(env);
   if (environment == nullptr) {
@@ -173,6 +206,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   environment->model_constructor = Napi::Persistent(ModelHandle::define(env));
   exports.Set("version", Napi::String::New(env, TANDEM_VERSION));
   exports.Set("machine", Napi::Function::New<machine>(env, "machine"));
+  exports.Set("gpus", Napi::Function::New<gpus>(env, "gpus"));
   exports.Set("createModel", Napi::Function::New<ModelHandle::create>(env, "createModel"));
   exports.Set("decodeRows", Napi::Function::New<decode_rows>(env, "decodeRows"));
   exports.Set("quantize", Napi::Function::New<quantize>(env, "quantize"));

@@ -4,6 +4,7 @@ import { statfs } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import type { Command } from 'commander';
 import { nativeBackend } from '../backend/native/backend.ts';
+import { listGpus } from '../backend/native/gpus.ts';
 import { loadNative, nativeProblem } from '../backend/native/load.ts';
 import { openCheckpoint } from '../formats/open.ts';
 import { buildProgram } from '../models/index.ts';
@@ -65,10 +66,10 @@ async function run(model: string | undefined, flags: Flags): Promise<void> {
     else process.stdout.write('\ntandem doctor --model FILE says whether its speed is normal\n');
     return;
   }
-  const { native, host, container, bandwidth } = facts;
+  const { native, gpus, host, container, bandwidth } = facts;
   const speed = measured && { ...measured.speed, share: measured.share, findings: measured.answer };
   process.stdout.write(
-    `${JSON.stringify({ native, host, container, bandwidth, findings: machine, speed }, null, 2)}\n`,
+    `${JSON.stringify({ native, gpus, host, container, bandwidth, findings: machine, speed }, null, 2)}\n`,
   );
 }
 
@@ -96,6 +97,7 @@ async function gather(threads: number): Promise<Facts> {
   const described = describeMachine();
   return {
     native: loadNative().machine(),
+    gpus: listGpus({ free: true }),
     host: hostFacts(read, list),
     container: containerLimits(read),
     dimms: dimms(),

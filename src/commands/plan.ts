@@ -7,7 +7,7 @@ import { fileError } from '../formats/file-source.ts';
 import { gigabytes } from '../placement/fit.ts';
 import { type Advice, advise, type Plan, plan } from '../placement/plan.ts';
 import { PASS } from '../placement/predict.ts';
-import { availableOf, type MachineProfile, parseProfile, threadsOf } from '../placement/profile.ts';
+import { availableOf, type MachineProfile, parseProfile, threadsOf, usedGpus } from '../placement/profile.ts';
 import { profileHere } from './machine-profile.ts';
 import { modelPath, positive, withBudget } from './options.ts';
 import { candidatesOf, type Sized, type SizedQuant } from './plan/candidates.ts';
@@ -123,7 +123,7 @@ async function profileOf(path: string): Promise<MachineProfile> {
 function render(sized: Sized, rows: readonly Row[], advice: Advice, profile: MachineProfile): string {
   const lines = [headline(sized, rows, advice), paint('dim', machineLine(profile)), ''];
   const head = ['', 'quant', 'size', 'bits', 'fits', 'RAM', 'VRAM', 'context', 'load', 'prefill tok/s', 'decode tok/s', 'limited by']; // biome-ignore format: a row of a table
-  const gpus = profile.gpus.length > 0;
+  const gpus = usedGpus(profile).length > 0;
   const columns = (cells: readonly string[]) => cells.filter((_, column) => gpus || column !== 6);
   const body = rows.map(({ quant, fileBytes, plan: made, problem }) => {
     const mark = quant === advice.quant ? '→' : '';
@@ -163,7 +163,9 @@ function headline({ model, source, quants }: Sized, rows: readonly Row[], { quan
 
 function machineLine(profile: MachineProfile): string {
   const { cpu, memory, gpus, disk } = profile;
-  const cards = gpus.map(({ name, memoryBytes }) => `, ${name} ${gigabytes(memoryBytes)}`).join('');
+  const cards = gpus
+    .map(({ name, memoryBytes, refused }) => `, ${name} ${gigabytes(memoryBytes)}${refused ? ' (not used)' : ''}`)
+    .join('');
   const reads = `${gigabytes(memory.bandwidth)}/s${memory.measured ? '' : ' by its data sheet'}`;
   return `${profile.name ?? cpu.model}: ${cpu.cores} cores (${cpu.isa}), ${threadsOf(profile)} threads, ${gigabytes(availableOf(profile))} of ${gigabytes(memory.bytes)} available at ${reads}${cards}${disk ? `, disk ${gigabytes(disk.bandwidth)}/s` : ''}`;
 }

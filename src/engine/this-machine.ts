@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { freemem, homedir, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
+import { GPU_UNBOUND, listGpus } from '../backend/native/gpus.ts';
 import { loadNative } from '../backend/native/load.ts';
 import { containerLimits, memoryAvailable, type ReadText } from '../placement/container.ts';
 import { type KernelCosts, type MachineProfile, parseProfile } from '../placement/profile.ts';
@@ -31,7 +32,7 @@ export function totalMemory(): number {
 }
 
 /** What a profile says that is known without measuring. */
-export type MachineFacts = Pick<MachineProfile, 'cpu' | 'container'> & {
+export type MachineFacts = Pick<MachineProfile, 'cpu' | 'gpus' | 'container'> & {
   readonly memory: Omit<MachineProfile['memory'], 'bandwidth' | 'measured'>;
 };
 
@@ -48,9 +49,22 @@ export function machineFacts(isa?: string): MachineFacts {
       threads: info.defaultThreads,
     },
     memory: { bytes: totalmem(), available: availableMemory(), nodes: info.numaNodes },
+    gpus: gpuFacts(),
     container: { ...(cpus !== undefined && { cpus }), ...(memory !== undefined && { memory }) },
   };
 }
+
+/** By their data sheets; none of them is used yet. */
+function gpuFacts(): MachineProfile['gpus'] {
+  return listGpus().gpus.flatMap(({ device, name, memoryBytes, bandwidth, bf16, refused }) => {
+    // Cards of which the driver tells no clocks cannot be planned for.
+    if (!(memoryBytes > 0 && bandwidth > 0 && bf16 > 0)) return [];
+    return [{ device, name, memoryBytes, bandwidth, pcie: PCIE, bf16, refused: refused || GPU_UNBOUND }];
+  });
+}
+
+/** Bytes per second of a bus nobody measured: sixteen lanes of PCIe 4. */
+const PCIE = 25e9;
 
 /** What was measured, and of which machine: the rest of a profile is looked up anew. */
 interface Kept {

@@ -5,7 +5,7 @@
 import { TandemError } from '../errors.ts';
 import { PAGE_TOKENS } from '../program/program.ts';
 import type { Placing } from './predict.ts';
-import { availableOf, type MachineProfile } from './profile.ts';
+import { availableOf, type MachineProfile, usedGpus } from './profile.ts';
 import type { Sizes } from './sizes.ts';
 
 export interface FitRequest {
@@ -56,7 +56,7 @@ export interface Room {
 }
 
 export function roomOf(profile: MachineProfile): Room {
-  return { ram: availableOf(profile), cards: profile.gpus.map(({ memoryBytes }) => memoryBytes) };
+  return { ram: availableOf(profile), cards: usedGpus(profile).map(({ memoryBytes }) => memoryBytes) };
 }
 
 /** REQUEST_INVALID for a context that the model does not have. */

@@ -4,7 +4,7 @@
  */
 import { attentionDecodeSeconds, attentionPrefillSeconds, matrixSeconds, overheadSeconds } from './costs.ts';
 import { decodeFromDisk, decodeSerial, decodeSharedBeside, distinctFactor, prefillOn } from './physics.ts';
-import type { MachineProfile } from './profile.ts';
+import { type MachineProfile, usedGpus } from './profile.ts';
 import { type MatrixWork, type Sizes, weightsPerToken } from './sizes.ts';
 
 /** Which parts of a model lie where. */
@@ -65,7 +65,7 @@ export function predictDecode(
   { context, batch = 1 }: { readonly context: number; readonly batch?: number },
 ): Prediction {
   const cpu = (test: (work: MatrixWork) => boolean) => sum(sizes.matrices.filter(test), (work) => matrixSeconds(work, batch, profile)); // biome-ignore format: one thought a line
-  const [gpu] = profile.gpus;
+  const [gpu] = usedGpus(profile);
   const onGpu = placing.kind !== 'cpu' && gpu !== undefined;
   const touched = sizes.routedPerToken * distinctFactor(sizes.experts, sizes.chosen, batch);
   const routedBytes = touched * (1 - placing.gpuExperts);
@@ -148,7 +148,7 @@ function passSeconds(
 ): { readonly streamed: boolean; readonly parts: Readonly<Record<string, number>> } {
   const cpu = (test: (work: MatrixWork) => boolean, n = rows) => sum(sizes.matrices.filter(test), (work) => matrixSeconds(work, n, profile)); // biome-ignore format: one thought a line
   const head = ({ role }: MatrixWork) => role === 'head';
-  const [gpu] = profile.gpus;
+  const [gpu] = usedGpus(profile);
   const onGpu = placing.kind !== 'cpu' && gpu !== undefined;
   const distinct = sizes.routedPerToken * distinctFactor(sizes.experts, sizes.chosen, rows);
   const disk = (distinct * (1 - placing.gpuExperts) * (1 - placing.inMemory)) / (profile.disk?.bandwidth ?? NO_DISK);

@@ -46,6 +46,8 @@ const gpu = z.strictObject({
   pcie: positive.default(25e9),
   /** Dense bf16 operations per second. */
   bf16: positive,
+  /** Why nothing is placed on it; absent: it is used. */
+  refused: z.string().optional(),
 });
 
 const schema = z.strictObject({
@@ -103,6 +105,11 @@ export function parseProfile(json: unknown, name: string): MachineProfile {
 function unwrap(json: unknown): unknown {
   const of = (value: unknown, key: string) => (value as Record<string, unknown> | null | undefined)?.[key];
   return of(json, 'profile') ?? of(of(json, 'result'), 'profile') ?? json;
+}
+
+/** The GPUs that models are placed on. */
+export function usedGpus({ gpus }: MachineProfile): readonly GpuProfile[] {
+  return gpus.filter(({ refused }) => refused === undefined);
 }
 
 /** Threads that a model takes there. */

@@ -38,6 +38,34 @@ export interface MachineInfo {
   readonly availableBytes: number;
 }
 
+/** A GPU as its driver describes it. */
+export interface GpuInfo {
+  /** `cuda:0` … */
+  readonly device: string;
+  readonly name: string;
+  /** Its address on the bus: `0000:01:00.0`. */
+  readonly bus: string;
+  /** Compute capability: `8.9`. */
+  readonly capability: string;
+  readonly memoryBytes: number;
+  /** Where it was asked for. */
+  readonly freeBytes?: number;
+  readonly multiprocessors: number;
+  /** Bytes, and dense bf16 operations, a second, by clocks and widths that the driver tells: not measured. */
+  readonly bandwidth: number;
+  readonly bf16: number;
+  /** Why it cannot be used; '' where it can. */
+  readonly refused: string;
+}
+
+export interface GpuList {
+  /** CUDA that the driver serves: `13.0`; '' = no driver, or none that can be used. */
+  readonly cuda: string;
+  /** Why the driver cannot be used; '' where it can, or where there is none. */
+  readonly problem: string;
+  readonly gpus: readonly GpuInfo[];
+}
+
 export interface NativeModelOptions {
   /** `encodeProgram`. */
   readonly program: Uint8Array;
@@ -105,6 +133,12 @@ export interface NativeBinding {
   /** Equals the package version the addon was built for. */
   readonly version: string;
   machine(): MachineInfo;
+  /**
+   * NVIDIA GPUs; the driver is looked for at run time, and a machine without is no error. `kernels`: file of compiled kernels,
+   * '' = none; `version`: CUDA that compiled them, 13000 = 13.0, 0 = not known. `free`: also ask how much memory is free (a quarter
+   * of a second a GPU).
+   */
+  gpus(kernels: string, version: number, free: boolean): GpuList;
   createModel(
     options: NativeModelOptions,
     onProgress: (loaded: number, total: number) => void,

@@ -11,7 +11,7 @@ import type { NativeBinding } from './binding.ts';
 import { type Platform, packageFor } from './platform.ts';
 
 // src/backend/native/ and dist/backend/native/ are equally deep.
-const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..');
+export const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..');
 
 const BUILT = join(ROOT, 'build', 'tandem.node');
 
@@ -78,6 +78,7 @@ export function loadFrom(file: string, version: string): NativeBinding {
   return binding;
 }
 
-function packageVersion(): string {
+/** Of this package; the native core and the kernels have the same. */
+export function packageVersion(): string {
   return (JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string }).version;
 }

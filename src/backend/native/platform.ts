@@ -22,3 +22,8 @@ export function packageFor(here: Platform): string | undefined {
   const known = PLATFORMS.some(({ os, cpu, libc }) => os === here.os && cpu === here.cpu && libc === here.libc);
   return known ? packageName(here) : undefined;
 }
+
+/** The package with the compiled kernels of NVIDIA GPUs: never installed unless asked for. */
+export const CUDA_PACKAGE = 'tandem-cuda-linux-x64';
+/** What it holds: the kernels, and what compiled them: `{"cuda": "13.0"}`. */
+export const CUDA_FILES = { kernels: 'tandem-cuda.fatbin', facts: 'tandem-cuda.json' } as const;

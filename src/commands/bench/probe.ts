@@ -25,7 +25,7 @@ export async function probeMachine(formats: readonly FormatName[]): Promise<Mach
     memory: { ...facts.memory, bandwidth, measured: true },
     peaks: peaksOf(),
     kernels,
-    gpus: [],
+    gpus: facts.gpus,
     ...(disk && { disk }),
     container: facts.container,
   };

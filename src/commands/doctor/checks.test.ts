@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import type { MachineInfo } from '../../backend/native/binding.ts';
+import type { GpuInfo, GpuList, MachineInfo } from '../../backend/native/binding.ts';
 import { type Facts, findings } from './checks.ts';
 
 const NATIVE: MachineInfo = {
@@ -18,8 +18,21 @@ const NATIVE: MachineInfo = {
   memoryBytes: 512e9,
   availableBytes: 500e9,
 };
+const CARD: GpuInfo = {
+  device: 'cuda:0',
+  name: 'RTX 4090',
+  bus: '0000:01:00.0',
+  capability: '8.9',
+  memoryBytes: 24e9,
+  freeBytes: 23e9,
+  multiprocessors: 128,
+  bandwidth: 1e12,
+  bf16: 165e12,
+  refused: '',
+};
 const GOOD: Facts = {
   native: NATIVE,
+  gpus: { cuda: '', problem: '', gpus: [] },
   host: {
     hugePages: 'madvise',
     numaBalancing: false,
@@ -47,6 +60,10 @@ it('has nothing to say against a good machine, but for the GPU that is not there
 
 const native = (change: Partial<MachineInfo>): Partial<Facts> => ({ native: { ...NATIVE, ...change } });
 const host = (change: Partial<Facts['host']>): Partial<Facts> => ({ host: { ...GOOD.host, ...change } });
+const DRIVER = host({ nvidia: { version: '570.1.2', gpus: ['RTX 4090'] } });
+const cards = (change: Partial<GpuInfo>): { gpus: GpuList } => ({
+  gpus: { cuda: '12.8', problem: '', gpus: [{ ...CARD, ...change }] },
+});
 
 it.each<[string, Partial<Facts>, string, string, RegExp]>([
   [
@@ -84,7 +101,22 @@ it.each<[string, Partial<Facts>, string, string, RegExp]>([
   ['swap in use', host({ swap: { used: 5e9, total: 8e9 } }), 'swap', 'note', /5\.00 GB of 8\.00 GB/],
   ['a network disk', { disk: { ...GOOD.disk, remote: true } }, 'disk', 'note', /network file system/],
   ['a rotating disk', { disk: { ...GOOD.disk, rotational: true } }, 'disk', 'note', /SSD/],
-  ['a GPU', host({ nvidia: { version: '570.1.2', gpus: ['RTX 4090'] } }), 'GPU', 'note', /RTX 4090; driver 570\.1\.2/],
+  [
+    'a GPU',
+    { ...DRIVER, ...cards({}) },
+    'GPU',
+    'note',
+    /cuda:0 RTX 4090 \(compute capability 8\.9, 24\.0 GB, 23\.0 GB free\); driver 570\.1\.2, CUDA 12\.8 cuda:0 is not used: this version/,
+  ],
+  ['an old GPU', cards({ refused: 'compute capability 7.5' }), 'GPU', 'note', /is not used: compute capability 7\.5/],
+  [
+    'an old driver',
+    { ...DRIVER, gpus: { cuda: '', problem: '[native] a GPU needs CUDA 12.0; x serves 11.4; update it', gpus: [] } },
+    'GPU',
+    'problem',
+    /driver 570\.1\.2 a GPU needs CUDA 12\.0; x serves 11\.4 update it/,
+  ],
+  ['a driver without its library', DRIVER, 'GPU', 'note', /RTX 4090; driver 570\.1\.2, whose library.*--gpus all/s],
 ])('%s', (_, change, name, state, words) => {
   const facts = { ...GOOD, ...change };
   expect(states(facts)[name]).toBe(state);

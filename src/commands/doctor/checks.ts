@@ -1,5 +1,6 @@
 /** From facts to findings: what is fine, what costs speed, what to do about it. Pure. */
-import type { MachineInfo } from '../../backend/native/binding.ts';
+import type { GpuList, MachineInfo } from '../../backend/native/binding.ts';
+import { GPU_UNBOUND } from '../../backend/native/gpus.ts';
 import type { ContainerLimits } from '../../placement/container.ts';
 import { formatBytes, formatRate } from '../terminal.ts';
 import type { Dimm } from './dimms.ts';
@@ -8,6 +9,7 @@ import type { HostFacts } from './host.ts';
 
 export interface Facts {
   readonly native: MachineInfo;
+  readonly gpus: GpuList;
   readonly host: HostFacts;
   readonly container: ContainerLimits;
   readonly dimms: readonly Dimm[];
@@ -256,14 +258,28 @@ function disk({ disk: { folder, free, remote, rotational } }: Facts): Finding {
   return { name, state: 'ok', found };
 }
 
-function gpu({ host }: Facts): Finding {
+function gpu({ host, gpus: { cuda, problem, gpus } }: Facts): Finding {
   const name = 'GPU';
-  if (host.nvidia === undefined) return { name, state: 'note', found: 'no NVIDIA driver; the CPU computes everything' };
-  const { version, gpus } = host.nvidia;
-  return {
-    name,
-    state: 'note',
-    found: `${gpus.length > 0 ? gpus.join(', ') : 'no GPU shown'}; driver ${version}`,
-    why: 'this version has no GPU kernels yet: the CPU computes everything',
-  };
+  const driver = [host.nvidia && `driver ${host.nvidia.version}`, cuda && `CUDA ${cuda}`].filter(Boolean).join(', ');
+  if (problem !== '') {
+    const [why, ...rest] = problem.replace(/^\[native\] /, '').split('; ');
+    return { name, state: 'problem', found: driver || 'a driver that cannot be used', why: [why, ...rest.slice(0, -1)].join('; '), fix: rest.at(-1) }; // biome-ignore format: one thought a line
+  }
+  if (cuda === '') {
+    if (host.nvidia === undefined)
+      return { name, state: 'note', found: 'no NVIDIA driver; the CPU computes everything' };
+    const named = host.nvidia.gpus.length > 0 ? `${host.nvidia.gpus.join(', ')}; ` : '';
+    return {
+      name,
+      state: 'note',
+      found: `${named}${driver}, whose library libcuda.so.1 is not here; the CPU computes everything`,
+      fix: 'in a container: start it with the GPU (docker run --gpus all); else install the driver whole',
+    };
+  }
+  const cards = gpus.map(({ device, name: card, capability, memoryBytes, freeBytes }) => {
+    const free = freeBytes === undefined ? '' : `, ${formatBytes(freeBytes)} free`;
+    return `${device} ${card} (compute capability ${capability}, ${formatBytes(memoryBytes)}${free})`;
+  });
+  const why = gpus.map(({ device, refused }) => `${device} is not used: ${refused || GPU_UNBOUND}`);
+  return { name, state: 'note', found: `${cards.join(', ')}; ${driver}`, why: why.join('; ') };
 }

@@ -5,7 +5,7 @@ import { TandemError } from '../../errors.ts';
 import { fileError } from '../../formats/file-source.ts';
 import type { Machine } from '../../placement/lower.ts';
 import { nativeMachine } from '../../placement/machine.ts';
-import { availableOf, type MachineProfile, parseProfile } from '../../placement/profile.ts';
+import { availableOf, type MachineProfile, parseProfile, usedGpus } from '../../placement/profile.ts';
 import { tileRule } from '../../placement/tiles.ts';
 
 const device = z.union([z.string(), z.strictObject({ name: z.string(), memory: z.number().positive().optional() })]);
@@ -38,12 +38,12 @@ export async function machineOf(file?: string): Promise<Machine> {
 }
 
 function machineFrom(profile: MachineProfile): Machine {
-  const { cpu, gpus } = profile;
+  const { cpu } = profile;
   return {
     device: 'cpu',
     devices: [
       { name: 'cpu', memory: availableOf(profile) },
-      ...gpus.map(({ device: name, memoryBytes }) => ({ name, memory: memoryBytes })),
+      ...usedGpus(profile).map(({ device: name, memoryBytes }) => ({ name, memory: memoryBytes })),
     ],
     tiles: tileRule(cpu.tiles),
     hasTiles: cpu.tiles !== '',
