@@ -30,7 +30,12 @@ const FLOORS: readonly [prefix: string, floor: number][] = [
 ];
 
 /** The only files of floors 0–4 that may import `node:` modules: they are the doors to the file system and to native. */
-const DOORS = new Set(['formats/file-source.ts', 'formats/file-sink.ts', 'backend/native/load.ts']);
+const DOORS = new Set([
+  'formats/file-source.ts',
+  'formats/file-sink.ts',
+  'backend/native/load.ts',
+  'backend/native/gpus.ts',
+]);
 
 function files(folder: string): string[] {
   return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
