@@ -9,6 +9,7 @@
 
 #include "cpu/kernels/dot_q256_formats.inl.h"
 #include "cpu/kernels/dot_quads.inl.h"
+#include "cpu/kernels/dot_quads_avx2.inl.h"
 #include "cpu/kernels/dot_totals.inl.h"
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
@@ -82,31 +83,39 @@ template <typename Format>
 constexpr int kAlone = is_grid<Format> || Format::kBytes < 110 || Format::kOffset == 128 ? 4 : 2;
 template <typename Format>
 #if TANDEM_ISA_LEVEL >= 2
-static constexpr DotKernel kQ256 = make_kernel<DotQ256, Format, kAlone<Format>, 4, 4, 4>();
+static constexpr DotKernel kQ256Tiles = make_kernel<DotQ256, Format, kAlone<Format>, 4, 4, 4>();
 #else
-static constexpr DotKernel kQ256 = make_kernel<DotQ256, Format, 2, 2, 2, 2>();
+static constexpr DotKernel kQ256Tiles = make_kernel<DotQ256, Format, 2, 2, 2, 2>();
 #endif
-#if TANDEM_ISA_LEVEL == 2
-// One token by tiles of dot_quads.
+// One token by tiles of dot_quads and dot_quads_avx2.
 template <typename Format>
 static constexpr DotKernel with_quads(DotTile tile) {
-  DotKernel kernel = make_kernel<DotQ256, Format, 4, 4, 4, 4>();
+  DotKernel kernel = kQ256Tiles<Format>;
+  kernel.rows[0] = 4;
   kernel.many[0] = tile;
   return kernel;
 }
+#if TANDEM_ISA_LEVEL == 2
+template <typename Format>
+constexpr DotTile kQuads16 = quad_tile16<Format>;
+#else
+template <typename Format>
+constexpr DotTile kQuads16 = quad_tile<Format>;
+#endif
+template <typename Format>
+static constexpr DotKernel kQ256 = kQ256Tiles<Format>;
 template <>
-constexpr DotKernel kQ256<DotQ2K> = with_quads<DotQ2K>(quad_tile16<QuadQ2K>);
+constexpr DotKernel kQ256<DotQ2K> = with_quads<DotQ2K>(kQuads16<QuadQ2K>);
 template <>
-constexpr DotKernel kQ256<DotQ3K> = with_quads<DotQ3K>(quad_tile16<QuadQ3K>);
+constexpr DotKernel kQ256<DotQ3K> = with_quads<DotQ3K>(kQuads16<QuadQ3K>);
 template <>
 constexpr DotKernel kQ256<DotQ4K> = with_quads<DotQ4K>(quad_tile<QuadQ4K>);
 template <>
 constexpr DotKernel kQ256<DotQ5K> = with_quads<DotQ5K>(quad_tile<QuadQ5K>);
 template <>
-constexpr DotKernel kQ256<DotQ6K> = with_quads<DotQ6K>(quad_tile16<QuadQ6K>);
+constexpr DotKernel kQ256<DotQ6K> = with_quads<DotQ6K>(kQuads16<QuadQ6K>);
 template <>
 constexpr DotKernel kQ256<DotIq4Xs> = with_quads<DotIq4Xs>(quad_tile<QuadIq4Xs>);
-#endif
 
 #endif
 
