@@ -7,16 +7,32 @@ namespace tandem::test {
 
 using namespace tandem::cuda;
 
+// `part` 0: on tiles.
 struct AttentionCase {
   int64_t heads, kv_heads, head_size, value_size, window, part;
   bool sinks, narrow;
 };
 
+// First row and rows of tiles of up to 64 rows, none with rows of two sequences.
+static std::vector<int32_t> tiles_of(const PagedContext& context) {
+  std::vector<int32_t> tiles;
+  int64_t row = 0;
+  for (const TestSequence& s : context.sequences()) {
+    for (int64_t r = 0; r < s.rows; r += 64) {
+      tiles.push_back(static_cast<int32_t>(row + r));
+      tiles.push_back(static_cast<int32_t>(std::min<int64_t>(64, s.rows - r)));
+    }
+    row += s.rows;
+  }
+  return tiles;
+}
+
 static void check_attention(const AttentionCase& shape, uint64_t seed) {
   Random random(seed);
-  PagedContext context({{0, 1}, {37, 3}, {130, 2}, {5, 2, true}, {63, 1}}, 16, random);
+  const bool tiles = shape.part == 0;
+  PagedContext context(tiles ? std::vector<TestSequence>{{0, 70}, {5, 2, true}, {90, 1}, {61, 20}} : std::vector<TestSequence>{{0, 1}, {37, 3}, {130, 2}, {5, 2, true}, {63, 1}}, 16, random);
   Cache cache(context, {{shape.kv_heads, shape.head_size}, {shape.kv_heads, shape.value_size}}, shape.narrow, random);
-  const int64_t rows = context.rows(), parts = (context.longest() + shape.part - 1) / shape.part;
+  const int64_t rows = context.rows(), parts = tiles ? 0 : (context.longest() + shape.part - 1) / shape.part;
   const int64_t q_stride = shape.heads * shape.head_size + 3, y_stride = shape.heads * shape.value_size;
   const std::vector<float> q = random.floats((rows + 1) * q_stride, 2), sinks = random.floats(shape.heads, 3);
   const auto live = static_cast<int32_t>(rows);
@@ -28,8 +44,13 @@ static void check_attention(const AttentionCase& shape, uint64_t seed) {
   a.heads = shape.heads, a.kv_heads = shape.kv_heads, a.head_size = shape.head_size, a.value_size = shape.value_size;
   a.values_stride = shape.value_size, a.window = shape.window, a.parts = parts, a.part = shape.part, a.scale = 0.3f;
   a.sinks = shape.sinks ? sinks.data() : nullptr;
-  if (!launch(shape.narrow ? "attention_part_bf16" : "attention_part_f32", attention_part_shape(shape.heads, shape.kv_heads, parts, rows + 1), a, partial)) return;
-  if (!launch("attention_merge", attention_merge_shape(shape.heads, rows + 1), a, y)) return;
+  const std::vector<int32_t> tile_list = tiles_of(context);
+  const auto tile_count = static_cast<int32_t>(tile_list.size() / 2);
+  a.tiles = tile_list.data(), a.tile_count = &tile_count;
+  const std::string on_tiles = std::string("attention_tiles_") + (shape.narrow ? "bf16_" : "f32_") + std::to_string(shape.head_size);
+  if (tiles && !launch(on_tiles.c_str(), attention_tiles_shape(shape.heads, tile_count + 1), a, y)) return;
+  if (!tiles && !launch(shape.narrow ? "attention_part_bf16" : "attention_part_f32", attention_part_shape(shape.heads, shape.kv_heads, parts, rows + 1), a, partial)) return;
+  if (!tiles && !launch("attention_merge", attention_merge_shape(shape.heads, rows + 1), a, y)) return;
   for (int64_t r = 0; r < rows; r++) {
     const int64_t sequence = context.owner(r), visible = context.position(r) + 1;
     const int64_t first = shape.window > 0 && visible > shape.window ? visible - shape.window : 0;
@@ -52,7 +73,7 @@ static void check_attention(const AttentionCase& shape, uint64_t seed) {
         for (int64_t i = 0; i < shape.value_size; i++) value.push_back(cache.at(1, sequence, t, kv_head, i));
         row.add(0.3f * score, 0.3f * size, value, value);
       }
-      row.check(&y[static_cast<size_t>(r * y_stride + h * shape.value_size)], "attention row " + std::to_string(r) + " head " + std::to_string(h));
+      row.check(&y[static_cast<size_t>(r * y_stride + h * shape.value_size)], "attention row " + std::to_string(r) + " head " + std::to_string(h), tiles ? 1 : 0);
     }
   }
   EXPECT_THAT(y[static_cast<size_t>(rows * y_stride)] == kUntouched, "attention writes past its rows");
@@ -65,6 +86,13 @@ TEST(cuda_attention) {
   check_attention({2, 2, 8, 2, 1, 16, true, true}, 4);        // a window of one position
   check_attention({20, 1, 576, 512, 0, 64, false, true}, 5);  // the sizes of absorbed MLA
   check_attention({6, 3, 80, 96, 100, 48, true, true}, 6);
+}
+
+TEST(cuda_attention_on_tiles) {
+  check_attention({2, 1, 64, 64, 0, 0, false, true}, 11);
+  check_attention({2, 2, 64, 64, 40, 0, true, false}, 12);
+  check_attention({1, 1, 128, 128, 1, 0, true, true}, 13);
+  check_attention({3, 1, 128, 128, 0, 0, false, false}, 14);
 }
 
 // Absorbed: q_nope·W_UK beside q_rope, attention over the latent stream, W_UV. Expanded: what the op says.

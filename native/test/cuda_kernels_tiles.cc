@@ -140,6 +140,14 @@ TEST(cuda_experts_of_every_format) {
   uint64_t seed = 400;
   for (const char* format : kNames) {
     check_experts(format, false, seed % 2 == 0, 2, seed);
+    seed++;
+  }
+}
+
+// Their tiles are those of linear: what differs is where rows and matrices lie.
+TEST(cuda_experts_on_tiles) {
+  uint64_t seed = 450;
+  for (const char* format : {"bf16", "f8_e4m3", "mxfp4_g32", "q6_k"}) {
     check_experts(format, true, seed % 2 == 1, 5, seed);
     seed++;
   }

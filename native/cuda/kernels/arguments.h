@@ -147,6 +147,8 @@ struct AttentionArguments {
   int64_t parts, part;
   float scale;
   const float* sinks;         // [heads] or null
+  const int32_t* tiles;       // attention_tiles_*: [tiles][2] first row and rows (up to 64) of one sequence each
+  const int32_t* tile_count;
 };
 
 static constexpr int kExpertTile = 64;  // visits a tile

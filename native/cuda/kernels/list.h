@@ -5,6 +5,7 @@
 #include "cuda/kernels/arguments.h"
 #include "cuda/kernels/absorb.cuh"
 #include "cuda/kernels/attention.cuh"
+#include "cuda/kernels/attention_tiles.cuh"
 #include "cuda/kernels/cache.cuh"
 #include "cuda/kernels/elementwise.cuh"
 #include "cuda/kernels/experts.cuh"
@@ -40,6 +41,10 @@
   X(attention_part_f32, AttentionArguments, attention_part<float>) \
   X(attention_part_bf16, AttentionArguments, attention_part<uint16_t>) \
   X(attention_merge, AttentionArguments, attention_merge)         \
+  X(attention_tiles_f32_64, AttentionArguments, attention_tiles<float, 64>) \
+  X(attention_tiles_f32_128, AttentionArguments, attention_tiles<float, 128>) \
+  X(attention_tiles_bf16_64, AttentionArguments, attention_tiles<uint16_t, 64>) \
+  X(attention_tiles_bf16_128, AttentionArguments, attention_tiles<uint16_t, 128>) \
   X(expert_groups, ExpertGroupsArguments, expert_groups)          \
   X(gated, GatedArguments, gated)                                 \
   X(combine, CombineArguments, combine)                           \

@@ -37,6 +37,9 @@ static inline Shape attention_part_shape(int64_t heads, int64_t kv_heads, int64_
 }
 static inline Shape attention_merge_shape(int64_t heads, int64_t rows) { return {1, static_cast<unsigned>(heads), static_cast<unsigned>(rows), 128}; }
 
+// attention_tiles_*: `tiles` as many as any pass has, ⌈rows / 64⌉ of each sequence.
+static inline Shape attention_tiles_shape(int64_t heads, int64_t tiles) { return {static_cast<unsigned>(tiles), static_cast<unsigned>(heads), 1, 128}; }
+
 // add, glu, gather_rows; copy_heads and cache_append_* with columns = heads · columns.
 static inline Shape elementwise_shape(int64_t columns, int64_t rows) { return {blocks_of(columns, 256), static_cast<unsigned>(rows), 1, 256}; }
 
