@@ -31,6 +31,7 @@ const inJson = (pattern: string): OutputFormat => ({ type: 'schema', schema: { t
 describe('letters beyond ASCII', () => {
   test.each<[string, string, string[], string[]]>([
     ['a range of one length', '[α-ω]{2}', ['αω', 'βγ'], ['α', 'αa', 'Ωα']],
+    ['several of a range of one sequence', '[😀-😎]{2}[α-ν]*', ['😀😎', '😂😂αβ'], ['😂', '😂😏', '😂😂ω']],
     ['a range', '[一-龥]', ['一', '个', '龥'], ['!', 'a', '\u4dff']],
     ['a range from ASCII on', '[a-ω]', ['a', 'z', 'é', 'ω'], ['A', 'ϊ']],
     ['single ones', '[äöü]+', ['ä', 'öü'], ['ë', 'a']],

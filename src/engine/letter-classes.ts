@@ -168,7 +168,7 @@ function shown(letters: Letters): string {
     return `[^${bytes(without([[0, 0x7f]], ascii)) || '\\x00'}]`;
   const sequences = beyond.flatMap(utf8);
   const parts = [...(ascii.length > 0 || sequences.length === 0 ? [`[${bytes(ascii)}]`] : []), ...sequences];
-  return parts.length === 1 ? parts[0] : `(${parts.join('|')})`;
+  return sequences.length === 0 ? parts[0] : `(${parts.join('|')})`;
 }
 
 function bytes(ranges: Letters): string {

@@ -31,7 +31,8 @@ const INTERNAL: HttpFailure = { status: 500, type: 'api_error' };
 
 export function httpFailure(error: TandemError): HttpFailure {
   const failure = FAILURES[error.code] ?? INTERNAL;
-  if (error.code === 'ACCESS_DENIED' && error.room === 'origin') return { ...failure, status: 403 };
+  if (error.code === 'ACCESS_DENIED' && error.room === 'origin')
+    return { ...failure, status: 403, type: 'permission_error' };
   if (error.code === 'ROUTE_UNKNOWN' && error.room === 'method') return { ...failure, status: 405 };
   return failure;
 }
@@ -44,7 +45,8 @@ export function retryHeaders({ retryAfter }: HttpFailure): Record<string, string
 }
 
 /** `error.code` of OpenAI's clients, where they have a word for it. */
-export function openaiCode(code: ErrorCode): string {
+export function openaiCode({ code, room }: TandemError): string {
+  if (code === 'ACCESS_DENIED' && room === 'origin') return 'access_denied';
   const words: Partial<Record<ErrorCode, string>> = {
     CONTEXT_OVERFLOW: 'context_length_exceeded',
     MODEL_UNKNOWN: 'model_not_found',

@@ -354,6 +354,7 @@ describe('sockets', () => {
     for (const host of ['evil.example', 'localhost.evil.example', '127.0.0.1.evil.example', 'evil.example:11435', ''])
       expect(await ask(host)).toMatch(/^HTTP\/1\.1 40[03]/);
     expect(await ask('evil.example', '/')).toMatch(/^HTTP\/1\.1 403/);
+    expect(await ask('evil.example', '/v1/models')).toMatch(/"permission_error".*"access_denied"/);
     for (const host of ['localhost:1', '192.168.1.7:11435', '[::1]:11435', 'LOCALHOST'])
       expect(await ask(host)).toMatch(/^HTTP\/1\.1 200/);
   });

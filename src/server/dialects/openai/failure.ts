@@ -6,6 +6,6 @@ import { httpFailure, openaiCode } from '../../failures.ts';
 export function openaiError(error: TandemError): { error: Record<string, unknown> } {
   const param = /; ([\w.[\]]+): /.exec(error.message)?.[1] ?? null;
   return {
-    error: { message: error.message, type: httpFailure(error).type, param, code: openaiCode(error.code) },
+    error: { message: error.message, type: httpFailure(error).type, param, code: openaiCode(error) },
   };
 }
