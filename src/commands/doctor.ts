@@ -1,12 +1,13 @@
 /** `tandem doctor`: what is this machine, is it set up well, and, with a model, is its speed normal? */
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { statfs } from 'node:fs/promises';
-import { homedir } from 'node:os';
+import { dirname, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { nativeBackend } from '../backend/native/backend.ts';
 import { listGpus } from '../backend/native/gpus.ts';
 import { loadNative, nativeProblem } from '../backend/native/load.ts';
 import { openCheckpoint } from '../formats/open.ts';
+import { cacheFolder } from '../hub/settings.ts';
 import { buildProgram } from '../models/index.ts';
 import { containerLimits, type ReadText } from '../placement/container.ts';
 import { lower } from '../placement/lower.ts';
@@ -28,6 +29,7 @@ interface Flags {
   model?: string;
   threads?: number;
   isa?: string;
+  exact?: boolean;
   prompt: number;
   tokens: number;
   json?: boolean;
@@ -92,7 +94,7 @@ function list(folder: string): string[] {
 const FORCING = ['TANDEM_ISA', 'TANDEM_TILES', 'TANDEM_NUMA', 'TANDEM_OVERSUBSCRIBE'];
 
 async function gather(threads: number): Promise<Facts> {
-  const folder = process.env.HF_HOME ?? homedir();
+  const folder = existing(cacheFolder());
   const { bavail, bsize } = await statfs(folder);
   const described = describeMachine();
   return {
@@ -108,6 +110,14 @@ async function gather(threads: number): Promise<Facts> {
     disk: { folder, free: bavail * bsize, ...deviceOf(folder) },
     forced: FORCING.filter((name) => process.env[name]).map((name) => `${name}=${process.env[name]}`),
   };
+}
+
+/** The folder itself, or the nearest above it that is there: where it would be made. */
+function existing(folder: string): string {
+  const path = resolve(folder);
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() || dirname(path) === path
+    ? path
+    : existing(dirname(path));
 }
 
 function dimms() {
@@ -144,13 +154,13 @@ function deviceOf(folder: string): { remote: boolean; rotational?: boolean } {
 }
 
 async function measure(path: string, flags: Flags) {
-  const { threads, isa, prompt, tokens } = flags;
+  const { threads, isa, exact, prompt, tokens } = flags;
   const machine = describeMachine(isa);
   const checkpoint = await openCheckpoint(path);
   const bar = new ProgressBar('measuring');
   try {
     const { program } = await buildProgram(checkpoint, { contextLength: prompt + tokens });
-    await using executable = await nativeBackend().prepare(lower(program, nativeMachine(isa)), checkpoint, {
+    await using executable = await nativeBackend().prepare(lower(program, nativeMachine(isa), { exact }), checkpoint, {
       pages: Math.ceil((prompt + tokens) / PAGE_TOKENS),
       maxRows: prompt,
       maxOutputs: 1,

@@ -103,6 +103,13 @@ test.skipIf(nativeProblem())('doctor looks at the machine, and measures a model'
   expect(speed.parts.experts.bytes).toBeGreaterThan(0);
 });
 
+test.skipIf(nativeProblem())('doctor names the disk of a cache that is not there yet', async () => {
+  const env = { HF_HOME: join(tmpdir(), 'no', 'such', 'home'), HF_HUB_CACHE: '' };
+  const { code, stdout, stderr } = await tandem(['doctor'], { env });
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  expect(stdout).toContain(` free at ${tmpdir()}`);
+});
+
 describe.skipIf(nativeProblem())('verify', () => {
   test('finds every way of this machine right', async () => {
     const { code, stdout } = await tandem(['verify', '--ids', '5,6,7', '--json']);
