@@ -78,11 +78,12 @@ export class TextRequest implements Request {
     }
     this.#lastTokenAt = now;
     if (this.#logprobs) {
+      const told = (id: number) => ({ text: tokenizer.decode([id]), bytes: tokenizer.tokenBytes(id) });
       const entry = {
         id: token,
-        text: tokenizer.decode([token]),
+        ...told(token),
         logprob,
-        top: Array.from(top.tokens, (id, i) => ({ id, text: tokenizer.decode([id]), logprob: top.logprobs[i] })),
+        top: Array.from(top.tokens, (id, i) => ({ id, ...told(id), logprob: top.logprobs[i] })),
       };
       this.#logprobs.push(entry);
       sink.emit({ type: 'token', ...entry });

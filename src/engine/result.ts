@@ -19,10 +19,12 @@ export interface TokenLogprob {
   readonly id: number;
   /** The token's own text; U+FFFD where it is part of a code point. */
   readonly text: string;
+  /** What it adds to the text; those of several may make one code point. */
+  readonly bytes: Uint8Array;
   /** Natural logarithm of its probability before temperature, penalties and bias. */
   readonly logprob: number;
   /** Best alternatives, best first, as many as asked. */
-  readonly top: readonly { readonly id: number; readonly text: string; readonly logprob: number }[];
+  readonly top: readonly Pick<TokenLogprob, 'id' | 'text' | 'bytes' | 'logprob'>[];
 }
 
 export interface Usage {

@@ -242,6 +242,16 @@ describe('with the model that ships', () => {
     });
   });
 
+  test('a letter of several tokens: their bytes make it', async () => {
+    const format = { type: 'regex', pattern: '[😀-😎]{2}' };
+    const { message, logprobs } = (
+      await chat({ messages: [QUESTION], temperature: 0, max_tokens: 60, logprobs: true, response_format: format })
+    ).choices[0];
+    expect(message.content).toMatch(/^[😀-😎]{2}$/u);
+    const bytes = logprobs.content.flatMap((entry: { bytes: number[] }) => entry.bytes);
+    expect(Buffer.from(bytes).toString()).toContain(message.content);
+  });
+
   test('titles and tags of front ends go behind', async () => {
     const engine = vi.spyOn(server.models.peek('')!, 'chat');
     for (const [content, priority] of [

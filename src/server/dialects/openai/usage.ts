@@ -32,17 +32,9 @@ function round(value: number): number {
 }
 
 /** One entry of `logprobs.content`. */
-export function openaiLogprob({ text, logprob, top }: Pick<TokenLogprob, 'text' | 'logprob' | 'top'>) {
-  return {
-    token: text,
-    logprob,
-    bytes: [...Buffer.from(text)],
-    top_logprobs: top.map((other) => ({
-      token: other.text,
-      logprob: other.logprob,
-      bytes: [...Buffer.from(other.text)],
-    })),
-  };
+export function openaiLogprob({ top, ...token }: TokenLogprob) {
+  const entry = ({ text, logprob, bytes }: Omit<TokenLogprob, 'top'>) => ({ token: text, logprob, bytes: [...bytes] });
+  return { ...entry(token), top_logprobs: top.map(entry) };
 }
 
 export function finishReason(result: GenerationResult): 'stop' | 'length' | 'tool_calls' {
