@@ -33,12 +33,22 @@ std::string kernel_format(const Program& program, const Step& step) {
   return first ? first->format : "";
 }
 
+// GPUs are described, and Programs for them are scheduled (cuda/schedule.h), but no kernel of theirs is bound to a step yet.
+Status check_devices(const Program& program) {
+  for (const Step& step : program.steps)
+    if (step.device != "cpu")
+      return Status(Code::program_invalid, "[native] this build runs steps on cpu; step \"" + step.name.substr(0, 200) + "\" is placed on \"" +
+                                               step.device.substr(0, 200) + "\", and GPU kernels do not run models yet; place it on cpu");
+  return {};
+}
+
 }  // namespace
 
 Status Model::load(ModelOptions options, std::thread::native_handle_type owner, LoadProgress& progress, std::unique_ptr<Model>& out) {
   std::unique_ptr<Model> model(new Model());
   TANDEM_TRY(decode_program(options.program.data(), options.program.size(), static_cast<uint32_t>(options.files.size()), model->program_));
   TANDEM_TRY(check_signatures(model->program_));
+  TANDEM_TRY(check_devices(model->program_));
   TANDEM_TRY(choose_isa(options.isa, model->isa_));
   TANDEM_TRY(choose_tiles(model->isa_, model->tile_engine_));
   ensure_kernels();

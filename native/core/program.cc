@@ -286,9 +286,6 @@ class Decoder {
       }
       step.device = r_.string();
       TANDEM_TRY(decode_execution(step));
-      if (step.device != "cpu")
-        return Status(Code::program_invalid, "[native] this build runs steps on cpu; step " + quoted(step.name) + " is placed on " +
-                                                 quoted(step.device) + "; place it on cpu");
       if (decodes_) {
         p_.decode_steps.push_back(step);
         TANDEM_TRY(decode_execution(p_.decode_steps.back()));

@@ -147,6 +147,24 @@ void mla_append(Check& c) {
   if (layer != nullptr) c.expect((*layer)[0].heads == 1 && (*layer)[0].width == width, "latent and ropeKey have the width of the cache");
 }
 
+void copy(Check& c) {
+  if (!c.counts(1, 1, 1)) return;
+  const Rows rows = c.rows(0);
+  const Operand& x = c.step().inputs[0];
+  const ElementType type = x.kind == Operand::Kind::value ? c.program().values[x.index].type : ElementType::f32;
+  c.output(0, rows, c.value(0, rows, type), type);
+}
+
+void submit(Check& c) {
+  if (!c.counts(0, 0, 0)) return;
+  c.whole("task", 0);
+  c.whole("steps");
+}
+
+void wait(Check& c) {
+  if (c.counts(0, 0, 0)) c.whole("task", 0);
+}
+
 void attention(Check& c) {
   if (!c.counts(1, 2, 1)) return;
   const auto* layer = c.cache(2);
@@ -243,6 +261,7 @@ struct Rule {
 constexpr Rule kRules[] = {
     {"embed", embed},         {"rms-norm", rms_norm}, {"linear", linear}, {"rope", rope},       {"kv-append", kv_append},
     {"mla-append", mla_append}, {"attention", attention}, {"mla", mla},   {"router", router},   {"experts", experts},
+    {"copy", copy},           {"submit", submit},     {"wait", wait},
     {"glu", glu},             {"add", add},           {"gather-rows", gather_rows}, {"sample", sample},
 };
 

@@ -90,13 +90,19 @@ Device::~Device() {
   driver_->context_release(number_);
 }
 
-Status Device::why_lost() const {
+Status Device::loss() const {
   std::lock_guard lock(lost_mutex_);
   return Status(Code::native_failed, loss_);
 }
 
+void Device::give_up(const Status& why) {
+  std::lock_guard lock(lost_mutex_);
+  if (loss_.empty()) loss_ = why.message();
+  lost_.store(true, std::memory_order_release);
+}
+
 Status Device::enter() {
-  if (lost()) return why_lost();
+  if (lost()) return loss();
   return check(driver_->context_use(context_), "use a context");
 }
 
@@ -109,7 +115,7 @@ Status Device::check(Result code, const char* what) {
               "; load the model again, see dmesg for Xid, or place it on cpu";
     lost_.store(true, std::memory_order_release);
   }
-  return lost() ? why_lost() : driver_->check(code, what);
+  return lost() ? loss() : driver_->check(code, what);
 }
 
 Status Device::free_memory(size_t& bytes) {

@@ -128,6 +128,10 @@ class Device {
   Status allow_shared(FunctionHandle* function, unsigned bytes);
 
   bool lost() const { return lost_.load(std::memory_order_acquire); }
+  // Why; of a device that is lost.
+  Status loss() const;
+  // It counts as lost from now on: it hangs, and nobody knows what it still writes.
+  void give_up(const Status& why);
   const Driver& driver() const { return *driver_; }
   ContextHandle* context() const { return context_; }
 
@@ -138,7 +142,6 @@ class Device {
  private:
   Device(const Driver* driver, GpuInfo info) : driver_(driver), info_(std::move(info)) {}
   Status load(const KernelFile& kernels);
-  Status why_lost() const;
 
   const Driver* driver_;
   GpuInfo info_;

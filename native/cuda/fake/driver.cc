@@ -199,7 +199,7 @@ struct tandem::cuda::StreamHandle {
       closed = true;
       wake.notify_one();
     }
-    thread.join();
+    if (thread.joinable()) thread.join();
   }
 };
 
@@ -223,6 +223,12 @@ struct tandem::cuda::ModuleHandle {
 struct tandem::cuda::ContextHandle {};
 
 namespace {
+
+// Made and not destroyed.
+std::set<StreamHandle*>& streams() {
+  static std::set<StreamHandle*>& all = *new std::set<StreamHandle*>;
+  return all;
+}
 
 // Nodes in an order of chance among those that may begin.
 void run_nodes(const std::vector<Node>& nodes, StreamHandle* stream) {
@@ -262,12 +268,16 @@ Result copy(Address to, Address from, size_t bytes, StreamHandle* stream, bool c
 
 EXPORT void tandem_fake_reset(const char* machine) {
   State& s = state();
+  for (StreamHandle* stream : streams()) stream->close();  // what a lost device kept
   std::lock_guard lock(s.mutex);
   s.machine = parse(machine);
   s.failures.clear();
   s.calls.clear();
   s.lost = 0;
-  s.alive = 0;  // what a lost device kept is gone
+  s.alive = 0;
+  for (const auto& [address, bytes] : s.memory) std::free(reinterpret_cast<void*>(address));
+  s.memory.clear();
+  s.taken = 0;
   s.stalled = false;
 }
 EXPORT void tandem_fake_fail(const char* symbol, int n, int code) {
@@ -435,12 +445,14 @@ EXPORT Result cuMemsetD8Async(Address to, unsigned char value, size_t bytes, Str
 EXPORT Result cuStreamCreate(StreamHandle** out, unsigned) {
   ENTER(cuStreamCreate);
   *out = new StreamHandle;
+  streams().insert(*out);
   state().alive++;
   return 0;
 }
 EXPORT Result cuStreamDestroy_v2(StreamHandle* stream) {
   ENTER(cuStreamDestroy_v2);
   stream->close();
+  streams().erase(stream);
   delete stream;
   state().alive--;
   return 0;
@@ -553,7 +565,7 @@ EXPORT Result cuStreamBeginCapture_v2(StreamHandle* stream, int) {
   return 0;
 }
 EXPORT Result cuStreamEndCapture(StreamHandle* stream, GraphHandle** out) {
-  ENTER(cuStreamEndCapture);
+  const Result told = enter("cuStreamEndCapture");
   const std::shared_ptr<Capture> capture = stream->capture;
   if (!capture || capture->origin != stream) return 903;
   // All that was captured has to come before the end of the stream that began.
@@ -566,6 +578,7 @@ EXPORT Result cuStreamEndCapture(StreamHandle* stream, GraphHandle** out) {
     open.insert(open.end(), capture->nodes[at].after.begin(), capture->nodes[at].after.end());
   }
   for (auto& [member, tips] : capture->tips) member->capture = nullptr;
+  if (told != 0) return told;  // the capture is over all the same
   if (joined.size() != capture->nodes.size()) return 904;
   *out = new GraphHandle{capture->nodes};
   state().alive++;

@@ -1,0 +1,212 @@
+#include "cuda/pass.h"
+
+#include <algorithm>
+#include <string>
+#include <thread>
+
+namespace tandem::cuda {
+
+namespace {
+
+using Kind = Operation::Kind;
+
+}  // namespace
+
+Status PassRunner::create(const Program& program, Schedule schedule, std::vector<Device*> devices, PassRows most, std::unique_ptr<PassRunner>& out) {
+  if (devices.empty() || devices.size() != schedule.devices.size())
+    return Status(Code::program_invalid, "[native] a Program on GPUs is given a device each; it names " + std::to_string(schedule.devices.size()) + ", " +
+                                             std::to_string(devices.size()) + " were given; open them first");
+  std::unique_ptr<PassRunner> runner(new PassRunner(program, std::move(schedule), std::move(devices), most));
+  TANDEM_TRY(runner->allocate());
+  out = std::move(runner);
+  return {};
+}
+
+Status PassRunner::allocate() {
+  memory_.resize(program_.slots.size());
+  pinned_.resize(program_.slots.size());
+  for (size_t slot = 0; slot < program_.slots.size(); slot++) {
+    const int64_t rows = program_.slots[slot].rows == Rows::tokens ? most_.tokens : most_.outputs;
+    const size_t size = static_cast<size_t>(rows * program_.slots[slot].columns * 4);
+    const int32_t place = schedule_.slot_device[slot];
+    TANDEM_TRY(place < 0 ? devices_[0]->pin(size, "buffers", pinned_[slot]) : devices_[static_cast<size_t>(place)]->allocate(size, "the buffers", memory_[slot]));
+  }
+  TANDEM_TRY(devices_[0]->pin(Mailbox::kBytes, "the words of hand-overs", words_));
+  mailbox_ = std::make_unique<Mailbox>(words_.data());
+  streams_.resize(schedule_.streams.size());
+  ends_.resize(schedule_.streams.size());
+  for (size_t i = 0; i < streams_.size(); i++) {
+    Device& device = *devices_[schedule_.streams[i].device];
+    TANDEM_TRY(device.stream(streams_[i]));
+    TANDEM_TRY(device.event(ends_[i]));
+  }
+  TANDEM_TRY(devices_[0]->event(begin_));
+  events_.resize(schedule_.events);
+  // An event belongs to the device of the stream that records it.
+  for (const Operation& operation : schedule_.operations)
+    if (operation.event >= 0) TANDEM_TRY(streams_[operation.stream].device().event(events_[static_cast<size_t>(operation.event)]));
+  return {};
+}
+
+uint8_t* PassRunner::host(uint32_t value) const { return pinned_[program_.values[value].slot].data(); }
+Address PassRunner::address(uint32_t value) const { return memory_[program_.values[value].slot].get(); }
+
+size_t PassRunner::bytes(uint32_t value, PassRows rows) const {
+  const Value& v = program_.values[value];
+  return static_cast<size_t>((v.rows == Rows::tokens ? rows.tokens : rows.outputs) * v.columns * 4);
+}
+
+Status PassRunner::fork() {
+  TANDEM_TRY(streams_[0].record(begin_));
+  for (size_t i = 1; i < streams_.size(); i++) TANDEM_TRY(streams_[i].wait(begin_));
+  return {};
+}
+
+Status PassRunner::join() {
+  for (size_t i = 1; i < streams_.size(); i++) {
+    TANDEM_TRY(streams_[i].record(ends_[i]));
+    TANDEM_TRY(streams_[0].wait(ends_[i]));
+  }
+  return {};
+}
+
+Status PassRunner::give(const Operation& operation, PassRows rows, const StepRunner& steps) {
+  Stream& stream = streams_[operation.stream];
+  const Step& step = program_.steps[operation.step];
+  const auto from = [&] { return step.inputs[0].index; };
+  const auto to = [&] { return step.outputs[0]; };
+  switch (operation.kind) {
+    case Kind::launch:
+      TANDEM_TRY(steps.launch(operation.step, stream, rows));
+      break;
+    case Kind::copy_in:
+      TANDEM_TRY(stream.copy_in(address(to()), host(from()), bytes(to(), rows)));
+      break;
+    case Kind::copy_out:
+      TANDEM_TRY(stream.copy_out(host(to()), address(from()), bytes(to(), rows)));
+      break;
+    case Kind::copy_peer: {
+      const size_t target = static_cast<size_t>(schedule_.slot_device[program_.values[to()].slot]);
+      TANDEM_TRY(stream.copy_peer(address(to()), *devices_[target], address(from()), bytes(to(), rows)));
+      break;
+    }
+    case Kind::post:
+      TANDEM_TRY(stream.write_value(words_.address() + Mailbox::posted_offset(operation.number), operation.number));
+      break;
+    case Kind::take:
+      if (!eager_) TANDEM_TRY(stream.wait_value(words_.address() + Mailbox::done_offset(operation.number), operation.number));
+      break;
+    case Kind::wait:
+      TANDEM_TRY(stream.wait(events_[operation.number]));
+      break;
+  }
+  return operation.event < 0 ? Status() : stream.record(events_[static_cast<size_t>(operation.event)]);
+}
+
+Status PassRunner::give_all(PassRows rows, const StepRunner& steps) {
+  TANDEM_TRY(fork());
+  for (const Operation& operation : schedule_.operations) TANDEM_TRY(give(operation, rows, steps));
+  return join();
+}
+
+Status PassRunner::capture(PassRows rows, const StepRunner& steps, const GraphExec*& out) {
+  for (const Graph& graph : graphs_) {
+    if (graph.rows.tokens != rows.tokens || graph.rows.outputs != rows.outputs) continue;
+    out = &graph.executable;
+    return {};
+  }
+  TANDEM_TRY(streams_[0].begin_capture());
+  Status status = give_all(rows, steps);
+  // A capture that was begun is ended in any case: streams that go on capturing take no work.
+  Graph graph{rows, {}};
+  const Status ended = streams_[0].end_capture(graph.executable);
+  if (status.ok()) status = ended;
+  TANDEM_TRY(status);
+  graphs_.push_back(std::move(graph));
+  out = &graphs_.back().executable;
+  return {};
+}
+
+// Sections up to this one.
+Status PassRunner::compute_until(uint32_t section, const StepRunner& steps, const Mailbox::Watch& watch) {
+  for (; computed_ <= section; computed_++) {
+    const Section& next = schedule_.sections[computed_];
+    if (next.posted) TANDEM_TRY(mailbox_->take(computed_, watch));
+    for (const uint32_t step : next.steps) TANDEM_TRY(steps.compute(step));
+    if (computed_ > 0) mailbox_->done(computed_);
+  }
+  return {};
+}
+
+Status PassRunner::attempt(PassRows rows, const StepRunner& steps, const Options& options, const Mailbox::Watch& watch) {
+  const uint32_t last = static_cast<uint32_t>(schedule_.sections.size()) - 1;
+  const GraphExec* graph = nullptr;
+  eager_ = !options.graph;
+  if (options.graph) TANDEM_TRY(capture(rows, steps, graph));
+  TANDEM_TRY(compute_until(0, steps, watch));
+  if (options.graph) {
+    TANDEM_TRY(streams_[0].launch(*graph));
+  } else {
+    TANDEM_TRY(fork());
+    for (const Operation& operation : schedule_.operations) {
+      if (operation.kind == Kind::take) TANDEM_TRY(compute_until(operation.number, steps, watch));
+      TANDEM_TRY(give(operation, rows, steps));
+    }
+    TANDEM_TRY(join());
+  }
+  TANDEM_TRY(compute_until(last, steps, watch));
+  return streams_[0].finish(watch.alive);
+}
+
+// After an error: nothing may write into buffers that a later pass uses.
+void PassRunner::settle(std::chrono::milliseconds limit) {
+  const auto end = std::chrono::steady_clock::now() + limit;
+  const auto late = [end] {
+    return std::chrono::steady_clock::now() < end ? Status() : Status(Code::native_failed, "[native] a GPU comes to rest after a pass that failed; it did not; load the model again");
+  };
+  for (Stream& stream : streams_) {
+    const Status rest = stream.finish(late);
+    if (!rest.ok() && !stream.device().lost()) stream.device().give_up(rest);
+  }
+}
+
+Status PassRunner::run(PassRows rows, const StepRunner& steps, const Options& options) {
+  if (rows.tokens < 1 || rows.tokens > most_.tokens || rows.outputs < 0 || rows.outputs > most_.outputs)
+    return Status(Code::request_invalid, "[native] the rows of a pass are those of the buffers; given " + std::to_string(rows.tokens) + " and " +
+                                             std::to_string(rows.outputs) + ", at most " + std::to_string(most_.tokens) + " and " + std::to_string(most_.outputs));
+  for (const Device* device : devices_)
+    if (device->lost()) return device->loss();
+  mailbox_->begin();
+  computed_ = 0;
+  // Errors of work that runs show up in queries.
+  Mailbox::Watch watch = options.watch;
+  watch.alive = [&]() -> Status {
+    if (options.watch.alive) TANDEM_TRY(options.watch.alive());
+    for (Stream& stream : streams_) {
+      bool done = false;
+      TANDEM_TRY(stream.query(done));
+    }
+    return {};
+  };
+  const Status status = attempt(rows, steps, options, watch);
+  if (status.ok()) return {};
+  mailbox_->abort(status);
+  settle(options.settle);
+  return status;
+}
+
+std::vector<int64_t> graph_buckets(int64_t most) {
+  std::vector<int64_t> buckets;
+  for (int64_t rows = 1; rows < most; rows *= 2) buckets.push_back(rows);
+  if (most > 0) buckets.push_back(most);
+  return buckets;
+}
+
+int64_t graph_bucket(int64_t rows, int64_t most) {
+  if (rows < 1) return 0;
+  for (const int64_t bucket : graph_buckets(most))
+    if (bucket >= rows) return bucket;
+  return 0;
+}
+
+}  // namespace tandem::cuda
