@@ -64,3 +64,31 @@ describe('docs/guide/cli.md', () => {
     expect([...flagsIn(PAGE)].filter((flag) => !isKnown(flag))).toEqual([]);
   });
 });
+
+const PAGES = ['start.md', 'cli.md', 'plan.md', 'models.md', 'rules.md', 'serve.md', 'bench.md', '../../README.md'];
+
+/** `tandem plan x --json | jq` → command and words; comments, pipes and what stands in quotes taken off. */
+function commandsIn(text: string): string[][] {
+  const blocks = [...text.matchAll(/^```\n([\s\S]*?)^```/gm)].map(([, block]) => block).join('\n');
+  const inline = [...text.matchAll(/`((?:npx )?tandem [^`]+)`/g)].map(([, words]) => words);
+  return [...blocks.split('\n'), ...inline].flatMap((line) => {
+    const [, words] = /^(?:npx )?tandem (.+)$/.exec(line.trim().replace(/"[^"]*"|'[^']*'/g, 'TEXT')) ?? [];
+    return words === undefined ? [] : [words.split(/ #| \\?\| | > | {3,}/)[0].split(/ +/)];
+  });
+}
+
+describe.each(PAGES)('commands of %s', (page) => {
+  const commands = commandsIn(guide(page)).filter(([name]) => /^[a-z]+$/.test(name));
+  test('are there, with their flags', () => {
+    expect(commands.length).toBeGreaterThan(0);
+    const wrong = commands.filter((words) => {
+      const line = familiarWords(['node', 'tandem', ...words.map((word) => word.replace(/^(--[a-z_]+)/, (flag) => flag.replaceAll('_', '-')))]).slice(2); // biome-ignore format: one thought a line
+      let command = cli;
+      for (const word of line) command = command.commands.find((each) => each.name() === word) ?? command;
+      const flags = line.filter((word) => /^--?[a-z]/.test(word)).map((word) => word.split('=')[0]);
+      const known = new Set(['--help', ...command.options.flatMap(({ long, short }) => [long, short])]);
+      return command === cli || flags.some((flag) => !known.has(flag));
+    });
+    expect(wrong.map((words) => words.join(' '))).toEqual([]);
+  });
+});
