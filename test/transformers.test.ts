@@ -300,6 +300,7 @@ describe('a model of a hub', () => {
 
   test('is downloaded once, with progress; not where that is forbidden', async () => {
     Object.assign(env, { remoteHost: hub.endpoint, cacheDir: root, allowRemoteModels: false });
+    env.backends.onnx.wasm.numThreads = 1; // as code written for browsers begins
     await expect(AutoTokenizer.from_pretrained('org/jug')).rejects.toMatchObject({ code: 'FILE_NOT_FOUND' });
     env.allowRemoteModels = true;
     await expect(AutoTokenizer.from_pretrained('org/jug', { local_files_only: true })).rejects.toThrow(

@@ -129,10 +129,11 @@ async function checkSpace(folder: string, name: string, total: number, missing: 
   });
   const { bavail, bsize, blocks } = await statfs(folder);
   const free = bavail * bsize;
-  if (blocks === 0 || free >= missing + Math.min(SPARE, missing)) return;
+  const spare = Math.min(SPARE, missing);
+  if (blocks === 0 || free >= missing + spare) return;
   throw new TandemError('DISK_FULL', {
     room: 'hub',
-    rule: 'the disk has room for what is downloaded',
+    rule: `the disk has room for what is downloaded, and ${gigabytes(spare)} stay free`,
     given: `${name} has ${gigabytes(total)}, ${gigabytes(missing)} are missing, ${gigabytes(free)} are free at ${folder}`,
     fix: 'free space (tandem list, tandem rm), choose a smaller quantization, or set HF_HUB_CACHE to another disk',
   });

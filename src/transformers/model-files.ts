@@ -38,10 +38,17 @@ export const HUB_OPTIONS = [
 ] as const satisfies readonly (keyof HubOptions)[];
 
 /** As `env` there; the variables of Hugging Face's tools (HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE) count too. */
-export const env: { allowRemoteModels: boolean; cacheDir: string | null; remoteHost: string | null } = {
+export const env: {
+  allowRemoteModels: boolean;
+  cacheDir: string | null;
+  remoteHost: string | null;
+  /** Settings of ONNX Runtime are taken and have no effect: `threads` of a pipeline's options is what counts. */
+  readonly backends: { readonly onnx: Record<string, unknown> & { readonly wasm: Record<string, unknown> } };
+} = {
   allowRemoteModels: true,
   cacheDir: null,
   remoteHost: null,
+  backends: { onnx: { wasm: {} } },
 };
 
 /** A path that `load` takes. Errors of `pull`; FILE_NOT_FOUND where nothing may be downloaded. */
