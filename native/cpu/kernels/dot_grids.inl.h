@@ -135,7 +135,7 @@ static inline Codes rows_of_book(const uint32_t* book, const uint16_t* rows, int
 }
 // 0xff where the bit is set.
 static inline Codes bits_to_bytes(const uint64_t* signs, int g) {
-  const int32_t bits = static_cast<int32_t>(signs[g / 2] >> (32 * (g & 1)));
+  const int32_t bits = load_as<int32_t>(reinterpret_cast<const uint8_t*>(signs) + 4 * g);
   const __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(bits), _mm256_set_epi64x(0x0303030303030303, 0x0202020202020202, 0x0101010101010101, 0));
   const __m256i bit = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201));
   return _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
@@ -205,9 +205,12 @@ struct DotIq2Xxs {
 #if TANDEM_ISA_LEVEL >= 2
     return levels_of(kLevels2, spread_eights(head.packed[0], g), head.signs[g]);
 #else
-    return signed_levels(rows_of_book(quant::kGridIq2Xxs.rows, head.rows, g), head.signs, g);
+    return signed_levels(levels(head, g), head.signs, g);
 #endif
   }
+#if TANDEM_ISA_LEVEL == 1
+  static Codes levels(const GridHead<32>& head, int g) { return rows_of_book(quant::kGridIq2Xxs.rows, head.rows, g); }
+#endif
 };
 
 struct DotIq2Xs {
@@ -224,9 +227,8 @@ struct DotIq2Xs {
     store256(head.signs, even_signs(_mm256_permute4x64_epi64(sevens, 0xd8)));
     return head;
   }
-  static Codes codes(const GridHead<32>& head, int g) {
-    return signed_levels(rows_of_book(quant::kGridIq2Xs.rows, head.rows, g), head.signs, g);
-  }
+  static Codes levels(const GridHead<32>& head, int g) { return rows_of_book(quant::kGridIq2Xs.rows, head.rows, g); }
+  static Codes codes(const GridHead<32>& head, int g) { return signed_levels(levels(head, g), head.signs, g); }
 };
 
 struct DotIq2S {
@@ -245,9 +247,8 @@ struct DotIq2S {
     store256(head.signs, load256(block + 34));
     return head;
   }
-  static Codes codes(const GridHead<32>& head, int g) {
-    return signed_levels(rows_of_book(quant::kGridIq2S.rows, head.rows, g), head.signs, g);
-  }
+  static Codes levels(const GridHead<32>& head, int g) { return rows_of_book(quant::kGridIq2S.rows, head.rows, g); }
+  static Codes codes(const GridHead<32>& head, int g) { return signed_levels(levels(head, g), head.signs, g); }
 };
 
 struct DotIq3Xxs {
@@ -266,9 +267,12 @@ struct DotIq3Xxs {
 #if TANDEM_ISA_LEVEL >= 2
     return levels_of(kLevels3Xxs, spread_fours(head.packed[g / 2], g % 2), head.signs[g]);
 #else
-    return signed_levels(rows_of_book(quant::kGridIq3Xxs.rows, head.rows, g), head.signs, g);
+    return signed_levels(levels(head, g), head.signs, g);
 #endif
   }
+#if TANDEM_ISA_LEVEL == 1
+  static Codes levels(const GridHead<64>& head, int g) { return rows_of_book(quant::kGridIq3Xxs.rows, head.rows, g); }
+#endif
 };
 
 struct DotIq3S {
@@ -294,10 +298,26 @@ struct DotIq3S {
 #if TANDEM_ISA_LEVEL >= 2
     return levels_of(kLevels3S, spread_fours(head.packed[g / 2], g % 2), head.signs[g]);
 #else
-    return signed_levels(rows_of_book(quant::kGridIq3S.rows, head.rows, g), head.signs, g);
+    return signed_levels(levels(head, g), head.signs, g);
 #endif
   }
+#if TANDEM_ISA_LEVEL == 1
+  static Codes levels(const GridHead<64>& head, int g) { return rows_of_book(quant::kGridIq3S.rows, head.rows, g); }
+#endif
 };
+
+// The numbers of the rows of an iq1_s block.
+static inline void iq1_s_rows(const uint8_t* block, uint16_t* rows) {
+  const __m128i packed = load128(block + 34);
+  // Bits 3l … 3l + 2 go to places 8 … 10: l of 0, 1, 2 by a product, 3 by half of it.
+  const __m256i left = _mm256_set1_epi64x(0x0000000400200100), right = _mm256_set1_epi64x(static_cast<int64_t>(0x8000000000000000));
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; i++) {
+    const __m256i four = repeat_words(packed, 4 * i);
+    const __m256i high = _mm256_or_si256(_mm256_mullo_epi16(four, left), _mm256_mulhi_epu16(four, right));
+    store256(rows + 16 * i, _mm256_or_si256(words_at(block + 2 + 16 * i), and256(high, 0x07000700)));
+  }
+}
 
 struct DotIq1S {
   static constexpr int kBytes = 50, kOffset = 16, kSub = 32;
@@ -308,13 +328,7 @@ struct DotIq1S {
     head.d = half_at(block) * 0.125f;
     const __m128i scales = _mm_and_si128(_mm_srli_epi16(packed, 12), _mm_set1_epi16(7));
     head.scales = widen_scales(odd_scales(_mm256_broadcastsi128_si256(scales)));
-    // Bits 3l … 3l + 2 go to places 8 … 10: l of 0, 1, 2 by a product, 3 by half of it.
-    const __m256i left = _mm256_set1_epi64x(0x0000000400200100), right = _mm256_set1_epi64x(static_cast<int64_t>(0x8000000000000000));
-    for (int i = 0; i < 2; i++) {
-      const __m256i four = repeat_words(packed, 4 * i);
-      const __m256i high = _mm256_or_si256(_mm256_mullo_epi16(four, left), _mm256_mulhi_epu16(four, right));
-      store256(head.rows + 16 * i, _mm256_or_si256(words_at(block + 2 + 16 * i), and256(high, 0x07000700)));
-    }
+    iq1_s_rows(block, head.rows);
     store256(head.signs, _mm256_cvtepi16_epi32(_mm_srai_epi16(packed, 15)));
     return head;
   }

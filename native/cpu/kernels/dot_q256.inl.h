@@ -10,6 +10,7 @@
 #include "cpu/kernels/dot_q256_formats.inl.h"
 #include "cpu/kernels/dot_quads.inl.h"
 #include "cpu/kernels/dot_quads_avx2.inl.h"
+#include "cpu/kernels/dot_quads_grids.inl.h"
 #include "cpu/kernels/dot_totals.inl.h"
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
@@ -87,7 +88,7 @@ static constexpr DotKernel kQ256Tiles = make_kernel<DotQ256, Format, kAlone<Form
 #else
 static constexpr DotKernel kQ256Tiles = make_kernel<DotQ256, Format, 2, 2, 2, 2>();
 #endif
-// One token by tiles of dot_quads and dot_quads_avx2.
+// One token by tiles of dot_quads (avx512), dot_quads_avx2 and dot_quads_grids.
 template <typename Format>
 static constexpr DotKernel with_quads(DotTile tile) {
   DotKernel kernel = kQ256Tiles<Format>;
@@ -116,6 +117,20 @@ template <>
 constexpr DotKernel kQ256<DotQ6K> = with_quads<DotQ6K>(kQuads16<QuadQ6K>);
 template <>
 constexpr DotKernel kQ256<DotIq4Xs> = with_quads<DotIq4Xs>(quad_tile<QuadIq4Xs>);
+#if TANDEM_ISA_LEVEL == 1
+template <>
+constexpr DotKernel kQ256<DotIq2Xxs> = with_quads<DotIq2Xxs>(quad_tile<QuadGrid<DotIq2Xxs, 32, 1>>);
+template <>
+constexpr DotKernel kQ256<DotIq2Xs> = with_quads<DotIq2Xs>(quad_tile<QuadGrid<DotIq2Xs, 32, 1>>);
+template <>
+constexpr DotKernel kQ256<DotIq2S> = with_quads<DotIq2S>(quad_tile<QuadGrid<DotIq2S, 32, 1>>);
+template <>
+constexpr DotKernel kQ256<DotIq3Xxs> = with_quads<DotIq3Xxs>(quad_tile<QuadGrid<DotIq3Xxs, 64, 2>>);
+template <>
+constexpr DotKernel kQ256<DotIq3S> = with_quads<DotIq3S>(quad_tile<QuadGrid<DotIq3S, 64, 8>>);
+template <>
+constexpr DotKernel kQ256<DotIq1S> = with_quads<DotIq1S>(quad_tile<QuadIq1S>);
+#endif
 
 #endif
 

@@ -1,4 +1,5 @@
-// Tiles of four rows and one token for blocks of 256 on AVX2 (q2_k q3_k q4_k q5_k q6_k iq4_xs): decode. Same bits as dot_q256.
+// Tiles of four rows and one token for blocks of 256 on AVX2: decode. Same bits as dot_q256. Formats here: q2_k q3_k q4_k q5_k q6_k
+// iq4_xs; those with code books in dot_quads_grids.
 //
 // x is loaded once for four rows. Heads of four rows are unpacked together, their scales put down as words: pairs of products meet
 // them as broadcasts (sub-blocks of 32: a load that takes no place beside the arithmetic) or spread by one shuffle (sub-blocks of
@@ -11,7 +12,7 @@ namespace tandem::TANDEM_ISA_NAMESPACE {
 
 #if TANDEM_ISA_LEVEL == 1
 
-// Four blocks. scales: sixteen words of each row, or eight pairs of one word; sums of what minima take off; halves: d of four rows,
+// Four blocks. scales: sixteen words of each row, or eight words twice; taken: what minima (or a shift) take off; halves: d of four rows,
 // then dmin.
 struct QuadHead {
   alignas(32) int16_t scales[4][16];
@@ -65,11 +66,15 @@ static inline __m256i bit_to(__m256i v, int from, int to) {
   return both(from < to ? shift_left(v, to - from) : shift_right(v, from - to), 1 << to);
 }
 
+// Σq of the sub-blocks of 32 as words, in both lanes.
+static inline __m256i quad_code_sums(const int16_t* bsums) {
+  const __m256i sums = _mm256_madd_epi16(load256(bsums), _mm256_set1_epi16(1));
+  return both_lanes(_mm_packs_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1)));
+}
+
 // q4_k and q5_k.
 static inline void quad_k_head(const uint8_t* const (&block)[4], const int16_t* bsums, QuadHead& head) {
-  // Σq of the sub-blocks as words, in both lanes.
-  const __m256i sums = _mm256_madd_epi16(load256(bsums), _mm256_set1_epi16(1));
-  const __m256i each = both_lanes(_mm_packs_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1)));
+  const __m256i each = quad_code_sums(bsums);
   __m256i heads[2], taken[2];
 #pragma GCC unroll 2
   for (int i = 0; i < 2; i++) {
@@ -86,26 +91,36 @@ static inline void quad_k_head(const uint8_t* const (&block)[4], const int16_t* 
   head.halves = quad_halves(heads[0], heads[1]);
 }
 
-// Formats: codes(block, g), what columns [32g, 32g + 32) are, too large by kOffset (of levels: not raised).
-struct QuadQ4K {
-  static constexpr int kBytes = 144, kOffset = 0, kSub = 32;
-  static constexpr bool kMins = true, kLevels = false;
-  static void head(const uint8_t* const (&block)[4], const int16_t* bsums, QuadHead& head) { quad_k_head(block, bsums, head); }
-  static Codes codes(const uint8_t* block, int g) { return DotQ4K::codes(block, g); }
+// Formats: pairs(block, head, r, g, x), the products of columns [32g, 32g + 32) of row r, added up in pairs; codes are too large by
+// kOffset; numbers are in units of kUnit · d; with kShifted `taken` comes off the sum.
+struct QuadFormat {
+  using Head = QuadHead;
+  static constexpr int kOffset = 0;
+  static constexpr bool kMins = false, kShifted = false;
+  static constexpr float kUnit = 1.0f;
 };
 
-struct QuadQ5K {
-  static constexpr int kBytes = 176, kOffset = 0, kSub = 32;
-  static constexpr bool kMins = true, kLevels = false;
+struct QuadQ4K : QuadFormat {
+  static constexpr int kBytes = 144, kSub = 32;
+  static constexpr bool kMins = true;
   static void head(const uint8_t* const (&block)[4], const int16_t* bsums, QuadHead& head) { quad_k_head(block, bsums, head); }
-  static Codes codes(const uint8_t* block, int g) {
-    return either(both(shift_right(load256(block + 48 + 32 * (g / 2)), 4 * (g & 1)), 15), bit_to(load256(block + 16), g, 4));
+  static inline __attribute__((always_inline)) __m256i pairs(const uint8_t* block, const QuadHead&, int, int g, Codes x) {
+    return _mm256_maddubs_epi16(DotQ4K::codes(block, g), x);
   }
 };
 
-struct QuadIq4Xs {
-  static constexpr int kBytes = 136, kOffset = 0, kSub = 32;
-  static constexpr bool kMins = false, kLevels = true;
+struct QuadQ5K : QuadFormat {
+  static constexpr int kBytes = 176, kSub = 32;
+  static constexpr bool kMins = true;
+  static void head(const uint8_t* const (&block)[4], const int16_t* bsums, QuadHead& head) { quad_k_head(block, bsums, head); }
+  static inline __attribute__((always_inline)) __m256i pairs(const uint8_t* block, const QuadHead&, int, int g, Codes x) {
+    const Codes four = both(shift_right(load256(block + 48 + 32 * (g / 2)), 4 * (g & 1)), 15);
+    return _mm256_maddubs_epi16(either(four, bit_to(load256(block + 16), g, 4)), x);
+  }
+};
+
+struct QuadIq4Xs : QuadFormat {
+  static constexpr int kBytes = 136, kSub = 32;
   static void head(const uint8_t* const (&block)[4], const int16_t*, QuadHead& head) {
     __m256i heads[2];
 #pragma GCC unroll 2
@@ -123,16 +138,18 @@ struct QuadIq4Xs {
     }
     head.halves = quad_halves(heads[0], heads[1]);
   }
-  static Codes codes(const uint8_t* block, int g) {
+  static inline __attribute__((always_inline)) __m256i pairs(const uint8_t* block, const QuadHead&, int, int g, Codes x) {
     const __m256i raw = both_lanes(load128(block + 8 + 16 * g));
     const __m256i four = both(_mm256_srlv_epi32(raw, _mm256_set_epi32(4, 4, 4, 4, 0, 0, 0, 0)), 15);
-    return _mm256_shuffle_epi8(both_lanes(load128(kIq4Levels)), four);
+    const Codes levels = _mm256_shuffle_epi8(both_lanes(load128(kIq4Levels)), four);
+    // The sign of x goes over to the levels: two products of at most 127 · 127.
+    return _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(levels, x));
   }
 };
 
-struct QuadQ2K {
-  static constexpr int kBytes = 84, kOffset = 0, kSub = 16;
-  static constexpr bool kMins = true, kLevels = false;
+struct QuadQ2K : QuadFormat {
+  static constexpr int kBytes = 84, kSub = 16;
+  static constexpr bool kMins = true;
   static void head(const uint8_t* const (&block)[4], const int16_t* bsums, QuadHead& head) {
     __m256i taken[4];
 #pragma GCC unroll 4
@@ -146,12 +163,13 @@ struct QuadQ2K {
     const __m128i low = _mm_insert_epi32(_mm_cvtsi32_si128(pair(0)), pair(1), 1), high = _mm_insert_epi32(_mm_cvtsi32_si128(pair(2)), pair(3), 1);
     head.halves = quad_halves(_mm_unpacklo_epi64(low, high));
   }
-  static Codes codes(const uint8_t* block, int g) { return DotQ2K::codes(block, g); }
+  static inline __attribute__((always_inline)) __m256i pairs(const uint8_t* block, const QuadHead&, int, int g, Codes x) {
+    return _mm256_maddubs_epi16(DotQ2K::codes(block, g), x);
+  }
 };
 
-struct QuadQ3K {
+struct QuadQ3K : QuadFormat {
   static constexpr int kBytes = 110, kOffset = 4, kSub = 16;
-  static constexpr bool kMins = false, kLevels = false;
   static void head(const uint8_t* const (&block)[4], const int16_t*, QuadHead& head) {
 #pragma GCC unroll 2
     for (int i = 0; i < 2; i++) {
@@ -168,18 +186,21 @@ struct QuadQ3K {
     }
     head.halves = quad_halves_at(block, 108);
   }
-  static Codes codes(const uint8_t* block, int g) { return either(DotQ2K::codes(block + 16, g), bit_to(load256(block), g, 2)); }
+  static inline __attribute__((always_inline)) __m256i pairs(const uint8_t* block, const QuadHead&, int, int g, Codes x) {
+    return _mm256_maddubs_epi16(either(DotQ2K::codes(block + 16, g), bit_to(load256(block), g, 2)), x);
+  }
 };
 
-struct QuadQ6K {
+struct QuadQ6K : QuadFormat {
   static constexpr int kBytes = 210, kOffset = 32, kSub = 16;
-  static constexpr bool kMins = false, kLevels = false;
   static void head(const uint8_t* const (&block)[4], const int16_t*, QuadHead& head) {
 #pragma GCC unroll 4
     for (int r = 0; r < 4; r++) put_words(_mm256_cvtepi8_epi16(load128(block[r] + 192)), r, head);
     head.halves = quad_halves_at(block, 208);
   }
-  static Codes codes(const uint8_t* block, int g) { return DotQ6K::codes(block, g); }
+  static inline __attribute__((always_inline)) __m256i pairs(const uint8_t* block, const QuadHead&, int, int g, Codes x) {
+    return _mm256_maddubs_epi16(DotQ6K::codes(block, g), x);
+  }
 };
 
 // The scales of vector g of a row, in the words of its products.
@@ -198,7 +219,7 @@ static void quad_tile(const WeightRow* rows, const ActivationRow* x, int64_t k, 
   for (int64_t b = 0; b < k / 256; b++) {
     for (int r = 0; r < 4; r++) fetch<Format::kBytes>(block[r] + rows[0].ahead);
     const int16_t* bsums = x->bsums + b * 16;
-    QuadHead head;
+    typename Format::Head head;
     Format::head(block, bsums, head);
     // Out of the compiler's sight, or it makes shuffles of the loads.
     asm("" : "+m"(head.scales));
@@ -215,16 +236,17 @@ static void quad_tile(const WeightRow* rows, const ActivationRow* x, int64_t k, 
       const Codes values = load_codes(x->codes + b * 256 + 32 * g);
 #pragma GCC unroll 4
       for (int r = 0; r < 4; r++) {
-        const Codes codes = Format::codes(block[r], g);
-        // Of levels the sign goes over to them from x: two products of at most 127 · 127.
-        const __m256i pairs = Format::kLevels ? _mm256_maddubs_epi16(_mm256_abs_epi8(values), _mm256_sign_epi8(codes, values))
-                                              : _mm256_maddubs_epi16(codes, values);
+        const __m256i pairs = Format::pairs(block[r], head, r, g, values);
         sums[r] = _mm256_add_epi32(sums[r], _mm256_madd_epi16(pairs, quad_scales<Format>(head.scales[r], g)));
         asm("" : "+x"(sums[r]));  // as it stands: added up in another order, products wait in memory
       }
     }
-    const __m256 scales = _mm256_mul_ps(_mm256_cvtph_ps(head.halves), _mm256_set1_ps(x->scales[b]));
-    totals = _mm_fmadd_ps(_mm_cvtepi32_ps(quad_sums(sums)), _mm256_castps256_ps128(scales), totals);
+    __m256 scales = _mm256_cvtph_ps(head.halves);
+    if constexpr (Format::kUnit != 1.0f) scales = _mm256_mul_ps(scales, _mm256_set1_ps(Format::kUnit));
+    scales = _mm256_mul_ps(scales, _mm256_set1_ps(x->scales[b]));
+    __m128i whole = quad_sums(sums);
+    if constexpr (Format::kShifted) whole = _mm_sub_epi32(whole, head.taken);
+    totals = _mm_fmadd_ps(_mm_cvtepi32_ps(whole), _mm256_castps256_ps128(scales), totals);
     if constexpr (Format::kMins) totals = _mm_fnmadd_ps(_mm_cvtepi32_ps(head.taken), _mm256_extractf128_ps(scales, 1), totals);
     for (int r = 0; r < 4; r++) block[r] += Format::kBytes;
   }
