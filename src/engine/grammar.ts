@@ -11,12 +11,18 @@ import { TandemError } from '../errors.ts';
 import type { CallFormat } from '../text/parsers/call-format.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import type { BeginCall, CompileCall, TokenTexts } from './grammar-thread.ts';
+import { unfollowed } from './schema-limits.ts';
 import { Thread } from './thread.ts';
 
 /** A form that output keeps: any JSON, JSON of a schema, a regular expression, or a grammar in EBNF with a rule `root`. */
 export type OutputFormat =
   | { readonly type: 'json' }
-  | { readonly type: 'schema'; readonly schema: boolean | Readonly<Record<string, unknown>> }
+  | {
+      readonly type: 'schema';
+      readonly schema: boolean | Readonly<Record<string, unknown>>;
+      /** Refuse a schema with demands that cannot be followed, rather than follow the others. Default false. */
+      readonly strict?: boolean;
+    }
   | { readonly type: 'regex'; readonly pattern: string }
   | { readonly type: 'ebnf'; readonly grammar: string };
 
@@ -275,9 +281,9 @@ function shapeProblem(format: OutputFormat | CallFormat): string | undefined {
       return undefined;
     case 'schema':
       if (typeof format.schema === 'boolean') return undefined;
-      return typeof format.schema === 'object' && format.schema !== null && !Array.isArray(format.schema)
-        ? undefined
-        : 'the schema is no object';
+      if (typeof format.schema !== 'object' || format.schema === null || Array.isArray(format.schema))
+        return 'the schema is no object';
+      return format.strict ? strictProblem(format.schema) : undefined;
     case 'regex':
       return typeof format.pattern === 'string' && format.pattern !== '' ? undefined : 'the pattern is empty';
     case 'ebnf':
@@ -285,6 +291,11 @@ function shapeProblem(format: OutputFormat | CallFormat): string | undefined {
     default:
       return 'its type is none of json, schema, regex, ebnf';
   }
+}
+
+function strictProblem(schema: Readonly<Record<string, unknown>>): string | undefined {
+  const problem = unfollowed(schema);
+  return problem && `strict output follows the whole schema, and ${problem.path} cannot be followed`;
 }
 
 function noRoom(): TandemError {

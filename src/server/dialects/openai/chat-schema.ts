@@ -60,7 +60,7 @@ export const samplingFields = {
   response_format: z
     .looseObject({
       type: z.enum(['text', 'json_object', 'json_schema', 'regex', 'grammar']),
-      json_schema: z.looseObject({ schema }).nullish(),
+      json_schema: z.looseObject({ schema, strict: z.boolean().nullish() }).nullish(),
       schema,
       pattern: z.string().nullish(),
       grammar: z.string().nullish(),

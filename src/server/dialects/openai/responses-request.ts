@@ -87,7 +87,7 @@ export function responsesOptions(body: ResponsesBody, server: ServerOptions): Ch
         format?.type === 'json_object'
           ? ({ type: 'json' } as const)
           : format?.type === 'json_schema'
-            ? ({ type: 'schema', schema: format.schema ?? {} } as const)
+            ? ({ type: 'schema', schema: format.schema ?? {}, strict: format.strict === true } as const)
             : undefined,
       thinking: effort === 'none' ? false : undefined,
       templateVariables: effort ? { reasoning_effort: effort } : undefined,

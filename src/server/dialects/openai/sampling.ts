@@ -54,7 +54,11 @@ function outputFormat(body: SamplingBody): GenerateOptions['format'] {
         ? { type: 'json' }
         : { type: 'schema', schema: format.schema };
     case 'json_schema':
-      return { type: 'schema', schema: needed(format.json_schema?.schema ?? format.schema, 'json_schema.schema') };
+      return {
+        type: 'schema',
+        schema: needed(format.json_schema?.schema ?? format.schema, 'json_schema.schema'),
+        strict: format.json_schema?.strict === true,
+      };
     case 'regex':
       return { type: 'regex', pattern: needed(format.pattern, 'pattern') };
     case 'grammar':
