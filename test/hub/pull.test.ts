@@ -253,7 +253,7 @@ describe('refusals', () => {
     await expect(get('org/big')).rejects.toMatchObject({
       code: 'DISK_FULL',
       message: expect.stringMatching(
-        / and 268 MB stays free; org\/big:Q4_0 has 4000000 GB, 4000000 GB are missing, [\d.]+ GB are free at .*; free space/,
+        / and 268 MB stay free; org\/big:Q4_0 has 4000000 GB, 4000000 GB are missing, [\d.]+ GB are free at .*; free space/,
       ),
     });
     expect(hub.sent).toBe(0);
