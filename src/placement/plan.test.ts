@@ -66,7 +66,13 @@ describe('a profile', () => {
     ['nothing', null, /m\.json: the profile: /],
     ['no cores', { ...SERVER, cpu: { isa: 'avx2' } }, /m\.json: cpu\.cores: /],
     ['an unknown instruction set', { ...SERVER, cpu: { isa: 'sse', cores: 1 } }, /cpu\.isa: .*avx2/],
-    ['a bandwidth below 0', { ...SERVER, memory: { bytes: 1, bandwidth: -1 } }, /memory\.bandwidth: /],
+    ['a bandwidth below 0', { ...SERVER, memory: { bytes: 1e9, bandwidth: -1 } }, /memory\.bandwidth: /],
+    [
+      'gigabytes where bytes are meant',
+      { ...SERVER, memory: { bytes: 64, bandwidth: 1e9 } },
+      /memory\.bytes: .*counts bytes/,
+    ],
+    ['a device twice', { ...SERVER, gpus: [CARD, CARD] }, /gpus: two have the same device/],
     ['a misspelt field', { ...SERVER, gpu: [] }, /gpu/],
     ['a device that is no device', { ...SERVER, gpus: [{ ...CARD, device: 'cuda' }] }, /gpus\.0\.device: .*cuda:0/],
   ])('%s is refused by the field', (_, json, message) => {

@@ -7,6 +7,8 @@ import { TandemError } from '../errors.ts';
 import { FORMAT_NAMES } from '../formats/dtype.ts';
 
 const positive = z.number().positive();
+/** `64` for 64 GB is a slip that would plan nonsense. */
+const bytes = z.number().min(1e6, 'this counts bytes (64e9), so it is a million at least');
 const whole = z.int().min(1);
 
 /** Rows that one matrix meets, and seconds that each of its weights then costs, all threads together. */
@@ -40,10 +42,10 @@ const gpu = z.strictObject({
   /** `cuda:0` … */
   device: z.string().regex(/^[a-z]+:\d+$/, 'a device is written cuda:0'),
   name: z.string().default('GPU'),
-  memoryBytes: positive,
+  memoryBytes: bytes,
   /** Bytes per second: its memory, and the bus from the machine's memory. */
-  bandwidth: positive,
-  pcie: positive.default(25e9),
+  bandwidth: bytes,
+  pcie: bytes.default(25e9),
   /** Dense bf16 operations per second. */
   bf16: positive,
   /** Why nothing is placed on it; absent: it is used. */
@@ -62,19 +64,22 @@ const schema = z.strictObject({
     threads: whole.optional(),
   }),
   memory: z.strictObject({
-    bytes: positive,
+    bytes,
     /** What a process may still take; default: all but a sixteenth, at most 4 GiB. */
     available: positive.optional(),
     nodes: whole.default(1),
     /** Bytes per second that all threads read. */
-    bandwidth: positive,
+    bandwidth: bytes,
     /** Whether that was read from the machine, or from its data sheet. */
     measured: z.boolean().default(false),
   }),
   /** Operations per second on all threads, a product and a sum counted as two; absent: by instruction set and cores. */
   peaks: z.strictObject({ int8: positive.optional(), bf16: positive.optional(), f32: positive.optional() }).default({}),
   kernels: kernels.optional(),
-  gpus: z.array(gpu).default([]),
+  gpus: z
+    .array(gpu)
+    .refine((gpus) => new Set(gpus.map(({ device }) => device)).size === gpus.length, 'two have the same device')
+    .default([]),
   /** Bytes per second that it reads at least once a second, and bytes that are free. */
   disk: z.strictObject({ bandwidth: positive, free: z.number().min(0).optional() }).optional(),
   /** Of the control group. */
