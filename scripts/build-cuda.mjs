@@ -59,9 +59,11 @@ const { status, stderr } = spawnSync(
     String(availableParallelism()),
     '-I',
     join(root, 'native'),
-    ...architectures.flatMap((arch) => ['-gencode', `arch=compute_${arch},code=sm_${arch}`]),
+    // One front end for all: nothing in the kernels asks for more than the oldest has.
     '-gencode',
-    `arch=compute_${oldest},code=compute_${oldest}`,
+    `arch=compute_${oldest},code=[${architectures.map((arch) => `sm_${arch}`).join(',')},compute_${oldest}]`,
+    '-Xfatbin',
+    '-compress-all',
     '-Werror',
     'all-warnings',
     ...(flags.report ? ['-Xptxas', '-v'] : []),

@@ -17,6 +17,7 @@ const native = fileURLToPath(new URL('../../native/', import.meta.url));
 const FLAGS = ['-std=c++20', '-O1', '-ffp-contract=off', '-Wall', '-Wextra', '-Werror', '-Wno-unused-function'];
 const SOURCES = [
   'cuda/emulation/table.cc',
+  'test/cuda_kernels_emulation.cc',
   'test/cuda_kernels_linear.cc',
   'test/cuda_kernels_tiles.cc',
   'test/cuda_kernels_steps.cc',

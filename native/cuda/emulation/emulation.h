@@ -56,9 +56,10 @@ namespace emulation {
 inline constexpr int kWarp = 32;
 inline constexpr int kMaxThreads = 1024;
 inline constexpr int kExchangeWords = 8;
-inline constexpr size_t kStack = 256 << 10;
+inline constexpr size_t kStack = 64 << 10;
 
-// In which order the fibers of a block take their turns.
+// In which order the fibers of a block take their turns. Forward and backward: a warp runs as far ahead of the others as it can,
+// the first or the last one leading, so that what is written too early is read. Shuffled: one turn each, in any order.
 enum class Order { forward, backward, shuffled };
 
 struct Fiber {
@@ -111,14 +112,12 @@ class Machine {
         }
       }
       bool moved = false;
-      for (int i : turns) {
-        Fiber& fiber = fibers_[i];
-        if (fiber.done || (fiber.waits != nullptr && *fiber.generation == fiber.seen)) continue;
-        fiber.waits = nullptr;
-        moved = true;
-        resume(i);
-        if (fiber.done) left--;
-        if (!error_.empty()) break;
+      const int step = order == Order::shuffled ? threads_ : kWarp;
+      for (int first = 0; first < threads_ && error_.empty(); first += step) {
+        while (error_.empty() && turn(&turns[static_cast<size_t>(first)], step, left)) {
+          moved = true;
+          if (order == Order::shuffled) break;
+        }
       }
       if (!moved) stuck();
     }
@@ -164,6 +163,20 @@ class Machine {
   std::string place() const {
     const auto text = [](const Dim3& d) { return "(" + std::to_string(d.x) + "," + std::to_string(d.y) + "," + std::to_string(d.z) + ")"; };
     return "block " + text(blockIdx) + ", thread " + std::to_string(index_);
+  }
+
+  // Gives each of these fibers a turn that can go on; false where none could.
+  bool turn(const int* indices, int count, int& left) {
+    bool moved = false;
+    for (int k = 0; k < count && error_.empty(); k++) {
+      Fiber& fiber = fibers_[static_cast<size_t>(indices[k])];
+      if (fiber.done || (fiber.waits != nullptr && *fiber.generation == fiber.seen)) continue;
+      fiber.waits = nullptr;
+      moved = true;
+      resume(indices[k]);
+      if (fiber.done) left--;
+    }
+    return moved;
   }
 
   void stuck() {

@@ -1,4 +1,5 @@
-// Grids of the kernels: how many blocks, and how many threads in each, for the largest pass a launch must serve.
+// Grids of the kernels: how many blocks, and how many threads in each, for the largest pass a launch must serve. The card takes
+// up to 65535 blocks in y and z: so many rows, or visits of experts, a launch.
 #pragma once
 
 #include <cstdint>
