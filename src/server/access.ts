@@ -50,18 +50,24 @@ export function allowedOrigin(origin: string | undefined, allowed: readonly stri
 
 /**
  * A page of any site can make a browser send text here without asking first (no preflight). It cannot read the answer, but the
- * request would run; browsers tell what it is.
+ * request would run; browsers tell what it is. On plain http outside localhost they leave that header out: there the Origin is
+ * held against the Host.
  */
 export function checkSite(header: (name: string) => string | undefined, allowed: readonly string[]): void {
   const origin = header('origin');
-  if (header('sec-fetch-site') !== 'cross-site' || !/^(https?:|null$)/.test(origin ?? '')) return;
+  if (origin === undefined || !/^(https?:|null$)/.test(origin) || !isCrossSite(origin, header)) return;
   if (allowedOrigin(origin, allowed) !== undefined) return;
   throw new TandemError('ACCESS_DENIED', {
     room: 'origin',
     rule: 'pages of other sites ask from an allowed origin',
-    given: `this one is of ${origin?.slice(0, 100)}`,
+    given: `this one is of ${origin.slice(0, 100)}`,
     fix: 'start the server with --cors ORIGIN, or * for any',
   });
+}
+
+function isCrossSite(origin: string, header: (name: string) => string | undefined): boolean {
+  const told = header('sec-fetch-site');
+  return told === undefined ? origin.replace(/^https?:\/\//, '') !== header('host') : told === 'cross-site';
 }
 
 /** Checks a key in constant time. Without configured keys anything goes, also none. */

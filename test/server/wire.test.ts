@@ -279,13 +279,17 @@ describe('the wire', () => {
   });
 
   test('a page of another site cannot make a browser run requests', async () => {
-    const ask = (origin: string) =>
+    const ask = (origin: string, site = 'Sec-Fetch-Site: cross-site\r\n') =>
       raw(
         server,
-        `POST /api/generate HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nSec-Fetch-Site: cross-site\r\nOrigin: ${origin}\r\nContent-Length: 2\r\n\r\n{}`,
+        `POST /api/generate HTTP/1.1\r\nHost: 10.0.0.7:80\r\nConnection: close\r\n${site}Origin: ${origin}\r\nContent-Length: 2\r\n\r\n{}`,
       );
     expect(await ask('https://elsewhere.example')).toMatch(/^HTTP\/1.1 403/);
     expect(await ask('http://localhost:3000')).toMatch(/^HTTP\/1.1 400/);
+    // On plain http outside localhost browsers do not say what a request is.
+    expect(await ask('http://elsewhere.example', '')).toMatch(/^HTTP\/1.1 403/);
+    expect(await ask('null', '')).toMatch(/^HTTP\/1.1 403/);
+    expect(await ask('http://10.0.0.7:80', '')).toMatch(/^HTTP\/1.1 400/);
   });
 
   test('CORS: localhost by default, also on errors and streams', async () => {
