@@ -6,7 +6,7 @@
  * part of an install. `--report`: registers and spills of each kernel as ptxas says them, the worst first.
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -78,6 +78,9 @@ if (status !== 0) {
   console.error('[cuda] the kernels do not compile; the lines above say where');
   process.exit(1);
 }
+// Which drivers can run them (src/backend/native/gpus.ts).
+const release = /release (\d+\.\d+)/.exec(spawnSync(nvcc, ['--version'], { encoding: 'utf8' }).stdout)?.[1];
+writeFileSync(join(dirname(out), 'tandem-cuda.json'), `${JSON.stringify({ cuda: release, architectures })}\n`);
 if (flags.report) {
   for (const { name, registers, spilled } of usage(stderr))
     console.log(`${name}: ${registers} registers, ${spilled} bytes spilled`);

@@ -22,7 +22,7 @@ for (const needed of [platformFile, join(root, 'web', 'dist'), join(root, 'build
   console.error(`[pack] what is packed is built first; there is no ${needed}; run npm run build`);
   process.exit(1);
 }
-const { packageFor, packageName, PLATFORMS } = await import(platformFile);
+const { CUDA_FILES, CUDA_PACKAGE, packageFor, packageName, PLATFORMS } = await import(platformFile);
 
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
 const { name, version, description, license, type, engines, bin, exports, files, dependencies } = manifest;
@@ -48,6 +48,25 @@ try {
     files: ['tandem.node'],
   };
   pack('core', core, [['build/tandem.node', 'tandem.node']]);
+
+  // Where `npm run build:cuda` made them. Nothing depends on it: who has a card installs it.
+  if (existsSync(join(root, 'build', CUDA_FILES.kernels))) {
+    const files = Object.values(CUDA_FILES);
+    const cuda = {
+      name: CUDA_PACKAGE,
+      version,
+      description: `The kernels of ${name} for NVIDIA GPUs, compute capability 8.0 and later`,
+      license,
+      os: ['linux'],
+      cpu: ['x64'],
+      files,
+    };
+    pack(
+      'cuda',
+      cuda,
+      files.map((file) => [join('build', file), file]),
+    );
+  }
 } finally {
   rmSync(stage, { recursive: true });
 }
