@@ -70,12 +70,11 @@ template <int A>
 static TANDEM_DEVICE uint4 load_16(const uint8_t* at) {
   check_aligned(at, A);
   uint4 v;
-  if constexpr (A == 16) {
-#ifdef __CUDA_ARCH__
-    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at));
+#ifndef __CUDA_ARCH__
+  memcpy(&v, at, 16);
 #else
-    v = *reinterpret_cast<const uint4*>(at);
-#endif
+  if constexpr (A == 16) {
+    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(at));
   } else if constexpr (A == 8) {
     const uint2 low = *reinterpret_cast<const uint2*>(at), high = *reinterpret_cast<const uint2*>(at + 8);
     v.x = low.x, v.y = low.y, v.z = high.x, v.w = high.y;
@@ -93,6 +92,7 @@ static TANDEM_DEVICE uint4 load_16(const uint8_t* at) {
     }
     v.x = words[0], v.y = words[1], v.z = words[2], v.w = words[3];
   }
+#endif
   return v;
 }
 
