@@ -34,7 +34,6 @@ constexpr Result kSuccess = 0, kOutOfMemory = 2, kDeinitialized = 4, kNoDevice =
 enum class Attribute : int {
   clock_khz = 13,
   multiprocessors = 16,
-  integrated = 18,
   memory_clock_khz = 36,
   bus_width = 37,
   capability_major = 75,
@@ -83,7 +82,6 @@ constexpr int kMaxDynamicSharedBytes = 8;  // CUfunction_attribute
   CALL(event_create, cuEventCreate, (EventHandle**, unsigned))                                                                     \
   CALL(event_destroy, cuEventDestroy_v2, (EventHandle*))                                                                           \
   CALL(event_record, cuEventRecord, (EventHandle*, StreamHandle*))                                                                 \
-  CALL(event_elapsed, cuEventElapsedTime, (float*, EventHandle*, EventHandle*))                                                    \
   CALL(module_load, cuModuleLoadData, (ModuleHandle**, const void*))                                                               \
   CALL(module_unload, cuModuleUnload, (ModuleHandle*))                                                                             \
   CALL(module_function, cuModuleGetFunction, (FunctionHandle**, ModuleHandle*, const char*))                                       \

@@ -230,6 +230,12 @@ std::set<StreamHandle*>& streams() {
   return all;
 }
 
+// Things of lost devices are never given back: here they are still known, and no leak.
+std::set<const void*>& made() {
+  static std::set<const void*>& all = *new std::set<const void*>;
+  return all;
+}
+
 // Nodes in an order of chance among those that may begin.
 void run_nodes(const std::vector<Node>& nodes, StreamHandle* stream) {
   static std::atomic<uint32_t> seed{1};
@@ -333,7 +339,7 @@ EXPORT Result cuDeviceGetName(char* out, int size, DeviceNumber) {
 EXPORT Result cuDeviceGetAttribute(int* out, int which, DeviceNumber) {
   ENTER(cuDeviceGetAttribute);
   const Machine& m = state().machine;
-  const std::map<int, int> values = {{13, 1000000}, {16, 100}, {18, 0}, {36, 1000000}, {37, 4096}, {75, m.major}, {76, m.minor}, {97, 166912}};
+  const std::map<int, int> values = {{13, 1000000}, {16, 100}, {36, 1000000}, {37, 4096}, {75, m.major}, {76, m.minor}, {97, 166912}};
   const auto found = values.find(which);
   if (found == values.end()) return 1;
   *out = found->second;
@@ -490,11 +496,13 @@ EXPORT Result cuStreamWaitValue32_v2(StreamHandle* stream, Address address, uint
 EXPORT Result cuEventCreate(EventHandle** out, unsigned) {
   ENTER(cuEventCreate);
   *out = new EventHandle;
+  made().insert(*out);
   state().alive++;
   return 0;
 }
 EXPORT Result cuEventDestroy_v2(EventHandle* event) {
   ENTER(cuEventDestroy_v2);
+  made().erase(event);
   delete event;
   state().alive--;
   return 0;
@@ -509,20 +517,17 @@ EXPORT Result cuEventRecord(EventHandle* event, StreamHandle* stream) {
   event->done = std::make_shared<std::atomic<bool>>(false);
   return make(stream, [done = event->done] { done->store(true); });
 }
-EXPORT Result cuEventElapsedTime(float* out, EventHandle*, EventHandle*) {
-  ENTER(cuEventElapsedTime);
-  *out = 1;
-  return 0;
-}
 EXPORT Result cuModuleLoadData(ModuleHandle** out, const void*) {
   ENTER(cuModuleLoadData);
   if (state().machine.image != 0) return state().machine.image;
   *out = new ModuleHandle;
+  made().insert(*out);
   state().alive++;
   return 0;
 }
 EXPORT Result cuModuleUnload(ModuleHandle* module) {
   ENTER(cuModuleUnload);
+  made().erase(module);
   delete module;
   state().alive--;
   return 0;
@@ -581,10 +586,12 @@ EXPORT Result cuStreamEndCapture(StreamHandle* stream, GraphHandle** out) {
   if (told != 0) return told;  // the capture is over all the same
   if (joined.size() != capture->nodes.size()) return 904;
   *out = new GraphHandle{capture->nodes};
+  made().insert(*out);
   state().alive++;
   return 0;
 }
 EXPORT Result cuGraphDestroy(GraphHandle* graph) {
+  made().erase(graph);
   delete graph;
   state().alive--;
   return enter("cuGraphDestroy");
@@ -592,6 +599,7 @@ EXPORT Result cuGraphDestroy(GraphHandle* graph) {
 EXPORT Result cuGraphInstantiateWithFlags(GraphExecHandle** out, GraphHandle* graph, unsigned long long) {
   ENTER(cuGraphInstantiateWithFlags);
   *out = new GraphExecHandle{std::make_shared<std::vector<Node>>(graph->nodes)};
+  made().insert(*out);
   state().alive++;
   return 0;
 }
@@ -601,6 +609,7 @@ EXPORT Result cuGraphLaunch(GraphExecHandle* graph, StreamHandle* stream) {
 }
 EXPORT Result cuGraphExecDestroy(GraphExecHandle* graph) {
   ENTER(cuGraphExecDestroy);
+  made().erase(graph);
   delete graph;
   state().alive--;
   return 0;
