@@ -105,7 +105,7 @@ const ISAS = ['scalar', 'avx2', 'avx512', 'amx'];
 /** Time a pass with prefill rows should take: a neighbour's token waits about as long. */
 const TARGET_MS = 400;
 /** And where nobody decodes: only a newcomer and the progress bar wait. Experts meet more rows each, so it is faster. */
-const SOLO_TARGET_MS = 1500;
+const SOLO_TARGET_MS = 4000;
 /** Of 256 experts, 8 a token, each meets 64 rows of so many: enough for tiles. */
 const MOST_ROWS = 2048;
 /** Output rows of a pass; logits of so many rows are held in memory. */
