@@ -411,7 +411,7 @@ test('random arrivals, aborts, failures and shortages: pages stay accounted for,
     }),
     { numRuns: 60 },
   );
-  // The draw varies from run to run (about 50 and 2,000): this only says that both did happen.
+  // The draw varies from run to run: this only says that both did happen.
   expect(preemptions).toBeGreaterThan(0);
   expect(found).toBeGreaterThan(0);
 });
