@@ -87,30 +87,35 @@ export async function measureStreams(model, { streams, prompt, generate, rounds,
     const machine = describeMachine();
     const used = Number(engine.info.execution.threads);
     const bandwidth = () => readBandwidth(used, machine).bytesPerSecond;
-    const read = [bandwidth()];
     await decodeTogether(engine, 1, { prompt, generate: 16 }); // warms up
+    // Memory is measured around each run: on a machine with neighbours it moves by a factor of two within seconds.
     const runs = streams.map(() => []);
-    for (let round = 0; round < rounds; round++) {
-      for (const [i, n] of streams.entries()) runs[i].push(await decodeTogether(engine, n, { prompt, generate }));
-      read.push(bandwidth());
-    }
-    const best = Math.max(...read);
-    const lines = streams.map((n, i) => {
-      const [median] = [...runs[i]].sort((a, b) => b.tokensPerSecond - a.tokensPerSecond).slice(rounds >> 1);
-      const perPass = bytesOfPass(bytes, n);
-      const allowed = (n * best) / perPass;
-      return {
-        streams: n,
-        ...median,
-        bytesPerPass: perPass,
-        allowed,
-        shareOfAllowed: median.tokensPerSecond / allowed,
-      };
-    });
+    let before = bandwidth();
+    for (let round = 0; round < rounds; round++)
+      for (const [i, n] of streams.entries()) {
+        const run = await decodeTogether(engine, n, { prompt, generate });
+        const after = bandwidth();
+        const read = (before + after) / 2;
+        const allowed = (n * read) / bytesOfPass(bytes, n);
+        runs[i].push({
+          ...run,
+          readGigabytesPerSecond: read / 1e9,
+          allowed,
+          shareOfAllowed: run.tokensPerSecond / allowed,
+        });
+        before = after;
+      }
+    const medianBy = (list, key) => [...list].sort((a, b) => a[key] - b[key])[list.length >> 1];
+    const lines = streams.map((n, i) => ({
+      streams: n,
+      ...medianBy(runs[i], 'tokensPerSecond'),
+      shareOfAllowed: medianBy(runs[i], 'shareOfAllowed').shareOfAllowed,
+      bytesPerPass: bytesOfPass(bytes, n),
+    }));
     const alone = lines.find(({ streams: n }) => n === 1);
     for (const line of lines) {
       line.timesOne = alone && line.tokensPerSecond / alone.tokensPerSecond;
-      line.timesOneAllowed = alone && line.allowed / alone.allowed;
+      line.timesOneAllowed = alone && (line.streams * alone.bytesPerPass) / line.bytesPerPass;
     }
     return {
       model: basename(engine.info.model),
@@ -119,7 +124,6 @@ export async function measureStreams(model, { streams, prompt, generate, rounds,
       numerics: engine.info.numerics,
       prompt,
       generate,
-      readGigabytesPerSecond: read.map((rate) => rate / 1e9),
       lines,
     };
   } finally {
@@ -127,13 +131,13 @@ export async function measureStreams(model, { streams, prompt, generate, rounds,
   }
 }
 
-export function renderStreams({ model, threads, isa, readGigabytesPerSecond, lines }) {
-  const head = `${model}, ${threads} threads, ${isa}; memory reads ${Math.max(...readGigabytesPerSecond).toFixed(1)} GB/s at best`;
+export function renderStreams({ model, threads, isa, lines }) {
+  const head = `${model}, ${threads} threads, ${isa}; medians, shares of what memory gave around each run`;
   return [
     head,
     ...lines.map(
       (line) =>
-        `${line.streams} streams\t${line.tokensPerSecond.toFixed(1)} tok/s in all\t${(100 * line.shareOfAllowed).toFixed(0)} % of ${line.allowed.toFixed(1)}` +
+        `${line.streams} streams\t${line.tokensPerSecond.toFixed(1)} tok/s in all\t${(100 * line.shareOfAllowed).toFixed(0)} % of what is allowed (${line.allowed.toFixed(1)} at ${line.readGigabytesPerSecond.toFixed(1)} GB/s)` +
         `\t${line.timesOne?.toFixed(2) ?? '–'}× one (allowed ${line.timesOneAllowed?.toFixed(2) ?? '–'}×)\teach ${line.fewest}–${line.most} tokens`,
     ),
   ].join('\n');

@@ -21,7 +21,10 @@ export function readBandwidth(threads: number, machine: Machine) {
   return loadNative().readBandwidth(threads, bytes);
 }
 
-/** Runs `measure` between two measurements of the ceiling; the better ones count, as neighbours come and go. */
+/**
+ * Runs `measure` between two measurements of the ceiling; their mean counts. What memory gives on a machine with neighbours
+ * moves by a factor of two within seconds: a better moment before or after says nothing of this one.
+ */
 export async function underCeiling<Result>(
   options: { readonly wanted: boolean; readonly threads?: number; readonly machine: Machine },
   measure: () => Promise<Result>,
@@ -30,7 +33,7 @@ export async function underCeiling<Result>(
   if (!wanted) return { result: await measure() };
   const before = ceilingNow(threads, machine);
   const result = await measure();
-  return { result, ceiling: better(before, ceilingNow(threads, machine)) };
+  return { result, ceiling: mean(before, ceilingNow(threads, machine)) };
 }
 
 function ceilingNow(threads: number, machine: Machine): Ceiling {
@@ -41,11 +44,11 @@ function ceilingNow(threads: number, machine: Machine): Ceiling {
   };
 }
 
-function better(a: Ceiling, b: Ceiling): Ceiling {
+function mean(a: Ceiling, b: Ceiling): Ceiling {
   const peaks = { ...a.peaks };
   for (const [name, value] of Object.entries(b.peaks) as [PeakName, number][])
-    peaks[name] = Math.max(value, peaks[name] ?? 0);
-  return { bytesPerSecond: Math.max(a.bytesPerSecond, b.bytesPerSecond), peaks };
+    peaks[name] = (value + (peaks[name] ?? value)) / 2;
+  return { bytesPerSecond: (a.bytesPerSecond + b.bytesPerSecond) / 2, peaks };
 }
 
 /**

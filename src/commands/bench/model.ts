@@ -16,7 +16,7 @@ import { loadModel } from '../load-model.ts';
 import { localPath } from '../model-name.ts';
 import { loadOptions, MODEL, type ModelFlags, positive, withModel } from '../options.ts';
 import { formatBytes, formatRate, ProgressBar, table } from '../terminal.ts';
-import { heaviest, rowsPerMatrix, underCeiling, unitOf } from './ceiling.ts';
+import { type Ceiling, heaviest, rowsPerMatrix, underCeiling, unitOf } from './ceiling.ts';
 import { checkPeer, PEERS, type Peer, type PeerRates, type Rates, runPeer } from './peer.ts';
 import { describeMachine, type Machine, median, type ReportFlags, report, withReport } from './report.ts';
 import { modulusFor, tokenIds } from './token-ids.ts';
@@ -41,8 +41,10 @@ interface ModelResult extends Rates {
   readonly bytesPerToken: number;
   /** bytesPerToken · decodeTokensPerSecond. */
   readonly decodeGigabytesPerSecond: number;
-  /** Of what this machine reads from memory with as many threads; absent with --no-ceiling. */
+  /** Of what this machine read from memory with as many threads just before and after: the median over the rounds; absent with --no-ceiling. */
   readonly decodeShareOfReadBandwidth?: number;
+  /** What it read around each round. */
+  readonly readGigabytesPerSecond?: readonly number[];
   /** Products and sums with weights, two operations for each weight that a token meets; attention itself is not counted. */
   readonly prefillTflops: number;
   /** What multiplies in the heaviest step of a pass over the prompt, and the share of what it gives here. */
@@ -83,16 +85,19 @@ async function benchModel(model: string | undefined, flags: Flags): Promise<void
   const work = await workOf(path, flags, machine);
   const interrupt = new AbortController();
   process.once('SIGINT', () => interrupt.abort());
-  const { result: measured, ceiling } = await underCeiling(
-    { wanted: flags.ceiling, threads: flags.threads, machine },
-    () => measure(path, flags, machine.isa, interrupt.signal),
-  );
-  const { info, runs } = measured;
+  const { info, runs, ceilings } = await measure(path, flags, machine, interrupt.signal);
   const threads = Number(info.execution.threads ?? 1);
   const figures = medians(runs.tandem);
   const bytesPerSecond = work.bytesPerToken * figures.decodeTokensPerSecond;
   const operationsPerSecond = 2 * work.activeWeights * figures.prefillTokensPerSecond;
-  const peak = work.unit && ceiling?.peaks[work.unit];
+  // Each round against what was measured around it; none: --no-ceiling, or a unit whose peak is not measured.
+  const shares = (of: (run: Rates, ceiling: Ceiling) => number | undefined) =>
+    ceilings.flatMap((ceiling, round) => of(runs.tandem[round], ceiling) ?? []);
+  const ofMemory = shares((run, at) => (work.bytesPerToken * run.decodeTokensPerSecond) / at.bytesPerSecond);
+  const ofPeak = shares((run, { peaks }) => {
+    const peak = work.unit && peaks[work.unit];
+    return peak && (2 * work.activeWeights * run.prefillTokensPerSecond) / peak;
+  });
   const peer = flags.against && { ...medians(runs[flags.against]), system: runs[flags.against][0].system };
   const result: ModelResult = {
     ...figures,
@@ -104,10 +109,11 @@ async function benchModel(model: string | undefined, flags: Flags): Promise<void
     numerics: info.numerics,
     bytesPerToken: work.bytesPerToken,
     decodeGigabytesPerSecond: bytesPerSecond / 1e9,
-    ...(ceiling && { decodeShareOfReadBandwidth: bytesPerSecond / ceiling.bytesPerSecond }),
+    ...(ofMemory.length > 0 && { decodeShareOfReadBandwidth: median(ofMemory) }),
+    ...(ceilings.length > 0 && { readGigabytesPerSecond: ceilings.map((each) => each.bytesPerSecond / 1e9) }),
     prefillTflops: operationsPerSecond / 1e12,
     ...(work.unit && { prefillUnit: work.unit }),
-    ...(peak && { prefillShareOfPeak: operationsPerSecond / peak }),
+    ...(ofPeak.length > 0 && { prefillShareOfPeak: median(ofPeak) }),
     ...(peer === undefined
       ? {}
       : {
@@ -154,29 +160,34 @@ async function workOf(
   }
 }
 
-async function measure(path: string, flags: Flags, isa: string, signal: AbortSignal) {
-  const { prompt, generate, rounds, against } = flags;
+async function measure(path: string, flags: Flags, machine: Machine, signal: AbortSignal) {
+  const { prompt, generate, rounds, against, threads, ceiling: wanted } = flags;
   const contextLength = flags.context ?? prompt + generate + 1;
   const options: LoadOptions = { ...loadOptions(flags), contextLength, maxSequences: 1 };
   const runs: Record<string, PeerRates[]> = { tandem: [] };
+  const ceilings: Ceiling[] = [];
   const bar = new ProgressBar('measuring');
   let engine: Engine | undefined;
   try {
     for (let round = 0; round < rounds; round++) {
       engine ??= await loadModel(path, options, signal);
-      runs.tandem.push(await runTandem(engine, prompt, generate, signal));
+      const { result, ceiling } = await underCeiling({ wanted, threads, machine }, () =>
+        runTandem(engine!, prompt, generate, signal),
+      );
+      runs.tandem.push(result);
+      if (ceiling) ceilings.push(ceiling);
       bar.update(round + 1, rounds, 'rounds');
       const { info } = engine;
       if (against === undefined) continue;
       await engine.dispose(); // two models in memory would be in each other's way
       engine = undefined;
-      const threads = Number(info.execution.threads);
       const modulus = modulusFor(info.vocabSize);
-      const rates = await runPeer(against, { file: path, threads, prompt, generate, modulus, isa, signal });
+      const work = { file: path, threads: Number(info.execution.threads), prompt, generate, modulus, signal };
+      const rates = await runPeer(against, { ...work, isa: machine.isa });
       (runs[against] ??= []).push(rates);
-      if (round === rounds - 1) return { info, runs };
+      if (round === rounds - 1) return { info, runs, ceilings };
     }
-    return { info: engine!.info, runs };
+    return { info: engine!.info, runs, ceilings };
   } finally {
     bar.end();
     await engine?.dispose();
