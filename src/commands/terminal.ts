@@ -42,6 +42,11 @@ export function formatRate(value: number): string {
   return value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2);
 }
 
+/** A rate that is only predicted: two digits. */
+export function about(value: number): string {
+  return value >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(2)));
+}
+
 /** Columns padded to their widest cell; right-aligned where `align` says `r`. */
 export function table(rows: readonly (readonly string[])[], align = ''): string {
   const widths: number[] = [];

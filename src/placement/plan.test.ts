@@ -7,7 +7,7 @@ import type { QuantMix } from '../models/quant-mix.ts';
 import { headerCheckpoint } from '../models/synthesize.ts';
 import { matrixSeconds } from './costs.ts';
 import { type FitRequest, fitModel as fitRoom, roomOf } from './fit.ts';
-import { advise, type Candidate, plan } from './plan.ts';
+import { plan } from './plan.ts';
 import { predictDecode, predictPrefill } from './predict.ts';
 import { availableOf, type MachineProfile, parseProfile, threadsOf } from './profile.ts';
 import { type Sizes, sizesOf } from './sizes.ts';
@@ -278,40 +278,5 @@ describe('predictions', () => {
     const other = { ...work, format: 'q8_0' } as const;
     const ratio = matrixSeconds(other, 1, server()) / matrixSeconds(work, 1, server());
     expect(matrixSeconds(other, 1, machine) / 0.01).toBeCloseTo(ratio, 9);
-  });
-});
-
-describe('advice', () => {
-  const mixes: readonly QuantMix[] = ['bf16', 'q8_0', 'q6_k', 'q4_k_m', 'q3_k', 'iq2_xxs', 'iq1_s'];
-  let candidates: { quant: string; sizes: Sizes }[];
-  beforeAll(async () => {
-    candidates = await Promise.all(
-      mixes.map(async (quant) => ({ quant, sizes: await sizesFor('deepseek-v3', quant) })),
-    );
-  });
-  const on = (machine: MachineProfile): Candidate[] =>
-    candidates.map(({ quant, sizes }) => ({ quant, plan: plan(sizes, machine, { context: 4096 }) }));
-
-  it('the most bits that are fluent; fewer where memory is short; the disk; nothing', () => {
-    expect(advise(on(withMemory(2000 * GB)))).toMatchObject({
-      quant: 'q6_k',
-      why: expect.stringMatching(/6\.\d a weight/),
-    });
-    expect(advise(on(withMemory(450 * GB))).quant).toBe('q4_k_m');
-    expect(advise(on(withMemory(350 * GB)))).toMatchObject({
-      quant: 'q3_k',
-      why: expect.stringMatching(/below four bits/),
-    });
-    expect(advise(on(withMemory(100 * GB)))).toMatchObject({ quant: 'iq1_s', why: expect.stringMatching(/disk/) });
-    expect(advise(on(withMemory(4 * GB)))).toEqual({
-      why: expect.stringMatching(/^none fits: \w+ needs 1\d.* GB of memory at least, 4\.00 GB/),
-    });
-    expect(advise([])).toEqual({ why: 'there is nothing to choose from' });
-  });
-
-  it('where nothing is fluent, the fastest of four bits or more', () => {
-    const slow = withMemory(2000 * GB, { cpu: { isa: 'avx2', cores: 8 } });
-    const made = on({ ...slow, memory: { ...slow.memory, bandwidth: 60 * GB } });
-    expect(advise(made).quant).toBe('q4_k_m');
   });
 });

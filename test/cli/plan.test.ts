@@ -39,6 +39,7 @@ interface Printed {
   readonly model: string;
   readonly source: string;
   readonly advice: { readonly quant: string };
+  readonly instead: readonly string[];
   readonly quants: Planned[];
   readonly machine: MachineProfile;
 }
@@ -126,12 +127,41 @@ describe('a known model or a description', () => {
     expect(memory.advice).toEqual(advice);
   });
 
-  test('what runs nowhere: the numbers, and exit code 1', async () => {
-    const { code, stdout } = await tandem(['plan', 'deepseek-v3', '--machine', at('laptop.json'), '--ram', '4GB']);
-    expect(code).toBe(1);
-    expect(stdout).toMatch(
-      /^deepseek-v3: none fits: \w+ needs 1\d\.\d GB of memory at least, 4\.00 GB are available\n/,
+  test('what runs nowhere, and what runs too slowly: said first, with what would do; exit code 1', async () => {
+    const none = await tandem(['plan', 'kimi-k2', '--machine', at('laptop.json'), '--ram', '4GB']);
+    expect(none.code).toBe(1);
+    expect(none.stdout).toMatch(
+      /^kimi-k2: not on this machine: even \w+ needs \d\.\d+ GB of memory, its experts on the disk; there are 4\.00 GB of memory\n/,
     );
+    expect(none.stdout).not.toMatch(/→/);
+    const slow = await tandem(['plan', 'deepseek-v3', '--machine', at('laptop.json')]);
+    expect(slow.code).toBe(1);
+    const [verdict, memory, other] = slow.stdout.split('\n');
+    expect(verdict).toMatch(
+      /^deepseek-v3: not on this machine: experts would be read from the disk for each token \(141 GB of weights, 15\.\d GB of memory\); about 0\.\d+ tok\/s at best \(iq1_s\)$/,
+    );
+    expect(memory).toMatch(
+      /^what would do: free memory of 142 GB for iq1_s \(then about 1\.\d tok\/s\) or 35\d GB for iq4_xs \(then about 1\.\d tok\/s\)$/,
+    );
+    expect(other).toMatch(/^ +a smaller model: gpt-oss-20b in mxfp4 \(here about \d+ tok\/s\)$/);
+    expect(slow.stdout).not.toMatch(/→/);
+    expect(slow.stdout).toMatch(/\niq1_s: 130 GB of experts exceed what is left of memory/);
+    const { code, advice, instead } = await planned('laptop.json', 'deepseek-v3');
+    expect([code, advice, instead]).toEqual([1, { runs: 'iq1_s', why: expect.any(String) }, [expect.any(String), expect.any(String)]]); // biome-ignore format: one line
+  });
+
+  test('limits that stand in the way, and what is slow but runs', async () => {
+    const tight = ['plan', 'qwen3-30b-a3b', '--machine', at('laptop.json'), '--ram', '4GB'];
+    expect((await tandem(tight)).stdout).toMatch(
+      /^qwen3-30b-a3b: .*\nwhat would do: without --ram: q3_k, about \d+ tok\/s\n/,
+    );
+    writeFileSync(at('fast-disk.json'), JSON.stringify({ ...LAPTOP, disk: { bandwidth: 7 * GB } }));
+    const { code, stdout } = await tandem(['plan', 'gpt-oss-120b', '--machine', at('fast-disk.json')]);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(
+      /^gpt-oss-120b: slow on this machine: experts would be read from the disk for each token \(63\.4 GB of weights, 15\.\d GB of memory\); about [2-4](\.\d)? tok\/s\nwhat would do: free memory of 64\.\d GB \(then about/,
+    );
+    expect(stdout).toMatch(/^→ {2}mxfp4 /m);
   });
 });
 

@@ -1,12 +1,10 @@
 /** The machine that is explained for: this one, or one that a file describes. */
-import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
-import { TandemError } from '../../errors.ts';
-import { fileError } from '../../formats/file-source.ts';
 import type { Machine } from '../../placement/lower.ts';
 import { nativeMachine } from '../../placement/machine.ts';
 import { availableOf, type MachineProfile, parseProfile, usedGpus } from '../../placement/profile.ts';
 import { tileRule } from '../../placement/tiles.ts';
+import { machineJson } from '../machine-file.ts';
 
 const device = z.union([z.string(), z.strictObject({ name: z.string(), memory: z.number().positive().optional() })]);
 /** Where only the devices matter: `{"devices": ["cuda:0", {"name": "cuda:1", "memory": 24e9}]}`. */
@@ -15,21 +13,7 @@ const short = z.strictObject({ devices: z.array(device).min(1) });
 /** `file`: a profile of `tandem bench machine --json`, or its short form; absent: this machine. */
 export async function machineOf(file?: string): Promise<Machine> {
   if (file === undefined) return nativeMachine();
-  const text = await readFile(file, 'utf8').catch((cause) => {
-    throw fileError('read', file, cause);
-  });
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch (cause) {
-    throw new TandemError('REQUEST_INVALID', {
-      room: 'cli',
-      rule: 'a machine is described in JSON',
-      given: `${file}: ${(cause as Error).message}`,
-      fix: 'take what `tandem bench machine --json` prints on that machine',
-      cause,
-    });
-  }
+  const json = await machineJson(file);
   const listed = short.safeParse(json);
   if (!listed.success) return machineFrom(parseProfile(json, file));
   const devices = listed.data.devices.map((each) => (typeof each === 'string' ? { name: each } : each));

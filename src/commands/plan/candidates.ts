@@ -13,6 +13,7 @@ import { findModel, openVariant } from '../../hub/remote.ts';
 import { hubSettings } from '../../hub/settings.ts';
 import { chooseVariant } from '../../hub/variants.ts';
 import { buildProgram } from '../../models/index.ts';
+import { PUBLIC_CONFIGS, type PublicModel } from '../../models/public-configs.ts';
 import type { QuantMix } from '../../models/quant-mix.ts';
 import { headerCheckpoint } from '../../models/synthesize.ts';
 import { type HuggingFaceConfig, headerOnly, huggingFaceTensors, syntheticModel } from '../../models/synthetic.ts';
@@ -95,6 +96,13 @@ async function described(given: string, options: CandidateOptions): Promise<Size
     if (sizes.weightBytes < (published?.sizes.weightBytes ?? Infinity)) quants.push({ quant: mix, sizes });
   }
   return { model: basename(name), source: 'description', quants };
+}
+
+/** A known model in the mix that most people take: as gpt-oss is published, else about five bits. */
+export async function usualQuant(name: PublicModel): Promise<Required<Pick<SizedQuant, 'quant' | 'sizes'>>> {
+  const config = PUBLIC_CONFIGS[name];
+  const mix: QuantMix = config.model_type === 'gpt_oss' ? 'mxfp4' : 'q4_k_m';
+  return { quant: mix, sizes: await sized(await headerCheckpoint(config, { name, mix }), {}) };
 }
 
 /** As a description says that the weights are stored, where that is not bf16. */
