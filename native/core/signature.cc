@@ -226,6 +226,15 @@ void experts(Check& c) {
   c.output(0, Rows::tokens, hidden);
 }
 
+void rank_experts(Check& c) {
+  if (!c.counts(2, 2, 2)) return;
+  const Rows rows = c.rows(0);
+  const int64_t topk = c.value(0, rows, ElementType::i32);
+  c.expect(c.value(1, rows) == topk, "ids and weights have the same columns");
+  c.output(0, rows, topk, ElementType::i32);
+  c.output(1, rows, topk);
+}
+
 void glu(Check& c) {
   if (!c.counts(2, 2, 1)) return;
   const Rows rows = c.rows(0);
@@ -261,6 +270,7 @@ struct Rule {
 constexpr Rule kRules[] = {
     {"embed", embed},         {"rms-norm", rms_norm}, {"linear", linear}, {"rope", rope},       {"kv-append", kv_append},
     {"mla-append", mla_append}, {"attention", attention}, {"mla", mla},   {"router", router},   {"experts", experts},
+    {"rank-experts", rank_experts},
     {"copy", copy},           {"submit", submit},     {"wait", wait},
     {"glu", glu},             {"add", add},           {"gather-rows", gather_rows}, {"sample", sample},
 };

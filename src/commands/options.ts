@@ -126,7 +126,8 @@ export function withLoading(command: Command): Command {
       new Option('--load <how>', 'weights mapped from the file or read into huge pages')
         .choices(['auto', 'mmap', 'pages'])
         .default('auto'),
-    );
+    )
+    .option('--defer-experts <n>', 'so many experts of a token come one layer late: faster beside a GPU, lossy', count);
 }
 
 /** Adds `--ram` (or `--memory`) and `--vram`. */
@@ -152,6 +153,7 @@ export interface ModelFlags {
   load: 'auto' | 'mmap' | 'pages';
   memory?: number;
   vram?: number;
+  deferExperts?: number;
 }
 
 /**
@@ -191,6 +193,7 @@ export function loadOptions(flags: ModelFlags): LoadOptions {
     load: flags.load,
     memory: flags.memory,
     vram: flags.vram,
+    deferExperts: flags.deferExperts,
   };
 }
 

@@ -31,7 +31,7 @@ export function addPerplexity(cli: Command): void {
     .option('--skip <n>', 'tokens of a window that only give context (default: half of it)', count)
     .option(
       '--kl-against <model>',
-      'divergence from `reference` (this file, unrounded, in plain TypeScript), `exact` (this file in exact mode) or a file',
+      'divergence from `reference` (this file, unrounded, in plain TypeScript), `exact` (this file in exact mode), `undeferred` (this file without --defer-experts) or a file',
     )
     .option('--json', 'print one JSON object')
     .addHelpText(
@@ -41,7 +41,8 @@ Examples:
   tandem perplexity model.gguf --text wiki.txt
   tandem perplexity model-Q4_K_M.gguf --text wiki.txt --kl-against model-BF16.gguf     what did quantizing cost?
   tandem perplexity --text short.txt --kl-against reference                            what does rounding cost?
-  tandem perplexity model.gguf --text wiki.txt --kl-against exact                      what do tiles cost?`,
+  tandem perplexity model.gguf --text wiki.txt --kl-against exact                      what do tiles cost?
+  tandem perplexity model.gguf --text wiki.txt --defer-experts 2 --kl-against undeferred     what does deferral cost?`,
     )
     .action(perplexity);
 }
@@ -77,8 +78,13 @@ async function perplexity(model: string | undefined, flags: Flags): Promise<void
   }
 }
 
-/** What is compared with: words for this very file, or another one. A file of such a name is ./reference, ./exact. */
-function loadReference(path: string, against: string, options: LoadOptions, signal: AbortSignal): Promise<Engine> {
+/**
+ * What is compared with, never with late experts: words for this very file, or another one. A file of such a name is
+ * ./reference, ./exact.
+ */
+function loadReference(path: string, against: string, given: LoadOptions, signal: AbortSignal): Promise<Engine> {
+  const options = { ...given, deferExperts: undefined };
+  if (against === 'undeferred') return loadModel(path, options, signal);
   if (against === 'reference')
     return loadModel(path, { backend: 'reference', contextLength: options.contextLength }, signal);
   return against === 'exact'

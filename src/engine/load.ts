@@ -5,6 +5,7 @@ import { TandemError } from '../errors.ts';
 import type { Checkpoint } from '../formats/checkpoint.ts';
 import { openCheckpoint } from '../formats/open.ts';
 import { localModel } from '../hub/resolve.ts';
+import { deferralWarning, withDeferredExperts } from '../models/deferred-experts.ts';
 import { expertsPerToken, lossyWarning, withExpertsPerToken } from '../models/experts-per-token.ts';
 import { buildProgram } from '../models/index.ts';
 import { nativeMachine } from '../placement/machine.ts';
@@ -65,6 +66,11 @@ export interface LoadOptions {
   maxBatchRows?: number;
   /** Routed experts a token takes, instead of as many as the model was trained with: lossy, told in `engine.info.warnings`. */
   expertsPerToken?: number;
+  /**
+   * So many of a token's experts, those that weigh least, are added one layer later, so that a CPU has work while GPUs compute
+   * attention: lossy, told in `engine.info.warnings`. Less than the experts of a token. Default 0.
+   */
+  deferExperts?: number;
   /** Most sequences that run at once, [1, 4096]; more wait. Default 32. */
   maxSequences?: number;
   /**
@@ -94,6 +100,7 @@ const LOAD_OPTIONS = [
   'kvBytes',
   'maxBatchRows',
   'expertsPerToken',
+  'deferExperts',
   'maxSequences',
   'prefixCache',
   'signal',
@@ -157,7 +164,9 @@ async function engineFor(
   const backend = await backendOf(options.backend, options.imitateF16Cache);
   const built = await buildProgram(checkpoint, { kvType, contextLength: options.contextLength });
   const { config } = built;
-  const [program, lossy] = chosenExperts(built.program, options.expertsPerToken);
+  const [whole, fewer] = chosenExperts(built.program, options.expertsPerToken);
+  const [program, late] = deferredExperts(whole, options.deferExperts);
+  const lossy = [...fewer, ...late];
   const mostRows = Math.min(MOST_ROWS, Math.max(512, program.contextLength));
   const maxRows = numberIn('maxBatchRows', options.maxBatchRows, { low: 2, high: 65536, integer: true }, mostRows);
   const maxOutputs = Math.min(maxRows, MAX_OUTPUTS);
@@ -174,7 +183,7 @@ async function engineFor(
   });
   const machine = judging ? ({ device: 'cpu' } as const) : nativeMachine(isa);
   const wanted = { available, vram, contextLength: options.contextLength, maxRows };
-  const automatic = judging ? [] : placeAutomatically(program, machine, wanted);
+  const automatic = judging ? [] : placeAutomatically(whole, machine, wanted);
   const tokenizer = await createTokenizer(checkpoint);
   const template = await createChatTemplate(checkpoint, tokenizer).catch((error) => {
     if (error instanceof TandemError && error.code === 'TEMPLATE_INVALID') return error; // `chat` says so, when asked
@@ -196,7 +205,8 @@ async function engineFor(
         numerics,
         activations,
         isa: String(executable.description.isa ?? backend.name),
-        ...(lossy.length > 0 && { experts: String(options.expertsPerToken) }),
+        ...(fewer.length > 0 && { experts: String(options.expertsPerToken) }),
+        ...(late.length > 0 && { deferred: String(options.deferExperts) }),
         ...(rules.length > 0 && { placement: JSON.stringify(executionsOf(placed)) }),
       }).catch(async (error) => {
         await executable.dispose();
@@ -245,6 +255,14 @@ function chosenExperts(program: Program, wanted: number | undefined): [program: 
   const chosen = withExpertsPerToken(program, wanted);
   const warning = lossyWarning(expertsPerToken(program)!, wanted);
   return [chosen, warning === undefined ? [] : [warning]];
+}
+
+/** With as many of them deferred. */
+function deferredExperts(program: Program, wanted: number | undefined): [program: Program, warnings: string[]] {
+  if (wanted === undefined) return [program, []];
+  const deferred = withDeferredExperts(program, wanted);
+  const warning = deferralWarning(program, deferred, wanted);
+  return [deferred, warning === undefined ? [] : [warning]];
 }
 
 const FOLDER_BYTES = 8 * 2 ** 30;

@@ -11,6 +11,7 @@ import { linear } from './linear.ts';
 import { mla } from './mla.ts';
 import { mlaAppend } from './mla-append.ts';
 import type { Op } from './op.ts';
+import { rankExperts } from './rank-experts.ts';
 import { rmsNorm } from './rms-norm.ts';
 import { rope } from './rope.ts';
 import { router } from './router.ts';
@@ -28,6 +29,7 @@ export const OPS: ReadonlyMap<string, Op> = new Map(
     attention,
     mla,
     router,
+    rankExperts,
     experts,
     glu,
     add,

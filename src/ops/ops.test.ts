@@ -40,7 +40,7 @@ function expectClose(actual: Float32Array, expected: number[]): void {
 describe('the table', () => {
   it('has the ops of docs/reference/ops.md', () => {
     const named =
-      'embed rms-norm linear rope kv-append mla-append attention mla router experts glu add gather-rows sample copy submit wait';
+      'embed rms-norm linear rope kv-append mla-append attention mla router rank-experts experts glu add gather-rows sample copy submit wait';
     expect([...OPS.keys()]).toEqual(named.split(' '));
     expect(() => opNamed('linaer')).toThrow('"linaer" was asked for');
   });

@@ -5,6 +5,7 @@ import { random } from '../../test/conformance/random.ts';
 import { batchOf } from '../../test/conformance/tiny-batches.ts';
 import { tinyProgram } from '../../test/conformance/tiny-program.ts';
 import { referenceBackend } from '../backend/reference.ts';
+import { withDeferredExperts } from '../models/deferred-experts.ts';
 import { OPS } from '../ops/index.ts';
 import { planBuffers } from '../program/buffers.ts';
 import { printProgram } from '../program/print.ts';
@@ -26,12 +27,13 @@ const { program, checkpoint } = tinyProgram({
     ['gqa', 'experts'],
   ],
 });
+const deferring = withDeferredExperts(program, 1);
 
 const escaped = (name: string) => name.replace(/[.]/g, '\\.');
 
 /** A rule for each step. */
-function rulesOf(devices: readonly string[]): Rule[] {
-  return program.steps.map(({ name }, index) => ({
+function rulesOf(devices: readonly string[], { steps }: Program = program): Rule[] {
+  return steps.map(({ name }, index) => ({
     match: { name: new RegExp(`^${escaped(name)}$`) },
     place: { device: devices[index] },
     origin: `rules[${index}]`,
@@ -39,13 +41,12 @@ function rulesOf(devices: readonly string[]): Rule[] {
 }
 
 /** A device for each step. */
-const devices = fc.array(fc.constantFrom(...DEVICES), {
-  minLength: program.steps.length,
-  maxLength: program.steps.length,
-});
+function devicesOf({ steps }: Program) {
+  return fc.array(fc.constantFrom(...DEVICES), { minLength: steps.length, maxLength: steps.length });
+}
 
-function onDevices(names: readonly string[]): Program {
-  return lower(program, MACHINE, { rules: rulesOf(names), activations: 'f32' });
+function lowered(program: Program, names: readonly string[]): Program {
+  return lower(program, MACHINE, { rules: rulesOf(names, program), activations: 'f32' });
 }
 
 const isBetween = ({ op }: Step) => op === 'copy' || op === 'submit' || op === 'wait';
@@ -78,7 +79,13 @@ function expectNothingOverwritten(placed: Program, pace: (due: number) => number
   expect(holds.get(slotOf[placed.logits])).toBe(placed.logits);
 }
 
-describe('any placement', () => {
+describe.each([
+  ['a model as it is', program],
+  ['with deferred experts', deferring],
+] as const)('any placement of %s', (_, program) => {
+  const devices = devicesOf(program);
+  const onDevices = (names: readonly string[]) => lowered(program, names);
+
   test('places every step once, copies what crosses, keeps the order of the data', () => {
     fc.assert(
       fc.property(devices, (names) => {

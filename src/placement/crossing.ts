@@ -13,7 +13,7 @@ import type { Program, Step } from '../program/program.ts';
 import type { Operand, Value } from '../program/tensor.ts';
 import { HOST } from '../program/validate-devices.ts';
 
-/** Steps that are scheduled together: neighbours on the CPU, or one step of an accelerator. */
+/** Steps that are scheduled together: neighbours on the CPU, or one step of an accelerator; deferred experts alone. */
 interface Unit {
   readonly steps: readonly Step[];
   readonly device: string;
@@ -161,15 +161,26 @@ class Connector {
   }
 }
 
-function unitsOf({ steps }: Program): Unit[] {
+/** Experts that nobody reads in their own layer (models/deferred-experts.ts): tasks of their own, waited for a layer later. */
+function deferredSteps({ steps }: Program): Set<Step> {
+  const firstReader = new Map<number, number>();
+  for (const { layer, inputs } of steps)
+    for (const input of inputs)
+      if (input?.kind === 'value' && !firstReader.has(input.value)) firstReader.set(input.value, layer);
+  return new Set(steps.filter(({ op, layer, outputs }) => op === 'experts' && firstReader.get(outputs[0])! > layer));
+}
+
+function unitsOf(program: Program): Unit[] {
   const units: { steps: Step[]; device: string; needs: Set<number>; task: boolean }[] = [];
   const writer = new Map<number | string, number>();
   /** Units that need, directly or not, what an accelerator computed, or are on one. */
   const accelerated = new Set<number>();
-  for (const step of steps) {
+  const deferred = deferredSteps(program);
+  for (const step of program.steps) {
     const device = step.placement!.device;
     const last = units[units.length - 1];
-    const joins = device === HOST && last?.device === HOST;
+    const alone = deferred.has(step) || (last && deferred.has(last.steps[0]));
+    const joins = device === HOST && last?.device === HOST && !alone;
     const unit = joins ? last : { steps: [], device, needs: new Set<number>(), task: false };
     if (!joins) units.push(unit);
     const number = units.length - 1;

@@ -57,7 +57,7 @@ export function lower(program: Program, machine: Machine, options: LowerOptions 
   const placer = new Placer(program, machine, options);
   const chosen = decide(program, options.rules ?? []);
   const steps = program.steps.map((step, index) => placer.place(step, index, chosen[index]));
-  return connect({ ...program, steps: followCaches(steps) });
+  return connect({ ...program, steps: followExperts(followCaches(steps)) });
 }
 
 /** Names of the devices of a machine. */
@@ -206,6 +206,28 @@ function followCaches(steps: readonly Step[]): Step[] {
     if (!reader?.placement || !placement || reader.placement.device === placement.device) return step;
     const origin = `its cache lies where ${reader.name} reads it`;
     return { ...step, placement: { ...placement, device: reader.placement.device, origin } };
+  });
+}
+
+/** What only serves experts lies where they do: the order of their choices, and the sum of what two steps of them gave. */
+function followExperts(steps: readonly Step[]): Step[] {
+  const [readers, writers] = [new Map<number, Step>(), new Map<number, Step>()];
+  for (const step of steps) {
+    if (step.op !== 'experts') continue;
+    for (const input of step.inputs) if (input?.kind === 'value') readers.set(input.value, step);
+    writers.set(step.outputs[0], step);
+  }
+  const followed = ({ op, inputs, outputs }: Step): Step | undefined => {
+    if (op === 'rank-experts') return readers.get(outputs[0]);
+    if (op !== 'add') return undefined;
+    const [one, other] = inputs.map((input) => (input?.kind === 'value' ? writers.get(input.value) : undefined));
+    return one?.placement?.device === other?.placement?.device ? one : undefined;
+  };
+  return steps.map((step) => {
+    const experts = followed(step);
+    if (!experts?.placement || !step.placement || experts.placement.device === step.placement.device) return step;
+    const origin = `it serves ${experts.name}`;
+    return { ...step, placement: { ...step.placement, device: experts.placement.device, origin } };
   });
 }
 

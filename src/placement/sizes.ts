@@ -122,7 +122,17 @@ export function weightsPerToken({ op, weights, experts, chosen }: MatrixWork): n
   return op === 'embed' || op === 'other' ? 0 : (weights * chosen) / experts;
 }
 
-const SMALL = new Set(['rms-norm', 'rope', 'add', 'glu', 'router', 'kv-append', 'mla-append', 'gather-rows']);
+const SMALL = new Set([
+  'rms-norm',
+  'rope',
+  'add',
+  'glu',
+  'router',
+  'rank-experts',
+  'kv-append',
+  'mla-append',
+  'gather-rows',
+]);
 
 function matricesOf(program: Program): MatrixWork[] {
   const groups = new Map<string, MatrixWork>();

@@ -1,4 +1,4 @@
-// router: which experts a token goes to, and with what weights. exp and sums are f64; scores, choices and group scores are
+// router: which experts a token goes to, and with what weights; rank-experts orders them by those. exp and sums are f64; scores, choices and group scores are
 // rounded to f32 where src/ops/routing.ts rounds them, so that ties are the same ties. A nan counts as -inf: ids stay in
 // range and distinct whatever the logits are.
 #pragma once
@@ -120,6 +120,27 @@ static Status router(StepContext& context) {
   return {};
 }
 
-static void register_router() { register_kernel({"router", "", TANDEM_ISA}, router); }
+// rank-experts: what a router chose, the heaviest first; equals stay in their order, no expert and nan come last.
+static Status rank_experts(StepContext& context) {
+  const MatrixView ids = context.inputs[0], weights = context.inputs[1], ranked = context.outputs[0], shares = context.outputs[1];
+  for (int64_t t = 0; t < ids.rows; t++) {
+    const int32_t* id = ids.ints(t);
+    const float* weight = weights.row(t);
+    const auto heaviness = [&](int64_t j) { return id[j] >= 0 && weight[j] == weight[j] ? weight[j] : -INFINITY; };
+    // An expert's place is how many come before it: k is small, and nothing needs to be stored.
+    for (int64_t j = 0; j < ids.columns; j++) {
+      int64_t place = 0;
+      for (int64_t i = 0; i < ids.columns; i++) place += heaviness(i) > heaviness(j) || (i < j && heaviness(i) == heaviness(j));
+      ranked.ints(t)[place] = id[j];
+      shares.row(t)[place] = weight[j];
+    }
+  }
+  return {};
+}
+
+static void register_router() {
+  register_kernel({"router", "", TANDEM_ISA}, router);
+  register_kernel({"rank-experts", "", TANDEM_ISA}, rank_experts);
+}
 
 }  // namespace tandem::TANDEM_ISA_NAMESPACE
