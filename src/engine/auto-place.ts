@@ -1,11 +1,12 @@
 /** What `load` decides by itself about a Program on this machine: whether it fits, and which steps go where. */
 import { autoRules } from '../placement/auto-rules.ts';
+import { checkDeviceMemory } from '../placement/device-memory.ts';
 import { type Fit, fitModel } from '../placement/fit.ts';
 import type { Machine } from '../placement/lower.ts';
 import { refuseImpossible } from '../placement/refuse.ts';
 import type { Rule } from '../placement/rule.ts';
 import { sizesOf } from '../placement/sizes.ts';
-import type { Program } from '../program/program.ts';
+import { PAGE_TOKENS, type Program } from '../program/program.ts';
 
 export interface AutoRequest {
   /** Bytes this process may still take; of all GPUs together at most (default: what they have). */
@@ -37,4 +38,23 @@ export function decidePlacement(
   const fit = fitModel(sizes, room, wanted);
   const gpus = cards.map(({ name }) => name);
   return { rules: autoRules(program, fit, gpus), fit, refuse: () => refuseImpossible(sizes, room, wanted, fit) };
+}
+
+/** Shortest context that rules have to leave room for where nobody asks for another. */
+const LEAST_CONTEXT = 512;
+
+/**
+ * Of users' rules, which the decision above knows nothing of: PLACEMENT_IMPOSSIBLE, with numbers, where they put more on a
+ * device than it has memory, a context that was asked for (else a short one) included.
+ */
+export function checkPlaced(
+  placed: Program | readonly Program[],
+  machine: Machine,
+  request: AutoRequest & { readonly maxOutputs: number },
+): void {
+  const { available, contextLength = LEAST_CONTEXT, vram, maxRows, maxOutputs } = request;
+  const others = (machine.devices ?? []).filter(({ name }) => name !== machine.device);
+  const devices = [{ name: machine.device, memory: available }, ...others];
+  const pages = Math.ceil(contextLength / PAGE_TOKENS);
+  checkDeviceMemory(placed, { ...machine, devices }, { pages, maxRows, maxOutputs, vram, expertsOnDisk: true });
 }

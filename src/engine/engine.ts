@@ -43,6 +43,7 @@ import {
 } from './sampling.ts';
 import { Scheduler, type SchedulerStats } from './scheduler.ts';
 import { Sequence } from './sequence.ts';
+import { aborted } from './until-aborted.ts';
 
 /** Options of `generate`. */
 export interface GenerateOptions extends SamplingOptions {
@@ -106,6 +107,9 @@ export interface ChatOptions extends Omit<GenerateOptions, 'addSpecial' | 'parse
   /** Further variables of the chat template. */
   templateVariables?: Readonly<Record<string, unknown>>;
 }
+
+/** Those of them that shape the prompt. */
+export type PromptOptions = Pick<ChatOptions, 'tools' | 'thinking' | 'thinkingBudget' | 'templateVariables'>;
 
 const CHAT_OPTIONS = [
   ...GENERATE_OPTIONS.filter((name) => name !== 'addSpecial' && name !== 'parseSpecial'),
@@ -219,29 +223,30 @@ export class Engine implements AsyncDisposable {
 
   /** Continues a prompt: text or token ids. Errors come out of the generation, not of this call. */
   generate(prompt: string | Iterable<number>, options: GenerateOptions = {}): Generation {
-    return new Generation((sink) => {
+    return new Generation((sink, waiting) => {
       checkOptionNames('generate', options, GENERATE_OPTIONS);
       const { addSpecial = true, parseSpecial = false } = options;
       checkFlag('addSpecial', addSpecial);
       checkFlag('parseSpecial', parseSpecial);
+      checkSignal(options.signal);
       if (typeof prompt !== 'string' && typeof prompt?.[Symbol.iterator] !== 'function')
         throw invalid('the prompt', 'a text, or token ids', prompt);
       const text = { addSpecial, parseSpecial };
-      const read = typeof prompt === 'string' ? this.#readText(prompt, text, options.signal) : [...prompt];
+      const read = typeof prompt === 'string' ? this.#readText(prompt, text, waiting) : [...prompt];
       return whenRead(read, (ids) => {
         if (options.format === undefined) return this.#start(ids, options, sink);
-        return this.#grammars.matcher(options.format).then((format) => {
+        return this.#grammars.matcher(options.format, waiting).then((format) => {
           const { tokenizer } = this.#parts;
           const guide = new Guide({ tokenizer, vocabSize: this.info.vocabSize, format });
           return guided(guide, () => this.#start(ids, options, sink, { guide }));
         });
       });
-    });
+    }, options?.signal);
   }
 
   /** Answers the last message of a conversation. */
   chat(messages: readonly ChatMessage[], options: ChatOptions = {}): Generation {
-    return new Generation((sink) => {
+    return new Generation((sink, waiting) => {
       checkOptionNames('chat', options, CHAT_OPTIONS);
       const { template, info } = this.#parts;
       if (this.#disposing) throw disposed();
@@ -258,32 +263,36 @@ export class Engine implements AsyncDisposable {
       if (tools !== undefined && !(Array.isArray(tools) && tools.every((tool) => typeof tool?.name === 'string')))
         throw invalid('tools', 'an array of tools with names', tools);
       checkFlag('thinking', enableThinking);
+      checkSignal(options.signal);
       if (parse !== 'separate' && parse !== 'none') throw invalid('parse', 'separate or none', parse);
       if (kwargs !== undefined && (typeof kwargs !== 'object' || kwargs === null))
         throw invalid('templateVariables', 'an object', kwargs);
       const conversation = {
         messages: checkedMessages(messages),
-        options: { tools, enableThinking, kwargs },
+        options: { tools, enableThinking: thinks(enableThinking, budget), kwargs },
         mostTokens: info.contextLength - 1,
       };
-      return whenRead(this.#prompts.chat(conversation, options.signal), ({ ids, opensThinking }) => {
-        const parser = parserFor({
-          template: template.source,
-          architecture: info.architecture,
-          startInside: opensThinking,
-          reasoning: parse,
-          calls: parse,
-          tools,
-        });
-        const start = (guide?: Guide) => this.#start(ids, rest, sink, { parser, guide });
+      return whenRead(this.#prompts.chat(conversation, waiting), ({ ids, opensThinking }) => {
+        const start = (guide?: Guide) => {
+          const parser = parserFor({
+            template: template.source,
+            architecture: info.architecture,
+            startInside: opensThinking,
+            cut: () => guide?.cut === true,
+            reasoning: parse,
+            calls: parse,
+            tools,
+          });
+          return this.#start(ids, rest, sink, { parser, guide });
+        };
         const gate = thinkingGate(template.source, opensThinking);
         const called = tools && toolChoice !== 'auto' && toolChoice !== 'none';
         if (options.format === undefined && !called && (budget === undefined || gate === undefined)) return start();
-        return this.#guide(options, gate, called ? { tools, toolChoice } : undefined).then((guide) =>
+        return this.#guide(options, gate, called ? { tools, toolChoice } : undefined, waiting).then((guide) =>
           guided(guide, () => start(guide)),
         );
       });
-    });
+    }, options?.signal);
   }
 
   #readText(
@@ -298,6 +307,7 @@ export class Engine implements AsyncDisposable {
     { format, thinkingBudget }: ChatOptions,
     gate: ThinkingGate | undefined,
     calls: CallRequest | undefined,
+    waiting: AbortSignal,
   ): Promise<Guide> {
     const { tokenizer, template } = this.#parts;
     if (format !== undefined && calls !== undefined)
@@ -314,7 +324,7 @@ export class Engine implements AsyncDisposable {
     return new Guide({
       tokenizer,
       vocabSize: this.info.vocabSize,
-      format: wanted === undefined ? undefined : await this.#grammars.matcher(wanted),
+      format: wanted === undefined ? undefined : await this.#grammars.matcher(wanted, waiting),
       thinking: thinks
         ? {
             inside: gate.inside,
@@ -372,10 +382,12 @@ export class Engine implements AsyncDisposable {
   /** Ids of the prompt that `chat` would make of a conversation. */
   async promptTokens(
     messages: readonly ChatMessage[],
-    { tools, thinking, templateVariables }: Pick<ChatOptions, 'tools' | 'thinking' | 'templateVariables'> = {},
+    { tools, thinking, thinkingBudget, templateVariables }: PromptOptions = {},
+    signal?: AbortSignal,
   ): Promise<Int32Array> {
-    const options = { tools, enableThinking: thinking, kwargs: templateVariables };
-    return (await this.#prompts.chat({ messages: checkedMessages(messages), options })).ids;
+    const options = { tools, enableThinking: thinks(thinking, thinkingBudget), kwargs: templateVariables };
+    const read = this.#prompts.chat({ messages: checkedMessages(messages), options }, signal);
+    return (await read).ids;
   }
 
   /**
@@ -482,10 +494,14 @@ export class Engine implements AsyncDisposable {
     return this.#parts.tokenizer.encode(text, options);
   }
 
-  /** The same, in a worker thread where the text is long. */
-  async tokenizeApart(text: string, options: TextCall['options'] = {}): Promise<Int32Array> {
+  /** The same, in a worker thread where the text is long. `mostTokens`: refuses what surely has more. */
+  async tokenizeApart(
+    text: string,
+    { mostTokens, ...options }: TextCall['options'] & Pick<TextCall, 'mostTokens'> = {},
+    signal?: AbortSignal,
+  ): Promise<Int32Array> {
     if (typeof text !== 'string') throw invalid('the text', 'a string', text);
-    return this.#prompts.text({ text, options });
+    return this.#prompts.text({ text, options, mostTokens }, signal);
   }
 
   detokenize(ids: Iterable<number>): string {
@@ -550,8 +566,7 @@ export class Engine implements AsyncDisposable {
   /** Queues a request under a signal; returns what aborts it. */
   #submit(request: Request, signal: AbortSignal | undefined): () => void {
     if (this.#disposing) throw disposed();
-    if (signal !== undefined && typeof signal?.removeEventListener !== 'function')
-      throw invalid('signal', 'an AbortSignal', signal);
+    checkSignal(signal);
     if (signal?.aborted) throw aborted(signal);
     const abort = () => this.#loop.abort(request, aborted(signal));
     this.#loop.submit(request, () => signal?.removeEventListener('abort', abort));
@@ -639,6 +654,11 @@ function whenRead<T, R>(read: T | Promise<T>, next: (value: T) => R | Promise<R>
   return read instanceof Promise ? read.then(next) : next(read);
 }
 
+/** A budget of no tokens is no thinking, for templates that can be told. */
+function thinks(thinking: boolean | undefined, budget: number | undefined): boolean | undefined {
+  return thinking ?? (budget === 0 ? false : undefined);
+}
+
 /** Who starts under a guide and cannot lets it go. */
 async function guided<T>(guide: Guide, start: () => T | Promise<T>): Promise<T> {
   try {
@@ -666,6 +686,7 @@ function stopStrings(stop: GenerateOptions['stop']): string[] {
   return list;
 }
 
-function aborted(signal: AbortSignal | undefined): TandemError {
-  return new TandemError('ABORTED', { room: 'engine', rule: 'the request was cancelled', cause: signal?.reason });
+function checkSignal(signal: AbortSignal | undefined): void {
+  if (signal !== undefined && typeof signal?.removeEventListener !== 'function')
+    throw invalid('signal', 'an AbortSignal', signal);
 }

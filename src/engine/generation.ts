@@ -13,6 +13,8 @@ export interface GenerationSink {
   fail(error: unknown, partial?: GenerationResult): void;
 }
 
+type StartWork = (sink: GenerationSink, waiting: AbortSignal) => (() => void) | Promise<() => void>;
+
 export class Generation implements AsyncIterable<GenerationEvent>, PromiseLike<GenerationResult> {
   readonly #events: GenerationEvent[] = [];
   readonly #result: Promise<GenerationResult>;
@@ -27,42 +29,52 @@ export class Generation implements AsyncIterable<GenerationEvent>, PromiseLike<G
   #abort: () => void = () => {};
 
   /**
-   * `start` gets the sink and gives back what aborts the work, at once or when it is queued. Errors it throws become the
-   * generation's.
+   * `start` gets the sink and gives back what aborts the work, at once or when it is queued; until then `waiting` tells that
+   * nobody wants it any more. Errors it throws become the generation's.
    */
-  constructor(start: (sink: GenerationSink) => (() => void) | Promise<() => void>) {
+  constructor(start: StartWork, signal?: AbortSignal) {
     this.#result = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
     });
     this.#result.catch(() => {}); // who only iterates sees the error there
-    this.ready = this.#start(start);
+    this.ready = this.#start(start, signal);
     this.ready.catch(() => {}); // the iterator and the result tell it too
   }
 
-  async #start(start: (sink: GenerationSink) => (() => void) | Promise<() => void>): Promise<void> {
+  async #start(start: StartWork, signal: AbortSignal | undefined): Promise<void> {
+    const left = new AbortController();
     try {
-      const started = start({
+      const sink: GenerationSink = {
         emit: (event) => this.#emit(event),
         finish: (result) => this.#end(result),
         fail: (error, partial) => this.#end(partial, { error }),
-      });
-      this.#abort = typeof started === 'function' ? started : await this.#queued(started);
+      };
+      const started = start(sink, left.signal);
+      this.#abort = typeof started === 'function' ? started : await this.#queued(started, left, signal);
     } catch (error) {
       this.#end(undefined, { error });
       throw error;
     }
   }
 
-  /** An abort before the work is queued is passed on as soon as it is. */
-  async #queued(starting: Promise<() => void>): Promise<() => void> {
-    let early = false;
-    this.#abort = () => {
-      early = true;
-    };
-    const abort = await starting;
-    if (early) abort();
-    return abort;
+  /** An abort before the work is queued is told to what it waits for, and to the work where it is queued all the same. */
+  async #queued(
+    starting: Promise<() => void>,
+    left: AbortController,
+    signal: AbortSignal | undefined,
+  ): Promise<() => void> {
+    const leave = () => left.abort(signal?.reason);
+    this.#abort = leave;
+    if (signal?.aborted) leave();
+    signal?.addEventListener('abort', leave, { once: true });
+    try {
+      const abort = await starting;
+      if (left.signal.aborted) abort();
+      return abort;
+    } finally {
+      signal?.removeEventListener('abort', leave);
+    }
   }
 
   /** What was generated, once it ended, however it ended; undefined before, and where nothing was. */

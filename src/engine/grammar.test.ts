@@ -39,7 +39,7 @@ describe('forms', () => {
   });
 
   test('that take too long are refused, others go on beside them and after them', async () => {
-    const forms = compiler({ limitMs: 1500 });
+    const forms = compiler({ limitMs: 8000 });
     const running = await forms.matcher(regex('x*'));
     const endless = forms.matcher(ENDLESS);
     let ended = false;
@@ -50,7 +50,7 @@ describe('forms', () => {
     expect(allowed(running)).toBe('x$');
     await expect(endless).rejects.toMatchObject({
       code: 'REQUEST_INVALID',
-      message: expect.stringMatching(/the regex format can be compiled; compiling it takes more than 1.5 s/),
+      message: expect.stringMatching(/the regex format can be compiled; compiling it takes more than 8 s/),
     });
     running.accept('x'.charCodeAt(0));
     await running.settled;
@@ -85,6 +85,26 @@ describe('forms', () => {
         message: expect.stringMatching(problem),
       });
     expect(allowed(await forms.matcher(regex('k')))).toBe('k');
+  });
+
+  test('that nobody waits for any more are let go at once, one that somebody else waits for is not', async () => {
+    const forms = compiler();
+    const leave = [0, 1, 2].map(() => new AbortController());
+    const [first, second, queued] = [ENDLESS, ENDLESS, regex('never')].map((form, i) =>
+      forms.matcher(form, leave[i].signal),
+    );
+    const next = forms.matcher(regex('q'));
+    for (const i of [2, 0]) leave[i].abort();
+    for (const one of [first, queued]) await expect(one).rejects.toMatchObject({ code: 'ABORTED' });
+    let ended = false;
+    for (const one of [second, next]) one.finally(() => (ended = true)).catch(() => {});
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect(ended).toBe(false);
+    leave[1].abort();
+    await expect(second).rejects.toMatchObject({ code: 'ABORTED' });
+    expect(allowed(await next)).toBe('q');
+    await expect(forms.matcher(regex('q'), leave[0].signal)).rejects.toMatchObject({ code: 'ABORTED' });
+    expect(allowed(await forms.matcher(regex('q'), new AbortController().signal))).toBe('q');
   });
 
   test('end with the engine', async () => {

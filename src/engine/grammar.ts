@@ -13,6 +13,7 @@ import type { Tokenizer } from '../text/tokenizer.ts';
 import type { BeginCall, CompileCall, TokenTexts } from './grammar-thread.ts';
 import { unfollowed } from './schema-limits.ts';
 import { Thread } from './thread.ts';
+import { aborted, untilAborted } from './until-aborted.ts';
 
 /** A form that output keeps: any JSON, JSON of a schema, a regular expression, or a grammar in EBNF with a rule `root`. */
 export type OutputFormat =
@@ -62,6 +63,14 @@ interface Form {
   readonly home: Home;
 }
 
+/** A form that requests ask for. */
+interface Wanted {
+  readonly compiling: Promise<Form>;
+  compiled?: Form;
+  /** Requests that wait for it now. */
+  waiting: number;
+}
+
 /** A thread and who lives in it. */
 interface Home {
   readonly thread: Thread;
@@ -74,13 +83,15 @@ export class GrammarCompiler {
   readonly #vocabSize: number;
   readonly #limitMs: number;
   readonly #quickMs: number;
-  readonly #forms = new Map<string, Promise<Form>>();
+  readonly #forms = new Map<string, Wanted>();
   #texts: Promise<TokenTexts> | undefined;
   #trial: Home | undefined;
   #home: Home | undefined;
   #apart: Home[] = [];
   /** Forms are tried one after the other. */
   #line: Promise<unknown> = Promise.resolve();
+  /** What the trial thread compiles now. */
+  #trying: Wanted | undefined;
   #count = 0;
   #disposed: TandemError | undefined;
 
@@ -98,24 +109,50 @@ export class GrammarCompiler {
 
   /**
    * REQUEST_INVALID where the form is not one, with what is wrong with it, or takes too long; QUEUE_FULL where slow forms
-   * have all threads that there are for them.
+   * have all threads that there are for them; ABORTED at once. What nobody waits for any more is not compiled to its end.
    */
-  async matcher(format: OutputFormat | CallFormat): Promise<FormatMatcher> {
+  async matcher(format: OutputFormat | CallFormat, signal?: AbortSignal): Promise<FormatMatcher> {
     const problem = shapeProblem(format);
     if (problem !== undefined) throw invalidFormat(format, problem);
     const key = JSON.stringify(format);
     if (key.length > MOST_TEXT) throw invalidFormat(format, `it has ${key.length} characters, more than ${MOST_TEXT}`);
-    let known = this.#forms.get(key);
-    if (known !== undefined && (await known.catch(() => undefined))?.home.thread.ended) known = undefined;
-    const compiling = known ?? this.#inLine(() => this.#compile(format));
-    this.#forms.delete(key);
-    this.#forms.set(key, compiling); // the most recently used last
-    compiling.catch(() => this.#forms.get(key) === compiling && this.#forms.delete(key));
-    this.#forgetOldest();
-    const form = await compiling;
+    const form = await this.#form(key, format, signal);
     const matcher = new Matcher(form, this.#count++, this.#vocabSize);
-    await matcher.settled;
-    return matcher;
+    try {
+      await untilAborted(matcher.settled, signal);
+      return matcher;
+    } catch (error) {
+      matcher.dispose();
+      throw error;
+    }
+  }
+
+  async #form(key: string, format: OutputFormat | CallFormat, signal: AbortSignal | undefined): Promise<Form> {
+    const known = this.#forms.get(key);
+    const wanted = known === undefined || known.compiled?.home.thread.ended ? this.#wanted(format) : known;
+    this.#forms.delete(key);
+    this.#forms.set(key, wanted); // the most recently used last
+    this.#forgetOldest();
+    wanted.waiting++;
+    try {
+      return await untilAborted(wanted.compiling, signal);
+    } finally {
+      wanted.waiting--;
+      if (wanted.compiled === undefined && wanted.waiting === 0) {
+        if (this.#forms.get(key) === wanted) this.#forms.delete(key);
+        if (this.#trying === wanted) void this.#trial?.thread.end(aborted(signal));
+      }
+    }
+  }
+
+  #wanted(format: OutputFormat | CallFormat): Wanted {
+    const compile = async () => {
+      wanted.compiled = await this.#compile(format, wanted);
+      return wanted.compiled;
+    };
+    const wanted: Wanted = { compiling: this.#inLine(compile), waiting: 0 };
+    wanted.compiling.catch(() => {}); // told to whoever waits
+    return wanted;
   }
 
   /** Ends all threads; forms under way fail. */
@@ -131,7 +168,7 @@ export class GrammarCompiler {
     return done;
   }
 
-  async #compile(format: OutputFormat | CallFormat): Promise<Form> {
+  async #compile(format: OutputFormat | CallFormat, wanted: Wanted): Promise<Form> {
     const markers = format.type === 'calls' ? format.markers : [];
     const call: CompileCall = {
       form: this.#count++,
@@ -139,7 +176,11 @@ export class GrammarCompiler {
       markers: markers.flatMap((marker) => this.#tokenizer.tokenId(marker) ?? []),
     };
     const trial = await this.#tried();
-    const milliseconds = await this.#compiled(trial, call);
+    if (wanted.waiting === 0) throw aborted();
+    this.#trying = wanted;
+    const milliseconds = await this.#compiled(trial, call).finally(() => {
+      this.#trying = undefined;
+    });
     if (milliseconds > this.#quickMs) {
       if (!this.#roomApart()) {
         await trial.thread.call('forget', call.form);
@@ -194,7 +235,7 @@ export class GrammarCompiler {
   #forgetOldest(): void {
     const [oldest] = this.#forms.keys();
     if (this.#forms.size <= KEPT) return;
-    this.#forms.get(oldest)?.then(
+    this.#forms.get(oldest)?.compiling.then(
       ({ id, home }) => home.thread.call('forget', id).catch(() => {}),
       () => {},
     );

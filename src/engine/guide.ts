@@ -35,6 +35,7 @@ export class Guide {
   readonly #forced: number[] = [];
   #state: 'start' | 'thinking' | 'answering';
   #thought = 0;
+  #cut = false;
   /** Last bytes of the thinking, where the gate may begin. */
   #tail: Buffer = Buffer.from(NOTHING);
 
@@ -49,6 +50,11 @@ export class Guide {
   /** True when `mask` may be asked; no token is drawn before. */
   get ready(): boolean {
     return this.#format?.ready ?? true;
+  }
+
+  /** True once thinking was ended for the model: it may go on with it, and end it again. */
+  get cut(): boolean {
+    return this.#cut;
   }
 
   /** Resolves when `ready`; rejects where the output left its form. */
@@ -106,7 +112,9 @@ export class Guide {
 
   #limit(): void {
     const { budget, closing = [] } = this.#options.thinking ?? {};
-    if (budget !== undefined && this.#thought >= budget && this.#forced.length === 0) this.#forced.push(...closing);
+    if (budget === undefined || this.#thought < budget || this.#forced.length > 0) return;
+    this.#forced.push(...closing);
+    this.#cut = true;
   }
 }
 

@@ -14,7 +14,7 @@ import { executionsOf, lowerBoth } from '../placement/phases.ts';
 import { type KvType, type Program, pageBytes } from '../program/program.ts';
 import { createChatTemplate } from '../text/chat-template.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
-import { placeAutomatically } from './auto-place.ts';
+import { checkPlaced, placeAutomatically } from './auto-place.ts';
 import { Engine } from './engine.ts';
 import { fingerprint } from './fingerprint.ts';
 import { firstRows } from './first-rows.ts';
@@ -191,6 +191,7 @@ async function engineFor(
   });
   checkSignal(signal);
   const placed = lowerBoth(program, machine, { exact, activations, rules: [...rules, ...automatic] });
+  if (rules.length > 0 && !judging) checkPlaced(placed, machine, { ...wanted, maxOutputs });
   const limits = { pages: memory.pages, maxRows, maxOutputs };
   const executable = await watched(options, (watch) =>
     backend.prepare(placed, checkpoint, { ...limits, ...watch, threads, isa, load, memory: memoryLimit }),
@@ -207,7 +208,7 @@ async function engineFor(
         isa: String(executable.description.isa ?? backend.name),
         ...(fewer.length > 0 && { experts: String(options.expertsPerToken) }),
         ...(late.length > 0 && { deferred: String(options.deferExperts) }),
-        ...(rules.length > 0 && { placement: JSON.stringify(executionsOf(placed)) }),
+        placement: JSON.stringify(executionsOf(placed)),
       }).catch(async (error) => {
         await executable.dispose();
         throw error;

@@ -8,6 +8,7 @@ import type { ChatTemplate, RenderOptions } from '../text/chat-template.ts';
 import { type ChatMessage, separateReasoning } from '../text/messages.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import { Thread } from './thread.ts';
+import { aborted, untilAborted } from './until-aborted.ts';
 
 /** Ids of a rendered conversation, and whether the answer starts inside `<think>`. */
 export interface PromptIds {
@@ -87,12 +88,11 @@ export class Prompts {
 
   #apart<T>(name: string, call: ChatCall | TextCall, signal: AbortSignal | undefined): Promise<T> {
     const answer = this.#line.then(() => {
-      if (signal?.aborted)
-        throw new TandemError('ABORTED', { room: 'engine', rule: 'the request was cancelled', cause: signal.reason });
+      if (signal?.aborted) throw aborted(signal);
       return this.#started().call<T>(name, call);
     });
     this.#line = answer.catch(() => {});
-    return answer;
+    return untilAborted(answer, signal);
   }
 
   #started(): Thread {

@@ -22,11 +22,12 @@ export function hostname(header: string): string | undefined {
 
 /**
  * A page of another site can make a browser call this server under a name it owns (DNS rebinding). Addresses, localhost
- * and the name the server was told to listen on are answered; other names have to be allowed.
+ * and the name the server was told to listen on are answered; other names have to be allowed. Browsers always name a host:
+ * who names none is a probe that speaks HTTP/1.0.
  */
 export function checkHost(header: string | undefined, options: Pick<ServerOptions, 'allowedHosts' | 'host'>): void {
-  if (options.allowedHosts.includes('*')) return;
-  const name = header === undefined ? undefined : hostname(header);
+  if (header === undefined || options.allowedHosts.includes('*')) return;
+  const name = hostname(header);
   if (name !== undefined) {
     const allowed = [...options.allowedHosts, options.host].map((host) => host.toLowerCase());
     if (isLocal(name) || isIP(name) !== 0 || allowed.includes(name)) return;
@@ -34,7 +35,7 @@ export function checkHost(header: string | undefined, options: Pick<ServerOption
   throw new TandemError('ACCESS_DENIED', {
     room: 'origin',
     rule: 'the Host header is an address, localhost or an allowed name',
-    given: name === undefined ? 'it is missing or malformed' : `it is ${name}`,
+    given: name === undefined ? 'it is malformed' : `it is ${name}`,
     fix: 'start the server with --allowed-host NAME, or * for any',
   });
 }

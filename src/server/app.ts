@@ -57,7 +57,7 @@ const OPEN_PATHS = new Set([
 ]);
 
 export function buildApp({ models, dialects, options, logger, version }: AppParts): ServerHandle {
-  const app: ServerApp = new OpenAPIHono<{ Variables: RequestVariables }>();
+  const app: ServerApp = new OpenAPIHono<{ Variables: RequestVariables }>({ strict: false });
   const metrics = new ServerMetrics(models);
   const end = new AbortController();
   let stopping = false;
@@ -67,7 +67,7 @@ export function buildApp({ models, dialects, options, logger, version }: AppPart
 
   /** The answer to a request that failed before its own answer began. */
   const refuse = (request: ServerRequest, thrown: unknown, dialect = dialectOf(request.req.path)): Response => {
-    const error = asTandemError(thrown);
+    const error = endedBy(end.signal, asTandemError(thrown));
     const failure = httpFailure(error);
     request.get('facts').error = error.code;
     if (failure.status === 500)
@@ -191,7 +191,7 @@ export function buildApp({ models, dialects, options, logger, version }: AppPart
       const signal = request.get('signal');
       const { engine, release } = await models.acquire(name, { signal, wait: options.waitForModel });
       try {
-        return await ask(engine);
+        return await ask(engine, signal);
       } finally {
         release();
       }
@@ -204,10 +204,11 @@ export function buildApp({ models, dialects, options, logger, version }: AppPart
           heartbeatMs: options.heartbeatMs,
           signal: request.get('signal'),
           onFailure: (thrown) => {
-            const error = asTandemError(thrown);
+            const error = endedBy(end.signal, asTandemError(thrown));
             request.get('facts').error = error.code;
             if (httpFailure(error).status === 500)
               logger.error({ request: request.get('requestId'), error: causeOf(thrown) }, 'a stream failed');
+            return error;
           },
         },
         write,
@@ -263,8 +264,13 @@ export function buildApp({ models, dialects, options, logger, version }: AppPart
       stopping = true;
     },
     abort: () =>
-      end.abort(new TandemError('ABORTED', { room: 'server', rule: 'the server ended before the answer did' })),
+      end.abort(new TandemError('SERVER_STOPPING', { room: 'server', rule: 'the server ended before the answer did' })),
   };
+}
+
+/** What was cancelled because the server ends is told so: another try, or another server, may answer it. */
+function endedBy({ aborted, reason }: AbortSignal, error: TandemError): TandemError {
+  return aborted && error.code === 'ABORTED' ? (reason as TandemError) : error;
 }
 
 /** A client's own id, where it is short and plain enough to be logged and sent back. */
@@ -323,8 +329,8 @@ function whenSent(response: Response, done: () => void): Response {
         } else controller.enqueue(value);
       },
       cancel(reason) {
-        tell();
-        return reader.cancel(reason);
+        // What the end of it does to the request is told too.
+        return reader.cancel(reason).finally(tell);
       },
     },
     { highWaterMark: 0 },

@@ -64,7 +64,11 @@ export interface ServerContext {
   /** One generation as a dialect tells it. What is wrong with the request is a status, also of an answer that is streamed. */
   answer(request: ServerRequest, dialect: Dialect, telling: Telling): Promise<Response>;
   /** A question that takes no generation (tokens, counts), on the model a client named. */
-  borrow<T>(request: ServerRequest, model: string, ask: (engine: Engine) => T | Promise<T>): Promise<T>;
+  borrow<T>(
+    request: ServerRequest,
+    model: string,
+    ask: (engine: Engine, signal: AbortSignal) => T | Promise<T>,
+  ): Promise<T>;
   /** A response written piece by piece: flushes headers at once, keeps alive, ends with the client. */
   stream(request: ServerRequest, format: StreamFormat, write: (out: StreamWriter) => Promise<void>): Response;
 }
@@ -116,6 +120,8 @@ export interface ServerOptions {
   /** A client that takes longer to send its head, or its whole request, is cut off. Milliseconds. */
   readonly headTimeoutMs: number;
   readonly requestTimeoutMs: number;
+  /** A client that takes nothing of its answer for so long is cut off. Milliseconds. Default 60 000. */
+  readonly writeTimeoutMs: number;
   /** Milliseconds between signs of life of a silent stream. Default 10 000. */
   readonly heartbeatMs: number;
   /** White space keeps answers that are not streamed alive too; their status is then always 200. Default false. */
@@ -142,6 +148,7 @@ export const DEFAULT_SERVER_OPTIONS: ServerOptions = {
   bodyBytes: 64 << 20,
   headTimeoutMs: 20_000,
   requestTimeoutMs: 300_000,
+  writeTimeoutMs: 60_000,
   heartbeatMs: 10_000,
   heartbeatJson: false,
   reasoningFormat: 'separate',

@@ -1,14 +1,16 @@
 /** A listening server: sockets, TLS, limits against slow clients, and an end that lets answers finish. */
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { createServer as createHttp, type Server } from 'node:http';
+import { createServer as createHttp, type ServerResponse } from 'node:http';
 import { createServer as createHttps } from 'node:https';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { serve } from '@hono/node-server';
+import { getRequestListener, RequestError } from '@hono/node-server';
 import { TandemError } from '../errors.ts';
 import type { ServerHandle } from './app.ts';
 import type { ServerOptions } from './context.ts';
+import { openaiError } from './dialects/openai/failure.ts';
+import { asTandemError, httpFailure } from './failures.ts';
 
 export interface ListeningServer {
   /** `http://127.0.0.1:11435` */
@@ -37,24 +39,18 @@ export async function listen(handle: ServerHandle, options: ServerOptions): Prom
     connectionsCheckingInterval: Math.ceil(options.headTimeoutMs / 4),
     noDelay: true,
   };
-  const server = await new Promise<Server>((resolve, reject) => {
-    const node = serve(
-      {
-        fetch: handle.app.fetch,
-        hostname: host,
-        port,
-        overrideGlobalObjects: false,
-        ...(tls === undefined
-          ? { createServer: createHttp, serverOptions: limits }
-          : {
-              createServer: createHttps,
-              serverOptions: { ...limits, ...tlsFiles(tls) },
-            }),
-      },
-      () => resolve(node as Server),
-    ) as Server;
+  const answer = getRequestListener(handle.app.fetch, {
+    hostname: 'localhost', // of a request of HTTP/1.0 that names none
+    overrideGlobalObjects: false,
+    errorHandler: unreadable,
+  });
+  const server = tls === undefined ? createHttp(limits, answer) : createHttps({ ...limits, ...tlsFiles(tls) }, answer);
+  server.timeout = options.writeTimeoutMs;
+  server.on('request', (_, reply) => reply.on('timeout', (socket) => endStalled(reply, socket)));
+  await new Promise<void>((resolve, reject) => {
     // Also later: what the system refuses one client ends no other.
-    node.on('error', (error: NodeJS.ErrnoException) => reject(cannotListen(error, host, port)));
+    server.on('error', (error: NodeJS.ErrnoException) => reject(cannotListen(error, host, port)));
+    server.listen(port, host, resolve);
   });
   const { port: bound } = server.address() as AddressInfo;
   const shown = host.includes(':') ? `[${host}]` : host;
@@ -77,6 +73,25 @@ export async function listen(handle: ServerHandle, options: ServerOptions): Prom
       await closed;
     },
   };
+}
+
+/** Nothing moved on the connection for a while: no fault where the answer is still thought about, the end where nobody reads it. */
+function endStalled(reply: ServerResponse, socket: Socket): void {
+  if (reply.writableNeedDrain || socket.writableLength > 0) socket.destroy();
+}
+
+/** A request whose target or Host makes no address: no dialect is known. */
+function unreadable(error: unknown): Response {
+  const known = error instanceof RequestError;
+  const told = known
+    ? new TandemError('REQUEST_INVALID', {
+        room: 'server',
+        rule: 'a request names a path of a host',
+        given: error.message,
+        fix: 'check its first line and its Host header',
+      })
+    : asTandemError(error);
+  return Response.json(openaiError(told), { status: httpFailure(told).status, headers: { 'x-should-retry': 'false' } });
 }
 
 /** Read and checked before anything listens: certificate and key have to be of each other. */

@@ -1,6 +1,7 @@
 /** One model of a server: whether it is loaded, who uses it, when it goes. */
 import type { Engine } from '../engine/engine.ts';
 import type { ModelCard } from '../engine/model-card.ts';
+import { untilAborted } from '../engine/until-aborted.ts';
 import { TandemError } from '../errors.ts';
 
 export type ModelState = 'unloaded' | 'loading' | 'ready' | 'failed';
@@ -111,14 +112,14 @@ export class ModelSlot {
   async acquire(signal: AbortSignal, wait: boolean): Promise<Lease> {
     while (this.#retiring !== undefined) {
       if (!wait) throw this.#stillLoading();
-      await abandonable(this.#retiring, signal);
+      await untilAborted(this.#retiring, signal);
     }
     this.#leases++;
     this.#stayIdle();
     try {
       const loading = this.warm();
       if (this.engine === undefined && !wait) throw this.#stillLoading();
-      const engine = this.engine ?? (await abandonable(loading, signal));
+      const engine = this.engine ?? (await untilAborted(loading, signal));
       let held = true;
       return {
         engine,
@@ -264,15 +265,4 @@ export class ModelSlot {
 
 function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
-}
-
-/** The promise's value, or ABORTED once the signal says so; the work goes on. */
-function abandonable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const abort = () =>
-      reject(new TandemError('ABORTED', { room: 'server', rule: 'the client went away', cause: signal.reason }));
-    if (signal.aborted) return abort();
-    signal.addEventListener('abort', abort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
-  });
 }

@@ -2,15 +2,16 @@
  * A response written piece by piece. Headers go out at once; while nothing else is written a heartbeat is; when the client
  * goes away `signal` aborts; what the writer throws becomes the dialect's failure event, and the stream ends.
  */
+import type { TandemError } from '../errors.ts';
 import type { StreamFormat, StreamWriter } from './context.ts';
-import { asTandemError } from './failures.ts';
 
 export interface StreamOptions {
   readonly format: StreamFormat;
   readonly heartbeatMs: number;
   /** Aborted when the client goes away. */
   readonly signal: AbortSignal;
-  readonly onFailure?: (error: unknown) => void;
+  /** What the client is told of what was thrown. */
+  readonly onFailure: (error: unknown) => TandemError;
   readonly headers?: Record<string, string>;
 }
 
@@ -60,8 +61,7 @@ export function streamResponse(
           () => end(),
           (error) => {
             if (gone) return;
-            onFailure?.(error);
-            end(format.failure(asTandemError(error)));
+            end(format.failure(onFailure(error)));
           },
         );
       },

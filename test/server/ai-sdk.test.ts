@@ -111,6 +111,6 @@ describe('AI SDK', () => {
       providerOptions: { tandem: { ignore_eos: true } },
     });
     for await (const _ of result.fullStream) stop.abort();
-    await expect.poll(() => jug.models.peek('')!.stats().running, { timeout: 5000 }).toBe(0);
+    await expect.poll(() => jug.models.peek('')!.stats().running).toBe(0);
   });
 });

@@ -126,6 +126,10 @@ describe('Anthropic', () => {
       thinkingBudget: 1024,
     });
     expect(await asked({ thinking: { type: 'disabled' } })).toMatchObject({ thinking: false });
+    expect(await asked({ thinking: { type: 'enabled', budget_tokens: 0 } })).toMatchObject({
+      thinking: false,
+      thinkingBudget: 0,
+    });
     vi.restoreAllMocks();
     for (const tool_choice of [{ type: 'tool', name: 'nope' }, { type: 'tool' }])
       await expect(

@@ -76,8 +76,8 @@ export class TalkingExecutable extends FakeExecutable {
   readonly #script: readonly number[];
   readonly #first = new Map<string, number>();
 
-  constructor(answer: string, pause?: (batch: Batch) => Promise<void>) {
-    super({ pages: 256, vocabSize: 258, contextLength: 2048, during: pause });
+  constructor(answer: string, pause?: (batch: Batch) => Promise<void>, contextLength = 2048) {
+    super({ pages: 256 + contextLength / 64, vocabSize: 258, contextLength, during: pause });
     this.#script = [...new TextEncoder().encode(answer), END];
   }
 
@@ -98,8 +98,9 @@ export async function serveAnswer(
   answer: string,
   options: Partial<ServerOptions> = {},
   pause?: (batch: Batch) => Promise<void>,
+  contextLength?: number,
 ): Promise<TestServer & { readonly executable: TalkingExecutable }> {
-  const executable = new TalkingExecutable(answer, pause);
+  const executable = new TalkingExecutable(answer, pause, contextLength);
   const server = await serve(CARD, async () => engineOn(executable, { maxSequences: 16 }), options);
   await server.models.warm('');
   return { ...server, executable };

@@ -181,7 +181,7 @@ describe('Ollama', () => {
         for await (const _ of stream);
       })(),
     ).rejects.toThrow();
-    await expect.poll(() => server.models.peek('')!.stats().running, { timeout: 5000 }).toBe(0);
+    await expect.poll(() => server.models.peek('')!.stats().running).toBe(0);
   });
 
   test('keep_alive 0 unloads, the next request loads', async () => {

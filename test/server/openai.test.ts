@@ -219,7 +219,7 @@ describe('with the model that ships', () => {
     );
     setTimeout(() => controller.abort(), 30);
     await expect(asked).rejects.toThrow();
-    await expect.poll(() => server.models.peek('')!.stats().running, { timeout: 5000 }).toBe(0);
+    await expect.poll(() => server.models.peek('')!.stats().running).toBe(0);
   });
 });
 

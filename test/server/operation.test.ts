@@ -346,7 +346,7 @@ describe('the command', () => {
       child.stderr!.setEncoding('utf8').on('data', (piece: string) => {
         said += piece;
       });
-      await expect.poll(() => said, { timeout: 30_000 }).toMatch(/^ready$/m);
+      await expect.poll(() => said).toMatch(/^ready$/m);
       const url = /http:\/\/\S+/.exec(said)![0];
       const ask = (key: string) =>
         fetch(`${url}/v1/completions`, {

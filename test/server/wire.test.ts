@@ -107,6 +107,50 @@ describe('the wire', () => {
     );
   });
 
+  test('a slash at the end of a route changes nothing, keys and forms of errors included', async () => {
+    const locked = await serveAnswer('x', { apiKeys: ['k'] });
+    const { paths } = await json(fetch(`${server.url}/openapi.json/`));
+    for (const [path, operations] of Object.entries<object>(paths)) {
+      if (path.includes('{') || path === '/experts/stream') continue;
+      for (const method of Object.keys(operations)) {
+        const ask = (url: string, slash: string) => fetch(`${url}${path}${slash}`, { method: method.toUpperCase() });
+        for (const { url } of [server, locked]) {
+          const [plain, slashed] = await Promise.all(['', '/'].map((slash) => ask(url, slash)));
+          expect([method, path, slashed.status]).toEqual([method, path, plain.status]);
+          expect(Object.keys((await slashed.json().catch(() => ({}))) as object)).toEqual(
+            Object.keys((await plain.json().catch(() => ({}))) as object),
+          );
+        }
+      }
+    }
+    expect((await fetch(`${server.url}/v1/models/alias%2Fof:it/`)).status).toBe(200);
+    expect((await post(server, '/v1/nothing/', {})).status).toBe(404);
+    await locked.close();
+  });
+
+  test('HTTP/1.0: answered, with and without a Host; what names no path of a host is refused in words', async () => {
+    const ask = (head: string, body = '') => raw(server, `${head}\r\n\r\n${body}`);
+    const body = JSON.stringify(ASK);
+    for (const host of ['', '\r\nHost: localhost']) {
+      expect(await ask(`GET /health HTTP/1.0${host}`)).toMatch(/^HTTP\/1\.1 200 OK[\s\S]*"ok"/);
+      const whole = await ask(`POST /v1/chat/completions HTTP/1.0${host}\r\nContent-Length: ${body.length}`, body);
+      expect(whole).toMatch(/^HTTP\/1\.1 200 OK[\s\S]*"content":"world"/);
+      const stream = JSON.stringify({ ...ASK, stream: true });
+      const streamed = await ask(
+        `POST /v1/chat/completions HTTP/1.0${host}\r\nContent-Length: ${stream.length}`,
+        stream,
+      );
+      expect(streamed).toMatch(/^HTTP\/1\.1 200 OK[\s\S]*data: \[DONE\]\n\n$/);
+      expect(streamed.toLowerCase()).not.toContain('transfer-encoding');
+    }
+    expect(await ask('GET /health HTTP/1.0\r\nHost: evil.example')).toMatch(/^HTTP\/1\.1 403/);
+    expect(await ask('GET /health HTTP/1.1')).toMatch(/^HTTP\/1\.1 400/);
+    for (const head of ['GET /health HTTP/1.1\r\nHost: a b', 'OPTIONS * HTTP/1.1\r\nHost: localhost'])
+      expect(await ask(`${head}\r\nConnection: close`)).toMatch(
+        /^HTTP\/1\.1 400[\s\S]*"\[server\] a request names a path of a host; [^"]+","type":"invalid_request_error"/,
+      );
+  });
+
   test('errors: 404, 405, 400, 401 in the form of the dialect, as JSON, before and behind the prefix', async () => {
     const locked = await serveAnswer('x', { apiKeys: ['k'] });
     const openai = { error: { message: expect.any(String), type: expect.any(String), code: expect.any(String) } };
@@ -330,12 +374,12 @@ describe('the wire', () => {
     await expect.poll(() => slow.models.peek('')!.stats().running).toBe(1);
     stop.abort();
     await expect(asked).rejects.toThrow();
-    await expect.poll(() => slow.models.peek('')!.stats().running, { timeout: 1000 }).toBe(0);
+    await expect.poll(() => slow.models.peek('')!.stats().running).toBe(0);
     const reply = await post(slow, '/v1/chat/completions', { ...ASK, stream: true });
     const reader = reply.body!.getReader();
     await reader.read();
     await reader.cancel();
-    await expect.poll(() => slow.models.peek('')!.stats().running, { timeout: 1000 }).toBe(0);
+    await expect.poll(() => slow.models.peek('')!.stats().running).toBe(0);
     await slow.close();
   });
 

@@ -106,12 +106,10 @@ export const llamacpp: Dialect = {
       summary: 'Token ids of a text',
       body: tokenizeBody,
       handle: async (request, body) => {
-        const answer = await server.borrow(request, body.model ?? '', async (engine) => {
+        const answer = await server.borrow(request, body.model ?? '', async (engine, signal) => {
           const text = body.content ?? body.text ?? body.prompt ?? '';
-          const tokens = await engine.tokenizeApart(text, {
-            addSpecial: body.add_special ?? false,
-            parseSpecial: body.parse_special ?? true,
-          });
+          const reading = { addSpecial: body.add_special ?? false, parseSpecial: body.parse_special ?? true };
+          const tokens = await engine.tokenizeApart(text, reading, signal);
           const shown = Array.from(tokens, (id) => (body.with_pieces ? { id, piece: engine.detokenize([id]) } : id));
           return { tokens: shown, count: tokens.length, max_model_len: engine.info.contextLength };
         });

@@ -95,6 +95,8 @@ export interface ParserChoice {
   readonly architecture?: string;
   /** The prompt ended inside `<think>` (`opensThinking`). */
   readonly startInside?: boolean;
+  /** True once thinking was ended for the model. */
+  readonly cut?: () => boolean;
   /** `none` leaves `<think>` in the text. Default `separate`. */
   readonly reasoning?: 'separate' | 'none';
   /** `none` leaves tool calls in the text. Default `separate`. */
@@ -131,6 +133,7 @@ export function parserFor({
   template,
   architecture = '',
   startInside = false,
+  cut,
   reasoning = 'separate',
   calls = 'separate',
   tools = [],
@@ -141,7 +144,8 @@ export function parserFor({
   const syntax = syntaxOf(template, architecture);
   const stages: OutputParser[] = [];
   if (reasoning === 'separate') {
-    stages.push(new ReasoningParser({ startInside, interrupts: syntax === undefined ? [] : [syntax.markers[0]] }));
+    const interrupts = syntax === undefined ? [] : [syntax.markers[0]];
+    stages.push(new ReasoningParser({ startInside, interrupts, cut }));
   }
   if (syntax !== undefined && calls === 'separate') stages.push(syntax.create(tools, newId));
   return new ParserChain(stages);

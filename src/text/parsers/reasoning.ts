@@ -2,7 +2,8 @@
  * Separates `<think>…</think>` from the answer. A template may have opened it in the prompt already.
  *
  * `<think>` counts only at the start of the output (white space aside): later it is text, as a model may well write
- * about it. White space at both ends of the reasoning and before the answer is dropped.
+ * about it. White space at both ends of the reasoning and before the answer is dropped. A model whose thinking was ended for
+ * it may go on thinking and end it once more: such a `</think>` is no part of the answer.
  */
 import { findMarker, heldFrom } from '../markers.ts';
 import type { OutputEvent, OutputParser } from './events.ts';
@@ -15,6 +16,8 @@ export interface ReasoningOptions {
   readonly startInside?: boolean;
   /** Markers that end reasoning without being part of it: a model that forgets `</think>` before its tool calls. */
   readonly interrupts?: readonly string[];
+  /** True once thinking was ended for the model. */
+  readonly cut?: () => boolean;
 }
 
 /** `start`: nothing but white space yet. `skip`: reasoning is over, white space before the answer is dropped. */
@@ -26,9 +29,11 @@ export class ReasoningParser implements OutputParser {
   private began = false;
   private readonly closers: readonly string[];
   private readonly startInside: boolean;
+  private readonly cut: () => boolean;
 
-  constructor({ startInside = false, interrupts = [] }: ReasoningOptions = {}) {
+  constructor({ startInside = false, interrupts = [], cut = () => false }: ReasoningOptions = {}) {
     this.startInside = startInside;
+    this.cut = cut;
     this.state = 'start';
     this.closers = [CLOSE, ...interrupts];
   }
@@ -63,10 +68,17 @@ export class ReasoningParser implements OutputParser {
         this.state = 'text';
         return true;
       case 'text':
-        if (this.pending !== '') events.push({ type: 'text', text: this.pending });
-        this.pending = '';
-        return false;
+        return this.answer(events);
     }
+  }
+
+  private answer(events: OutputEvent[]): boolean {
+    const closers = this.cut() ? [CLOSE] : [];
+    const found = findMarker(this.pending, closers);
+    const at = found?.at ?? heldFrom(this.pending, closers);
+    if (at > 0) events.push({ type: 'text', text: this.pending.slice(0, at) });
+    this.pending = this.pending.slice(found === undefined ? at : at + CLOSE.length);
+    return found !== undefined;
   }
 
   private start(): boolean {

@@ -49,9 +49,10 @@ export const anthropic: Dialect = {
       body: countBody,
       async handle(request, body) {
         const messages = conversation(body);
-        const { tools, thinking } = promptOptions(body);
-        const ids = await server.borrow(request, body.model, (engine) =>
-          engine.promptTokens(messages, defined({ tools, thinking })),
+        const { tools, thinking, thinkingBudget } = promptOptions(body);
+        const shape = defined({ tools, thinking, thinkingBudget });
+        const ids = await server.borrow(request, body.model, (engine, signal) =>
+          engine.promptTokens(messages, shape, signal),
         );
         return Response.json({ input_tokens: ids.length });
       },

@@ -74,11 +74,15 @@ function toolsOf({ tools }: CountBody): ToolDefinition[] {
 }
 
 /** What shapes the prompt, and so its length. */
-export function promptOptions(body: CountBody): Pick<ChatOptions, 'tools' | 'toolChoice' | 'thinking'> {
+export function promptOptions(
+  body: CountBody,
+): Pick<ChatOptions, 'tools' | 'toolChoice' | 'thinking' | 'thinkingBudget'> {
   const { thinking } = body;
+  const budget = thinking?.type === 'disabled' ? undefined : thinking?.budget_tokens;
   return {
     ...toolOptions(toolsOf(body), toolChoice(body)),
-    ...(thinking ? { thinking: thinking.type !== 'disabled' } : {}),
+    ...(thinking ? { thinking: thinking.type !== 'disabled' && budget !== 0 } : {}),
+    ...defined({ thinkingBudget: budget }),
   };
 }
 
@@ -91,7 +95,6 @@ export function chatOptions(body: MessagesBody): ChatOptions {
       temperature: body.temperature,
       topK: body.top_k,
       topP: body.top_p === 0 ? 1e-6 : body.top_p,
-      thinkingBudget: body.thinking?.budget_tokens,
     }),
   };
 }

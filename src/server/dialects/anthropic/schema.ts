@@ -61,7 +61,7 @@ const shared = {
   thinking: z
     .looseObject({
       type: z.enum(['enabled', 'disabled', 'adaptive']),
-      budget_tokens: z.number().int().min(1).nullish(),
+      budget_tokens: z.number().int().min(0).nullish(),
     })
     .nullish(),
 };

@@ -87,8 +87,10 @@ interface Echo {
 
 const NO_ECHO: Echo = { text: '' };
 
-function promptIds(engine: Engine, prompt: string | number[]): number[] {
-  return typeof prompt === 'string' ? engine.tokenize(prompt, { addSpecial: true, parseSpecial: true }) : prompt;
+async function promptIds(engine: Engine, prompt: string | number[], signal: AbortSignal): Promise<number[]> {
+  if (typeof prompt !== 'string') return prompt;
+  const reading = { addSpecial: true, parseSpecial: true, mostTokens: engine.info.contextLength };
+  return [...(await engine.tokenizeApart(prompt, reading, signal))];
 }
 
 /** With `logprobs` those of the prompt too, which takes a pass over it. */
@@ -98,10 +100,10 @@ async function echoed(
   { model, logprobs: top }: CompletionBody,
   prompt: string | number[],
 ): Promise<Echo> {
-  return server.borrow(request, model ?? '', async (engine) => {
+  return server.borrow(request, model ?? '', async (engine, signal) => {
     const text = typeof prompt === 'string' ? prompt : engine.detokenize(prompt);
     if (top === null || top === undefined) return { text };
-    const judged = await engine.promptLogprobs(promptIds(engine, prompt), { top, signal: request.get('signal') });
+    const judged = await engine.promptLogprobs(await promptIds(engine, prompt, signal), { top, signal });
     return { text, logprobs: promptColumns(judged, engine) };
   });
 }
@@ -115,9 +117,9 @@ async function promptAlone(
   echo: Echo,
 ): Promise<Response> {
   if (body.stream) throw refused('a stream has at least one token', 'max_tokens is 0', 'send "stream": false');
-  const { id, tokens } = await server.borrow(request, body.model ?? '', (engine) => ({
+  const { id, tokens } = await server.borrow(request, body.model ?? '', async (engine, signal) => ({
     id: server.models.find(body.model ?? '')?.id ?? '',
-    tokens: promptIds(engine, prompt).length,
+    tokens: (await promptIds(engine, prompt, signal)).length,
   }));
   return Response.json({
     ...head(id),

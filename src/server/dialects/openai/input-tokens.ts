@@ -25,9 +25,10 @@ export function inputTokens<T extends z.ZodType<{ model?: string | null }>>(
     body,
     async handle(request, given) {
       const { messages, options } = read(given);
-      const { tools, thinking, templateVariables } = options;
-      const ids = await server.borrow(request, given.model ?? '', (engine) =>
-        engine.promptTokens(messages, defined({ tools, thinking, templateVariables })),
+      const { tools, thinking, thinkingBudget, templateVariables } = options;
+      const shape = defined({ tools, thinking, thinkingBudget, templateVariables });
+      const ids = await server.borrow(request, given.model ?? '', (engine, signal) =>
+        engine.promptTokens(messages, shape, signal),
       );
       return Response.json({ object: 'response.input_tokens', input_tokens: ids.length });
     },
