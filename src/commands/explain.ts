@@ -1,6 +1,6 @@
 /** `tandem explain`: the placed Program: every step, where and how it runs, over how many bytes, and why there. */
 import { type Command, Option } from 'commander';
-import { decidePlacement } from '../engine/auto-place.ts';
+import { checkPlaced, decidePlacement } from '../engine/auto-place.ts';
 import { availableMemory } from '../engine/this-machine.ts';
 import type { Checkpoint } from '../formats/checkpoint.ts';
 import { openCheckpoint } from '../formats/open.ts';
@@ -80,17 +80,22 @@ async function openDescribed(flags: Flags, argument: string | undefined): Promis
   return headerCheckpoint(await configOf(description), { name: description, mix: flags.quant });
 }
 
+/** Output rows of a pass, as the engine takes them. */
+const OUTPUTS = 64;
+
 async function explain(checkpoint: Checkpoint, flags: Flags): Promise<void> {
   const { program } = await buildProgram(checkpoint);
   const machine = await machineOf(flags.machine);
   const own = machine.devices?.find(({ name }) => name === machine.device)?.memory ?? availableMemory();
-  const automatic = decidePlacement(program, machine, {
+  const wanted = {
     available: Math.min(own, flags.memory ?? Infinity),
     vram: flags.vram,
     contextLength: flags.context,
     maxRows: PASS.rows,
-  });
-  const options = { exact: flags.exact, rules: [...(await rulesOf(flags, program)), ...automatic.rules] };
+  };
+  const automatic = decidePlacement(program, machine, wanted);
+  const rules = await rulesOf(flags, program);
+  const options = { exact: flags.exact, rules: [...rules, ...automatic.rules] };
   const phases = lowerPhases(program, machine, options);
   const moves = PHASES.map((phase) =>
     phases[phase].steps.map(({ name, placement }) => `${name} ${placement?.device}`).join(),
@@ -103,25 +108,25 @@ async function explain(checkpoint: Checkpoint, flags: Flags): Promise<void> {
           ['passes that read prompts', phases.prefill],
           ['passes that generate', phases.decode],
         ];
+  const placed = programs.map(([, each]) => each);
+  // What `load` would refuse is refused after what shows why.
+  const check = () => rules.length > 0 && checkPlaced(placed, machine, { ...wanted, maxOutputs: OUTPUTS });
   if (flags.json) {
     const [[, first], [, decode] = []] = programs;
     process.stdout.write(`${JSON.stringify({ ...jsonOf(first), ...(decode && { decode: jsonOf(decode) }) })}\n`);
+    check();
     return;
   }
-  for (const [title, placed] of programs) {
+  for (const [title, each] of programs) {
     if (title) process.stdout.write(`${paint('bold', title)}\n`);
     const text = flags.all
-      ? printProgram(placed)
-      : `${heading(placed)}\n\n${renderGroups(groupLayers(explainSteps(placed)))}\n`;
-    process.stdout.write(`${text}\n${paint('bold', 'weights by op')}\n${byOp(placed)}\n\n`);
+      ? printProgram(each)
+      : `${heading(each)}\n\n${renderGroups(groupLayers(explainSteps(each)))}\n`;
+    process.stdout.write(`${text}\n${paint('bold', 'weights by op')}\n${byOp(each)}\n\n`);
   }
-  process.stdout.write(
-    `${paint('bold', 'memory')}\n${byDevice(
-      programs.map(([, placed]) => placed),
-      machine,
-    )}\n`,
-  );
+  process.stdout.write(`${paint('bold', 'memory')}\n${byDevice(placed, machine)}\n`);
   process.stdout.write(`\n${paint('bold', 'budget')}\n${automatic.fit.reason}\n`);
+  check();
 }
 
 /** The Program's own first lines. */
@@ -145,7 +150,7 @@ function jsonOf(program: Program) {
 /** What each device holds, and how many tokens of cache its memory has room for beside it. */
 function byDevice(programs: readonly Program[], { devices }: Machine): string {
   const tokens = programs[0].kv.pageTokens;
-  const lines = memoryByDevice(programs, { pages: 0, maxRows: PASS.rows, maxOutputs: 64 }).map(
+  const lines = memoryByDevice(programs, { pages: 0, maxRows: PASS.rows, maxOutputs: OUTPUTS }).map(
     ({ device, weights, buffers, pageBytes }) => {
       const memory = devices?.find(({ name }) => name === device)?.memory;
       const left = memory === undefined ? 0 : memory - weights - buffers;

@@ -6,6 +6,7 @@ import { TandemError } from '../errors.ts';
 import { planBuffers } from '../program/buffers.ts';
 import { type Program, pageBytes } from '../program/program.ts';
 import { weightBytes } from './budget.ts';
+import { gigabytes } from './fit.ts';
 import { deviceNames, type Machine } from './lower.ts';
 
 /** Bytes. */
@@ -50,24 +51,82 @@ export function memoryByDevice(placed: Program | readonly Program[], request: De
     });
 }
 
-/** PLACEMENT_IMPOSSIBLE naming the first device whose memory is too small, with the numbers. */
+export interface DeviceMemoryLimits extends DeviceMemoryRequest {
+  /** Bytes of all devices beside the processor together; default: what each has. */
+  readonly vram?: number;
+  /** Experts of the processor may stay on the disk. Default false. */
+  readonly expertsOnDisk?: boolean;
+}
+
+/** PLACEMENT_IMPOSSIBLE naming the first device whose memory is too small, with the numbers and the rule that puts most there. */
 export function checkDeviceMemory(
   placed: Program | readonly Program[],
   machine: Machine,
-  request: DeviceMemoryRequest,
+  request: DeviceMemoryLimits,
 ): DeviceMemory[] {
-  const all = memoryByDevice(placed, request);
-  for (const { device, weights, buffers, pageBytes: page, total } of all) {
-    const memory = machine.devices?.find(({ name }) => name === device)?.memory;
-    if (!deviceNames(machine).includes(device) || memory === undefined || total <= memory) continue;
+  const programs = Array.isArray(placed) ? (placed as readonly Program[]) : [placed as Program];
+  const { vram = Infinity, expertsOnDisk = false } = request;
+  const all = memoryByDevice(programs, request);
+  let others = 0;
+  for (const each of all) {
+    const { device, total } = each;
+    const own = device === machine.device;
+    const memory = machine.devices?.find(({ name }) => name === device)?.memory ?? Infinity;
+    const needed = total - (own && expertsOnDisk ? sum(expertsOn(programs, device)) : 0);
+    if (!own) others += total;
+    const limit = own ? memory : Math.min(memory, vram - (others - total));
+    if (needed <= limit || !deviceNames(machine).includes(device)) continue;
+    const budget =
+      limit < memory ? `is within the budget of ${gigabytes(vram)} for GPUs` : `fits its ${gigabytes(memory)}`;
     throw new TandemError('PLACEMENT_IMPOSSIBLE', {
       room: 'placement',
-      rule: `what lies on ${device} fits its ${gigabytes(memory)}`,
-      given: `weights ${gigabytes(weights)}, buffers ${gigabytes(buffers)}, cache ${gigabytes(page * request.pages)}`,
-      fix: 'place fewer steps there, or take a shorter context',
+      rule: `what lies on ${device} ${budget}`,
+      given: `${most(programs, device)}weights ${gigabytes(each.weights)}, buffers ${gigabytes(each.buffers)}, cache ${gigabytes(each.pageBytes * request.pages)} (${request.pages * programs[0].kv.pageTokens} tokens)`,
+      fix: `${fewer(programs, device, needed - limit)}or take a shorter context`,
     });
   }
   return all;
+}
+
+/** Bytes of the routed experts that lie on a device, by layer in order. */
+function expertsOn(programs: readonly Program[], device: string): number[] {
+  const layers = new Map<string, number>();
+  for (const { steps, weights } of programs)
+    for (const { op, name, inputs, placement } of steps) {
+      if (op !== 'experts' || (placement?.device ?? 'cpu') !== device) continue;
+      const held = inputs.map((input) => (input?.kind === 'weight' ? weightBytes(weights[input.weight]) : 0));
+      layers.set(name, sum(held));
+    }
+  return [...layers.values()];
+}
+
+/** The rule that puts most on a device, with its bytes: `my.yaml:3 puts 27.2 GB there; `. */
+function most(programs: readonly Program[], device: string): string {
+  const rules = new Map<string, Set<number>>();
+  for (const { steps } of programs)
+    for (const { inputs, placement } of steps) {
+      if (placement?.origin === undefined || placement.device !== device) continue;
+      const held = setOf(rules, placement.origin);
+      for (const input of inputs) if (input?.kind === 'weight') held.add(input.weight);
+    }
+  const [{ weights }] = programs;
+  const [first] = [...rules]
+    .map(([origin, held]) => ({ origin, bytes: sum([...held].map((id) => weightBytes(weights[id]))) }))
+    .sort((a, b) => b.bytes - a.bytes);
+  return first ? `${first.origin} puts ${gigabytes(first.bytes)} there; ` : '';
+}
+
+/** What fits instead, where `excess` bytes are too many. */
+function fewer(programs: readonly Program[], device: string, excess: number): string {
+  const layers = expertsOn(programs, device);
+  let room = sum(layers) - excess;
+  if (layers.length === 0 || room < 0) return 'place fewer steps there, ';
+  const left = layers.findIndex((bytes) => (room -= bytes) < 0);
+  return `place ${left === 0 ? 'no experts' : `the experts of ${left} instead of ${layers.length} layers`} there, `;
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((all, value) => all + value, 0);
 }
 
 function buffersOn(program: Program, device: string, { maxRows, maxOutputs }: DeviceMemoryRequest): number {
@@ -87,8 +146,4 @@ function setOf(sets: Map<string, Set<number>>, device: string): Set<number> {
 
 function order(device: string): number {
   return device === 'cpu' ? 0 : 1;
-}
-
-function gigabytes(bytes: number): string {
-  return `${(bytes / 1e9).toPrecision(3)} GB`;
 }

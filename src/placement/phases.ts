@@ -3,7 +3,15 @@
  * computing differs one Program serves both, its steps naming what `decode` changes; where devices differ there are two.
  */
 import { TandemError } from '../errors.ts';
-import { executionOf, PHASES, type Phase, type Program, type Step, type StepExecution } from '../program/program.ts';
+import {
+  executionOf,
+  PHASES,
+  type Phase,
+  type Program,
+  type Step,
+  type StepExecution,
+  type StepPlacement,
+} from '../program/program.ts';
 import { type LowerOptions, lower, type Machine } from './lower.ts';
 
 /** The lowering of each phase. PLACEMENT_IMPOSSIBLE where a cache would have to lie in two places. */
@@ -37,12 +45,12 @@ export function lowerBoth(program: Program, machine: Machine, options: Omit<Lowe
   return { ...prefill, steps: prefill.steps.map((step, index) => withDecode(step, decode.steps[index])) };
 }
 
-/** How the steps compute in both phases, without the reasons: equal lists give equal numbers. */
-export function executionsOf({ steps }: Program): Omit<StepExecution, 'origin'>[] {
+/** Where and how the steps compute in both phases, without the reasons: equal lists give equal numbers. */
+export function executionsOf({ steps }: Program): Omit<StepPlacement, 'origin' | 'decode'>[] {
   return steps.flatMap((step) =>
     PHASES.map((phase) => {
       const { activation = 'f32', middle, tiles, kernel } = executionOf(step, phase) ?? {};
-      return { activation, middle, tiles, kernel };
+      return { device: step.placement?.device ?? 'cpu', activation, middle, tiles, kernel };
     }),
   );
 }

@@ -236,6 +236,14 @@ describe('phases', () => {
       expect(executions(other as RuleDescription)).not.toEqual(executions());
   });
 
+  test('nor are two alike on different devices, whoever placed them: users or the automatic placement', () => {
+    const machine = { device: 'cpu' as const, devices: [{ name: 'cpu' }, { name: 'cuda:0' }] };
+    const on = (device: string, origin: string) =>
+      executionsOf(lowerBoth(program, machine, { rules: [{ match: { op: ['glu'] }, place: { device }, origin }] }));
+    expect(on('cuda:0', 'automatic: room')).toEqual(on('cuda:0', 'my.yaml:1'));
+    expect(on('cuda:0', 'automatic: room')).not.toEqual(on('cpu', 'automatic: room'));
+  });
+
   test('the encoding names them only where they differ', () => {
     const bytes = (from: Program) => encodeProgram(from, planBuffers(from), () => ({ file: 0, offset: 0, bytes: 0 }));
     const version = (from: Program) => new DataView(bytes(from).buffer).getUint32(4, true);

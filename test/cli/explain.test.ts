@@ -101,6 +101,20 @@ describe('explain', { timeout: 60_000 }, () => {
     );
   });
 
+  test('rules that put more on a device than it has memory: shown, then refused with numbers', async () => {
+    const machine = file('small.json', '{"devices": ["cpu", {"name": "cuda:0", "memory": 24e9}]}');
+    const rules = file(
+      'much.yaml',
+      '- match: { op: [embed, sample] }\n  place: { device: cpu }\n- place: { device: cuda:0 }\n',
+    );
+    const { code, stdout, stderr } = await tandem(['explain', 'deepseek-v3', '--rules', rules, '--machine', machine]);
+    expect(code).toBe(1);
+    expect(stdout).toMatch(/^cuda:0 .*does not fit 24\.0 GB$/m);
+    expect(stderr).toMatch(
+      /^\[placement\] what lies on cuda:0 fits its 24\.0 GB; much\.yaml:3 puts 40\d GB there; weights 40\d GB, .*; place the experts of 1 instead of 58 layers there, or take a shorter context\n$/,
+    );
+  });
+
   test('--all is the Program itself', async () => {
     const { stdout } = await tandem(['explain', '--all', '--rules', 'cpu']);
     expect(stdout).toMatch(/^%0 \[T,256\] = embed .* @cpu:f32 ; model\.embed_tokens$/m);

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { nativeProblem } from '../../src/backend/native/load.ts';
 import { load } from '../../src/engine/load.ts';
+import type { RulesOption } from '../../src/engine/rules.ts';
 
 let directory: string;
 beforeEach(async () => {
@@ -63,5 +64,15 @@ describe.skipIf(nativeProblem() !== undefined)('prefixes on disk', () => {
     const engine = await load(undefined, { exact: true, kvType: 'f32', prefixCache: { directory } });
     expect((await engine.generate(prompt, options)).usage.cachedTokens).toBe(0);
     await engine.dispose();
+  });
+
+  test('nor does another placement; one that computes alike does, whatever its reasons', async () => {
+    const cached = async (rules: RulesOption) => {
+      await using engine = await load(undefined, { exact: true, rules, prefixCache: { directory } });
+      return (await engine.generate(prompt, options)).usage.cachedTokens;
+    };
+    await ask();
+    expect(await cached('cpu')).toBe(640);
+    expect(await cached([{ match: { op: 'linear' }, place: { activation: 'f32' } }])).toBe(0);
   });
 });
