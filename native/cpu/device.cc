@@ -5,15 +5,20 @@
 #include <utility>
 #include <vector>
 
+#include "cpu/isa.h"
 #include "cpu/topology.h"
 
 namespace tandem {
 
-void register_cpu_kernels();  // generated: calls the register functions of all kernel files
+void register_cpu_kernels(Isa isa);  // generated: calls the register functions of all kernel files of a build
 
 void ensure_kernels() {
   static std::once_flag once;
-  std::call_once(once, register_cpu_kernels);
+  // Of builds that run here: their register functions are made of their instructions, too.
+  std::call_once(once, [] {
+    for (Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::amx})
+      if (runs_build(isa)) register_cpu_kernels(isa);
+  });
 }
 
 Status CpuTeam::create(int threads, std::thread::native_handle_type owner, std::unique_ptr<CpuTeam>& out) {

@@ -12,6 +12,9 @@
 #endif
 
 #include "cpu/tiles.h"
+#ifdef TANDEM_AMX_TRAP
+#include "test/trap/amx_trap.h"
+#endif
 
 namespace tandem {
 
@@ -90,6 +93,13 @@ CpuFeatures detect() {
     f.amx_tile = f.amx_bf16 = f.amx_problem.empty();
     f.amx_int8 = f.amx_tile && tile_int8;
   }
+#ifdef TANDEM_AMX_TRAP
+  if (!f.amx_tile) {
+    trap_amx();
+    f.amx_problem = try_amx();
+    f.amx_tile = f.amx_int8 = f.amx_bf16 = f.amx_problem.empty();
+  }
+#endif
   return f;
 }
 
@@ -107,6 +117,8 @@ CpuFeatures detect() {
 
 #endif
 
+bool has_wide_bf16() { return cpu_features().avx512bf16 && cpu_features().avx512vbmi; }
+
 std::vector<Isa> find_isas() {
   const CpuFeatures& f = cpu_features();
   std::vector<Isa> isas{Isa::scalar};
@@ -115,7 +127,7 @@ std::vector<Isa> find_isas() {
   isas.push_back(Isa::avx2);
   if (!(f.avx512f && f.avx512bw && f.avx512vl && f.avx512dq && f.avx512cd && f.avx512vnni)) return isas;
   isas.push_back(Isa::avx512);
-  if (!(f.avx512bf16 && f.avx512vbmi && f.amx_tile && f.amx_int8 && f.amx_bf16)) return isas;
+  if (!(has_wide_bf16() && f.amx_tile && f.amx_int8 && f.amx_bf16)) return isas;
   isas.push_back(Isa::amx);
   return isas;
 }
@@ -142,6 +154,11 @@ const CpuFeatures& cpu_features() {
 const std::vector<Isa>& available_isas() {
   static const std::vector<Isa>& isas = *new std::vector<Isa>(find_isas());
   return isas;
+}
+
+bool runs_build(Isa isa) {
+  const Isa best = available_isas().back();
+  return isa <= best || (isa == Isa::amx && best == Isa::avx512 && has_wide_bf16());
 }
 
 Status choose_isa(std::string_view requested, Isa& out) {

@@ -27,6 +27,10 @@ const CpuFeatures& cpu_features();
 // Builds that run here, weakest first; always starts with scalar.
 const std::vector<Isa>& available_isas();
 
+// Whether the code of a build may run here. That of amx also where there are no tiles, as far as it needs none: its engine
+// for AVX512-BF16 and its emulation (cpu/tiles.h).
+bool runs_build(Isa isa);
+
 // "" = TANDEM_ISA from the environment, or the strongest. Unknown or unsupported names are an error that lists the others.
 Status choose_isa(std::string_view requested, Isa& out);
 

@@ -20,8 +20,7 @@ Status choose_tiles(Isa isa, const TileEngine*& out) {
   const char* environment = std::getenv("TANDEM_TILES");
   const std::string name = environment ? environment : "";
   const auto engine = [](TileKind kind) { return engines[static_cast<int>(kind)]; };
-  // What the flags of the build name (CMakeLists.txt), without AMX: enough for everything but the hardware's tiles.
-  const bool bf16 = cpu_features().avx512bf16 && cpu_features().avx512vbmi && available_isas().back() >= Isa::avx512;
+  const bool bf16 = runs_build(Isa::amx);  // enough for everything but the hardware's tiles
   const bool amx = available_isas().back() >= Isa::amx;
   const auto refuse = [&](const char* rule) {
     return Status(Code::request_invalid, std::string("[native] ") + rule + "; given TANDEM_TILES=" + name + "; this machine runs off" +
