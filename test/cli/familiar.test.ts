@@ -68,6 +68,22 @@ test('fewer experts: it says what that means', async () => {
   expect(stderr).toMatch(/1 experts a token where the model was trained with \d: faster, and lossy/);
 });
 
+test('late experts: it says what that means, and perplexity says what it costs', async () => {
+  const { code, stderr } = await tandem(['run', ...HERE, '--defer-experts', '2', '-n', '3', SUM]);
+  expect(code).toBe(0);
+  expect(stderr).toMatch(/2 of the 4 experts of a token come one layer late: .* lossy\n/);
+  const file = join(root, 'text.txt');
+  await writeFile(file, 'What is 9 + 0? 9 + 0 = 9. What is 2 + 3? 2 + 3 = 5.');
+  const judge = ['perplexity', ...BACKEND, '--text', file, '--skip', '0', '--json', '--kl-against', 'undeferred'];
+  const means: number[] = [];
+  for (const late of ['0', '3']) {
+    const { stdout } = await tandem([...judge, '--defer-experts', late]);
+    means.push(JSON.parse(stdout).mean);
+  }
+  expect(means[0]).toBe(0);
+  expect(means[1]).toBeGreaterThan(0);
+});
+
 test.each<[string, string[], RegExp]>([
   ['two prompts', ['run', '-p', 'a', 'b'], /^\[cli\] run takes one prompt; -p and "b"/],
   ['a file that is not there', ['run', '-f', '/nope'], /there is no such file/],
@@ -88,6 +104,11 @@ test.each<[string, string[], RegExp]>([
     'more experts than there are',
     ['run', ...HERE, '--experts-per-token', '999', SUM],
     /\[models\] --experts-per-token is a whole number from 1 to \d+ \(deepseek-v3 was trained with \d\); 999/,
+  ],
+  [
+    'all experts late',
+    ['run', ...HERE, '--defer-experts', '4', SUM],
+    /\[models\] --defer-experts is a whole number from 0 to 3: of 4 experts a token one is in time; 4/,
   ],
 ])('%s: one line', async (_, args, message) => {
   const { code, stderr } = await tandem(args);

@@ -10,6 +10,7 @@ import { nativeProblem } from '../../src/backend/native/load.ts';
 import { referenceBackend } from '../../src/backend/reference.ts';
 import { defaultModelPath } from '../../src/engine/load.ts';
 import { openCheckpoint } from '../../src/formats/open.ts';
+import { withDeferredExperts } from '../../src/models/deferred-experts.ts';
 import { buildProgram } from '../../src/models/index.ts';
 import { lower } from '../../src/placement/lower.ts';
 import { nativeMachine } from '../../src/placement/machine.ts';
@@ -21,9 +22,9 @@ async function tiny(backend: Backend, options: TinyOptions): Promise<Executable>
   return backend.prepare(program, checkpoint, LIMITS);
 }
 
-async function jug(backend: Backend): Promise<Executable> {
+async function jug(backend: Backend, late = 0): Promise<Executable> {
   const checkpoint = await openCheckpoint(defaultModelPath());
-  const { program } = await buildProgram(checkpoint);
+  const program = withDeferredExperts((await buildProgram(checkpoint)).program, late);
   const executable = await backend.prepare(lower(program, nativeMachine(), { exact: true }), checkpoint, LIMITS);
   closers.push(() => checkpoint.close());
   return executable;
@@ -48,6 +49,7 @@ const SUBJECTS: readonly [name: string, native: boolean, make: () => Promise<Exe
     () => tiny(nativeBackend(), { seed: 7, format: 'q4_k', kvType: 'bf16', fast: true }),
   ],
   ['native, Jug', true, () => jug(nativeBackend())],
+  ['native, Jug with two experts late', true, () => jug(nativeBackend(), 2)],
 ];
 
 describe.each(SUBJECTS)('%s', (_, native, make) => {
