@@ -149,7 +149,28 @@ describe.skipIf(reason).each(units)(`on tiles: %s ${reason ?? ''}`, (unit, isa) 
   it('takes more rows and outputs than a product holds', async () => {
     await judgeOp(linearCase('q4_0', 1041, 77, 64), isa, { threads: 3 });
     await judgeOp(linearCase('q4_k', 33, 2100, 256), isa, { threads: 2 });
+    // Several chunks for many strips and blocks: the next chunk is decoded between the products of this one.
+    await judgeOp(linearCase('q4_k', 70, 300, 1792), isa, { threads: 1 });
+    await judgeOp(linearCase('f8_e4m3', 50, 250, 1333), isa, { threads: 2 });
   });
+
+  it.each(['q4_k', 'q6_k', 'q8_0', 'iq2_xs', 'int4_g32', 'f8_e4m3'] as const)(
+    'gives a row the same bits alone and in any company, linear %s',
+    async (format) => {
+      const columns = format === 'f8_e4m3' ? 1031 : 1280;
+      const whole = linearCase(format, 40, 47, columns);
+      const expected = await bits(whole, isa, 1);
+      const { data } = whole.inputs[0] as GivenValue;
+      for (let rows = 1; rows <= 40; rows++) {
+        const first = (rows * 7) % (41 - rows);
+        const part = { rows, columns, data: data.slice(first * columns, (first + rows) * columns) };
+        const test = { ...whole, inputs: [part, ...whole.inputs.slice(1)] };
+        expect(await bits(test, isa, 1 + (rows % 3)), `${rows} rows from ${first}`).toEqual(
+          expected.subarray(first * 47, (first + rows) * 47),
+        );
+      }
+    },
+  );
 
   it('adds a bias, at any view of x', async () => {
     for (const pad of [
@@ -219,6 +240,27 @@ describe.skipIf(reason).each(units)(`on tiles: %s ${reason ?? ''}`, (unit, isa) 
         isa,
         { threads: 1 + (rows % 3) },
       );
+  });
+
+  it.each(['mxfp4', 'q8_0', 'f16'] as const)('experts of 1 to 40 rows each in one pass, %s', async (format) => {
+    // Expert e is visited by rows e … 39, by each in another of 40 slots, so that rows of an expert do not lie in a line.
+    const [ffn, hidden] = [columnsOf(format, 1), columnsOf(format, 1)];
+    const shape = { rows: 40, topk: 40, experts: 40, ffn, hidden, tiles: 1 };
+    const visits = (row: number, j: number) => ((j + 3 * row) % 40 <= row ? (j + 3 * row) % 40 : -1);
+    const whole = expertsCase(shape, [format, format, format], visits);
+    await judgeOp(whole, isa, { threads: 2 });
+    // Of which only the larger ones go by tiles: those of 17 rows and more.
+    await judgeOp({ ...whole, placement: { ...whole.placement!, tiles: 17 } }, isa, { threads: 3 });
+  });
+
+  it('experts in several chunks for many strips', async () => {
+    await judgeOp(
+      expertsCase({ rows: 60, topk: 2, experts: 3, ffn: 160, hidden: 1280 }, ['q8_0', 'q8_0', 'q4_0']),
+      isa,
+      {
+        threads: 1,
+      },
+    );
   });
 
   it.each([
