@@ -95,7 +95,7 @@ Status hand_over(Device& device, int layers, bool graph, double& result) {
   Schedule schedule;
   TANDEM_TRY(make_schedule(placed.program, schedule));
   std::unique_ptr<PassRunner> runner;
-  TANDEM_TRY(PassRunner::create(placed.program, std::move(schedule), {&device}, {1, 1}, runner));
+  TANDEM_TRY(PassRunner::create(placed.program, std::move(schedule), {&device}, {1, 1}, {}, runner));
   StepRunner steps;
   steps.launch = [](uint32_t, Stream&, PassRows) { return Status(); };
   steps.compute = [](uint32_t) { return Status(); };

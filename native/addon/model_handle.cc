@@ -99,6 +99,11 @@ Status read_options(const Napi::Object& given, ModelOptions& out) {
   else if (load == "pages") out.load = LoadMode::pages;
   else return wrong_argument("options.load is auto, mmap or pages");
   out.memory = given.Get("memory").IsUndefined() ? 0 : whole(given.Get("memory"));
+  // Kernels of GPUs: left out where no step is placed on one.
+  if (given.Get("kernels").IsString()) {
+    out.kernels.path = given.Get("kernels").As<Napi::String>().Utf8Value();
+    out.kernels.version = static_cast<int>(whole(given.Get("kernelsVersion")));
+  }
   if (out.memory < 0) return wrong_argument("options.memory is a number of bytes, 0 for all there are");
   return {};
 }

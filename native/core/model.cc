@@ -33,22 +33,12 @@ std::string kernel_format(const Program& program, const Step& step) {
   return first ? first->format : "";
 }
 
-// GPUs are described, and Programs for them are scheduled (cuda/schedule.h), but no kernel of theirs is bound to a step yet.
-Status check_devices(const Program& program) {
-  for (const Step& step : program.steps)
-    if (step.device != "cpu")
-      return Status(Code::program_invalid, "[native] this build runs steps on cpu; step \"" + step.name.substr(0, 200) + "\" is placed on \"" +
-                                               step.device.substr(0, 200) + "\", and GPU kernels do not run models yet; place it on cpu");
-  return {};
-}
-
 }  // namespace
 
 Status Model::load(ModelOptions options, std::thread::native_handle_type owner, LoadProgress& progress, std::unique_ptr<Model>& out) {
   std::unique_ptr<Model> model(new Model());
   TANDEM_TRY(decode_program(options.program.data(), options.program.size(), static_cast<uint32_t>(options.files.size()), model->program_));
   TANDEM_TRY(check_signatures(model->program_));
-  TANDEM_TRY(check_devices(model->program_));
   TANDEM_TRY(choose_isa(options.isa, model->isa_));
   TANDEM_TRY(choose_tiles(model->isa_, model->tile_engine_));
   ensure_kernels();
@@ -56,9 +46,11 @@ Status Model::load(ModelOptions options, std::thread::native_handle_type owner, 
   TANDEM_TRY(model->allocate(options));
   TANDEM_TRY(CpuTeam::create(options.threads, owner, model->team_));
   for (const Region* shared : {&model->buffers_, &model->kv_memory_}) place_on_all(shared->data(), shared->size(), model->team_->plan());
-  const int64_t other = static_cast<int64_t>(model->buffers_.size() + model->kv_memory_.size());
+  cuda::GpuModel* const gpu = model->gpu_.get();
+  const int64_t other = static_cast<int64_t>(model->buffers_.size() + model->kv_memory_.size()) + (gpu == nullptr ? 0 : gpu->pinned_bytes());
   TANDEM_TRY(model->weights_.load(model->program_, std::move(options.files), options.load, other, options.memory,
-                                   model->team_->plan(), progress));
+                                   model->team_->plan(), gpu == nullptr ? RemoteWeights() : gpu->remote(), progress));
+  if (gpu != nullptr) TANDEM_TRY(gpu->upload(model->weights_, progress));
   TANDEM_TRY(model->bind_steps());
   out = std::move(model);
   return {};
@@ -75,6 +67,12 @@ Status Model::allocate(const ModelOptions& options) {
   TANDEM_TRY(limit("maxOutputs", options.max_outputs, 1, kMaxRows));
   max_rows_ = options.max_rows;
   max_outputs_ = options.max_outputs;
+  if (cuda::GpuModel::wanted(program_)) {
+    TANDEM_TRY(cuda::GpuModel::open(program_, options.kernels, {options.pages, options.max_rows, options.max_outputs}, gpu_));
+    slots_.resize(program_.slots.size());
+    for (uint32_t id = 0; id < program_.values.size(); id++) slots_[program_.values[id].slot] = gpu_->host(id);
+    return allocate_cache(options);
+  }
 
   std::vector<size_t> offsets;
   size_t total = 0;
@@ -87,20 +85,24 @@ Status Model::allocate(const ModelOptions& options) {
   }
   TANDEM_TRY(buffers_.allocate(total, total >= (size_t{2} << 20), "the buffers"));
   for (size_t offset : offsets) slots_.push_back(buffers_.data() + offset);
+  return allocate_cache(options);
+}
 
+// Of the layers that the CPU reads.
+Status Model::allocate_cache(const ModelOptions& options) {
   kv_.pages = options.pages;
-  kv_.page_elements = program_.page_elements();
   kv_.page_tokens = program_.page_tokens;
   kv_.type = program_.kv_f32 ? KvCache::Type::f32 : KvCache::Type::bf16;
   int64_t at = 0;
-  for (const auto& layer : program_.kv_layers) {
+  for (size_t layer = 0; layer < program_.kv_layers.size(); layer++) {
     std::vector<KvCache::Stream> streams;
-    for (const KvStreamShape& stream : layer) {
+    for (const KvStreamShape& stream : program_.kv_layers[layer]) {
       streams.push_back({stream.heads, stream.width, at});
-      at += stream.heads * stream.width * kv_.page_tokens;
+      if (gpu_ == nullptr || !gpu_->caches(static_cast<int64_t>(layer))) at += stream.heads * stream.width * kv_.page_tokens;
     }
     kv_.layers.push_back(std::move(streams));
   }
+  kv_.page_elements = at;
   const int64_t size = program_.kv_f32 ? 4 : 2;
   const double bytes = static_cast<double>(kv_.pages) * static_cast<double>(kv_.page_elements) * static_cast<double>(size);
   if (bytes > 1e17) return Status(Code::out_of_memory, "[native] the KV cache fits into memory; " + format_bytes(bytes) + " asked; use fewer pages");
@@ -114,6 +116,11 @@ Status Model::allocate(const ModelOptions& options) {
 Status Model::bind_steps() {
   timings_ = std::vector<StepTiming>(program_.steps.size());
   for (const Step& step : program_.steps) {
+    if (is_gpu(kernels_.size())) {
+      kernels_.push_back(nullptr);
+      contexts_.emplace_back();
+      continue;
+    }
     const std::string format = kernel_format(program_, step);
     const KernelFunction kernel = find_kernel(step.op, format, isa_);
     if (kernel == nullptr)
@@ -153,7 +160,7 @@ Status Model::bind_steps() {
   for (size_t i = 0; i < program_.steps.size(); i++) {
     if (program_.steps[i].op != "router") continue;
     routers_.push_back(i);
-    most_experts_ = std::max(most_experts_, contexts_[i].inputs[0].columns);
+    most_experts_ = std::max(most_experts_, program_.steps[i].inputs[0].columns);
   }
   visits_ = std::vector<std::atomic<uint32_t>>(routers_.size() * static_cast<size_t>(most_experts_));
   return {};
@@ -183,8 +190,14 @@ Status Model::begin(const uint8_t* data, size_t size, uint32_t generation) {
   output_.top_tokens.assign(outputs * static_cast<size_t>(output_.max_top), -1);
   output_.top_logprobs.assign(outputs * static_cast<size_t>(output_.max_top), nan);
   const auto one_row = [](const Sequence& sequence) { return sequence.rows == 1; };
-  const bool decode = !program_.decode_steps.empty() && std::all_of(batch_.sequences.begin(), batch_.sequences.end(), one_row);
+  const bool each_one = std::all_of(batch_.sequences.begin(), batch_.sequences.end(), one_row);
+  const bool decode = !program_.decode_steps.empty() && each_one;
+  if (gpu_ != nullptr) {
+    drop_cancelled();
+    TANDEM_TRY(gpu_->begin(batch_, dead_, each_one));
+  }
   for (size_t i = 0; i < contexts_.size(); i++) {
+    if (is_gpu(i)) continue;
     StepContext& context = contexts_[i];
     const Step& step = program_.steps[i];
     for (size_t k = 0; k < step.inputs.size(); k++)
@@ -202,8 +215,11 @@ Status Model::begin(const uint8_t* data, size_t size, uint32_t generation) {
 Status Model::run_step(size_t index) {
   const auto start = std::chrono::steady_clock::now();
   scratch_.reset();
-  Status status = kernels_[index](contexts_[index]);
-  if (status.ok() && program_.steps[index].op == "router") count_visits(index);
+  Status status = is_gpu(index) ? run_gpu_step(index) : kernels_[index](contexts_[index]);
+  if (status.ok() && !is_gpu(index) && program_.steps[index].op == "router") {
+    const MatrixView ids = contexts_[index].outputs[0];
+    count_visits(index, ids.ints(0), ids.rows * ids.columns);
+  }
   for (uint32_t id : program_.steps[index].outputs) filled_[id] = 1;
   const auto took = std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start);
   timings_[index].calls.fetch_add(1, std::memory_order_relaxed);
@@ -212,13 +228,23 @@ Status Model::run_step(size_t index) {
   return status;
 }
 
-void Model::count_visits(size_t index) {
+// In lock-step: it is over when this returns.
+Status Model::run_gpu_step(size_t index) {
+  TANDEM_TRY(gpu_->step(static_cast<uint32_t>(index), [](uint32_t) { return Status(); }));
+  const Step& step = program_.steps[index];
+  if (step.op != "router") return {};
+  ValueData ids;
+  TANDEM_TRY(read(step.outputs[0], ids));
+  count_visits(index, reinterpret_cast<const int32_t*>(ids.words.data()), static_cast<int64_t>(ids.words.size()));
+  return {};
+}
+
+// Chosen experts, as a dense matrix.
+void Model::count_visits(size_t index, const int32_t* ids, int64_t count) {
   const size_t row = static_cast<size_t>(std::find(routers_.begin(), routers_.end(), index) - routers_.begin());
   std::atomic<uint32_t>* const counts = visits_.data() + row * static_cast<size_t>(most_experts_);
-  const MatrixView ids = contexts_[index].outputs[0];
-  for (int64_t r = 0; r < ids.rows; r++)
-    for (int64_t k = 0; k < ids.columns; k++)
-      if (const int32_t id = ids.ints(r)[k]; id >= 0 && id < most_experts_) counts[id].fetch_add(1, std::memory_order_relaxed);
+  for (int64_t i = 0; i < count; i++)
+    if (const int32_t id = ids[i]; id >= 0 && id < most_experts_) counts[id].fetch_add(1, std::memory_order_relaxed);
 }
 
 Model::ExpertVisits Model::expert_visits() const {
@@ -241,30 +267,45 @@ bool Model::drop_cancelled() {
   return !alive;
 }
 
-Status Model::page_bytes(int64_t page, uint8_t*& data, size_t& size) const {
-  if (page < 0 || page >= kv_.pages)
-    return {Code::request_invalid, "[native] a page is below " + std::to_string(kv_.pages) + "; page " + std::to_string(page) + " was asked for; ask for one of the cache"};
-  size = static_cast<size_t>(kv_.page_elements) * (kv_.type == KvCache::Type::f32 ? 4 : 2);
-  data = kv_.base + static_cast<size_t>(page) * size;
+Status Model::check_page(int64_t page) const {
+  if (page >= 0 && page < kv_.pages) return {};
+  return {Code::request_invalid, "[native] a page is below " + std::to_string(kv_.pages) + "; page " + std::to_string(page) + " was asked for; ask for one of the cache"};
+}
+
+size_t Model::page_size() const { return static_cast<size_t>(program_.page_elements()) * (kv_.type == KvCache::Type::f32 ? 4 : 2); }
+
+template <typename Body> Status Model::for_page(Body&& body) const {
+  for (size_t layer = 0; layer < kv_.layers.size(); layer++) {
+    int64_t elements = 0;
+    for (const KvCache::Stream& stream : kv_.layers[layer]) elements += stream.heads * stream.width * kv_.page_tokens;
+    TANDEM_TRY(body(static_cast<int64_t>(layer), static_cast<size_t>(elements) * (kv_.type == KvCache::Type::f32 ? 4 : 2)));
+  }
   return {};
 }
 
 Status Model::read_page(int64_t page, std::vector<uint8_t>& out) const {
-  uint8_t* data = nullptr;
-  size_t size = 0;
-  TANDEM_TRY(page_bytes(page, data, size));
-  out.assign(data, data + size);
-  return {};
+  TANDEM_TRY(check_page(page));
+  out.resize(page_size());
+  uint8_t* to = out.data();
+  return for_page([&](int64_t layer, size_t bytes) -> Status {
+    if (gpu_ != nullptr && gpu_->caches(layer)) TANDEM_TRY(gpu_->read_page(layer, page, to));
+    else std::memcpy(to, kv_.block(static_cast<int32_t>(page), kv_.layers[static_cast<size_t>(layer)][0], 0), bytes);
+    to += bytes;
+    return {};
+  });
 }
 
 Status Model::write_page(int64_t page, const std::vector<uint8_t>& bytes) {
-  uint8_t* data = nullptr;
-  size_t size = 0;
-  TANDEM_TRY(page_bytes(page, data, size));
-  if (bytes.size() != size)
-    return {Code::request_invalid, "[native] a page has " + std::to_string(size) + " bytes; " + std::to_string(bytes.size()) + " were given; give a whole page of this model"};
-  std::memcpy(data, bytes.data(), size);
-  return {};
+  TANDEM_TRY(check_page(page));
+  if (bytes.size() != page_size())
+    return {Code::request_invalid, "[native] a page has " + std::to_string(page_size()) + " bytes; " + std::to_string(bytes.size()) + " were given; give a whole page of this model"};
+  const uint8_t* from = bytes.data();
+  return for_page([&](int64_t layer, size_t size) -> Status {
+    if (gpu_ != nullptr && gpu_->caches(layer)) TANDEM_TRY(gpu_->write_page(layer, page, from));
+    else std::memcpy(kv_.block(static_cast<int32_t>(page), kv_.layers[static_cast<size_t>(layer)][0], 0), from, size);
+    from += size;
+    return {};
+  });
 }
 
 void Model::cancel(int64_t slot) {
@@ -276,12 +317,34 @@ Status Model::run(const uint8_t* batch, size_t size, uint32_t generation, PassOu
   if (!program_.given.empty())
     return Status(Code::program_invalid, "[native] every value of a Program that runs whole is written by a step; nobody writes \"" + program_.values[program_.given[0]].name + "\"; step through it and write the value first");
   TANDEM_TRY(begin(batch, size, generation));
-  Status status = steps(0, static_cast<int64_t>(program_.steps.size()));
+  Status status = gpu_ == nullptr ? steps(0, static_cast<int64_t>(program_.steps.size())) : run_with_gpu();
   if (!status.ok()) {
     active_ = false;
     return status;
   }
   return finish(out);
+}
+
+// A pass over GPUs and the CPU. It ends early, and well, where nobody is left who wants it.
+Status Model::run_with_gpu() {
+  if (drop_cancelled()) return {};
+  bool unwanted = false;
+  const Status status = gpu_->run([this](uint32_t index) { return run_step(index); },
+                                  [&]() -> Status {
+                                    if (stop_ != nullptr && stop_->load(std::memory_order_relaxed)) return {Code::disposed, "[native] the model was disposed during a pass"};
+                                    unwanted = drop_cancelled();
+                                    return unwanted ? Status(Code::aborted, "[native] a pass goes on while somebody wants it; all its sequences were cancelled") : Status();
+                                  });
+  if (unwanted && status.code() == Code::aborted) return {};
+  TANDEM_TRY(status);
+  std::fill(filled_.begin(), filled_.end(), uint8_t{1});
+  for (size_t i = 0; i < program_.steps.size(); i++) {
+    if (!is_gpu(i)) continue;
+    timings_[i].calls.fetch_add(1, std::memory_order_relaxed);
+    const Step& step = program_.steps[i];
+    if (step.op == "router") count_visits(i, gpu_->chosen(step.outputs[0]), static_cast<int64_t>(batch_.tokens.size()) * program_.values[step.outputs[0]].columns);
+  }
+  return {};
 }
 
 Status Model::steps(int64_t first, int64_t last) {
@@ -321,7 +384,9 @@ Status Model::read(int64_t id, ValueData& out) const {
   const size_t words = static_cast<size_t>(rows_of(value)) * static_cast<size_t>(value.columns);
   out.type = value.type;
   out.words.resize(words);
-  if (words > 0) std::memcpy(out.words.data(), memory_of(value), words * 4);
+  if (words == 0) return {};
+  if (gpu_ != nullptr && gpu_->holds(static_cast<uint32_t>(id))) return gpu_->read(static_cast<uint32_t>(id), out.words.data());
+  std::memcpy(out.words.data(), memory_of(value), words * 4);
   return {};
 }
 
@@ -333,7 +398,8 @@ Status Model::write(int64_t id, const ValueData& data) {
   if (data.type != value.type || data.words.size() != words)
     return Status(Code::request_invalid, "[native] a value is written whole, in its type; \"" + value.name + "\" has " + std::to_string(words) + " elements, given " + std::to_string(data.words.size()));
   TANDEM_TRY(check_ids(id, data.words));
-  if (words > 0) std::memcpy(memory_of(value), data.words.data(), words * 4);
+  if (words > 0 && gpu_ != nullptr && gpu_->holds(static_cast<uint32_t>(id))) TANDEM_TRY(gpu_->write(static_cast<uint32_t>(id), data.words.data()));
+  else if (words > 0) std::memcpy(memory_of(value), data.words.data(), words * 4);
   filled_[static_cast<size_t>(id)] = 1;
   return {};
 }
@@ -365,7 +431,9 @@ Status Model::finish(PassOutput& out) {
     const Value& logits = program_.values[program_.logits];
     const size_t count = static_cast<size_t>(rows_of(logits)) * static_cast<size_t>(logits.columns);
     output_.logits.assign(count, std::numeric_limits<float>::quiet_NaN());
-    if (count > 0 && filled_[program_.logits] != 0) std::memcpy(output_.logits.data(), memory_of(logits), count * 4);
+    const bool there = count > 0 && filled_[program_.logits] != 0;
+    if (there && gpu_ != nullptr && gpu_->holds(program_.logits)) TANDEM_TRY(gpu_->read(program_.logits, output_.logits.data()));
+    else if (there) std::memcpy(output_.logits.data(), memory_of(logits), count * 4);
   }
   output_.milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - started_).count();
   out = std::move(output_);
@@ -374,8 +442,13 @@ Status Model::finish(PassOutput& out) {
 
 std::vector<std::pair<std::string, std::variant<double, std::string>>> Model::describe() const {
   const LoadReport& report = weights_.report();
+  const cuda::GpuModel* const gpu = gpu_.get();
   return {
       {"device", std::string("cpu")},
+      {"gpus", gpu == nullptr ? std::string() : gpu->names()},
+      {"gpuWeightBytes", gpu == nullptr ? 0.0 : static_cast<double>(gpu->weight_bytes())},
+      {"gpuKvBytes", gpu == nullptr ? 0.0 : static_cast<double>(gpu->cache_bytes())},
+      {"gpuBufferBytes", gpu == nullptr ? 0.0 : static_cast<double>(gpu->buffer_bytes())},
       {"isa", std::string(isa_name(isa_))},
       {"tiles", std::string(tile_engine_ ? tile_engine_->name : "")},
       {"threads", static_cast<double>(team_->pool().threads())},
@@ -385,7 +458,7 @@ std::vector<std::pair<std::string, std::variant<double, std::string>>> Model::de
       {"loaded", report.sentence()},
       {"weightBytes", static_cast<double>(weights_.bytes())},
       {"kvBytes", static_cast<double>(kv_memory_.size())},
-      {"bufferBytes", static_cast<double>(buffers_.size())},
+      {"bufferBytes", static_cast<double>(buffers_.size()) + (gpu == nullptr ? 0.0 : static_cast<double>(gpu->pinned_bytes()))},
       {"mappedBytes", static_cast<double>(report.mapped)},
       {"hugeBytes", static_cast<double>(report.huge)},
       {"cacheBytes", static_cast<double>(report.from_cache)},

@@ -20,6 +20,8 @@
 #include "core/status.h"
 #include "core/weights.h"
 #include "cpu/device.h"
+#include "cuda/gpu_info.h"
+#include "cuda/gpu_model.h"
 
 namespace tandem {
 
@@ -33,6 +35,7 @@ struct ModelOptions {
   std::string isa;               // "" = automatic
   LoadMode load = LoadMode::automatic;
   int64_t memory = 0;            // most bytes to take, 0 = what the machine has
+  cuda::KernelFile kernels;      // of GPUs, where steps are placed on some
   const std::atomic<bool>* stop = nullptr;  // when it becomes true a pass ends at its next step with Code::disposed
 };
 
@@ -89,14 +92,21 @@ class Model {
   struct Call;
   Model() = default;
   Status allocate(const ModelOptions& options);
+  Status allocate_cache(const ModelOptions& options);
   Status bind_steps();
+  bool is_gpu(size_t index) const { return gpu_ != nullptr && gpu_->runs(program_.steps[index]); }
   Status run_step(size_t index);
+  Status run_gpu_step(size_t index);
+  Status run_with_gpu();
   Status ready(size_t index) const;
-  void count_visits(size_t index);
+  void count_visits(size_t index, const int32_t* ids, int64_t count);
   bool drop_cancelled();
   int64_t rows_of(const Value& value) const;
   uint32_t* memory_of(const Value& value) const;
-  Status page_bytes(int64_t page, uint8_t*& data, size_t& size) const;
+  Status check_page(int64_t page) const;
+  size_t page_size() const;
+  // Calls body(layer, bytes) for the parts of a page, in order.
+  template <typename Body> Status for_page(Body&& body) const;
   Status check_ids(int64_t value, const std::vector<uint32_t>& words) const;
 
   Program program_;
@@ -104,6 +114,7 @@ class Model {
   const TileEngine* tile_engine_ = nullptr;
   std::unique_ptr<CpuTeam> team_;
   WeightStore weights_;
+  std::unique_ptr<cuda::GpuModel> gpu_;  // where steps are placed on GPUs: buffers are then its own
   Region buffers_;
   std::vector<uint8_t*> slots_;
   Region kv_memory_;

@@ -50,6 +50,7 @@ struct WeightStore::Range {
   int64_t row_bytes;
   bool aligned;               // read into the region whatever the mode
   bool routed;                // of routed experts
+  bool remote = false;        // only other devices use it, from the file
   bool widened = false;       // bf16 in the file, f32 in the region: `aligned`
   std::string name;           // of the first weight that uses it, for messages
   uint8_t* target = nullptr;  // in the region; null: `data` points into the file
@@ -83,17 +84,18 @@ WeightStore::WeightStore() = default;
 WeightStore::~WeightStore() = default;
 
 Status WeightStore::load(const Program& program, std::vector<FileInput> files, LoadMode mode, int64_t other_bytes, int64_t most, const TeamPlan& team,
-                         LoadProgress& progress) {
+                         const RemoteWeights& remote, LoadProgress& progress) {
   const auto started = std::chrono::steady_clock::now();
   for (FileInput& input : files) {
     files_.push_back(std::make_unique<LoadFile>());
     files_.back()->input = std::move(input);
   }
   TANDEM_TRY(open_files());
-  TANDEM_TRY(collect(program));
+  TANDEM_TRY(collect(program, remote.weights));
   choose_split(program, team);
   TANDEM_TRY(choose_mode(mode, other_bytes, most));
   TANDEM_TRY(place(team));
+  progress.total.store(static_cast<uint64_t>(bytes_) + remote.bytes);
   TANDEM_TRY(read(team.threads(), progress));
   for (const Range& range : ranges_)
     if (range.widened) widen(range.target, range.bytes / 2);
@@ -110,7 +112,7 @@ Status WeightStore::open_files() {
 }
 
 // Finds the format of every weight, checks the sizes of its parts and gathers the distinct byte ranges.
-Status WeightStore::collect(const Program& program) {
+Status WeightStore::collect(const Program& program, const std::vector<bool>& remote) {
   const quant::FormatInfo* bf16 = quant::find_format("bf16");
   std::map<std::tuple<uint32_t, uint64_t, uint64_t>, size_t> known;
   const auto range_of = [&](const std::string& name, const Location& at, const quant::FormatInfo* format, int64_t row_bytes, bool aligned,
@@ -125,7 +127,7 @@ Status WeightStore::collect(const Program& program) {
                                        "; the file is incomplete, copy or download it again");
     const auto [entry, fresh] = known.try_emplace({at.file, at.offset, at.bytes}, ranges_.size());
     index = entry->second;
-    if (fresh) ranges_.push_back({at.file, at.offset, at.bytes, format, row_bytes, aligned, routed, false, name, nullptr, nullptr});
+    if (fresh) ranges_.push_back({at.file, at.offset, at.bytes, format, row_bytes, aligned, routed, false, false, name, nullptr, nullptr});
     else ranges_[index].aligned = ranges_[index].aligned || aligned;
     return {};
   };
@@ -163,8 +165,20 @@ Status WeightStore::collect(const Program& program) {
     part_of_.push_back(std::move(parts));
     scales_of_.push_back(std::move(scales));
   }
-  for (const Range& range : ranges_) bytes_ += static_cast<int64_t>(range.bytes);
+  if (!remote.empty()) find_remote(remote);
+  for (const Range& range : ranges_)
+    if (!range.remote) bytes_ += static_cast<int64_t>(range.bytes);
   return {};
+}
+
+// Ranges that remote weights alone use, and that are taken as they are.
+void WeightStore::find_remote(const std::vector<bool>& remote) {
+  for (Range& range : ranges_) range.remote = !range.widened;
+  for (size_t id = 0; id < remote.size(); id++) {
+    if (remote[id]) continue;
+    for (const auto* indices : {&part_of_, &scales_of_})
+      for (const size_t index : (*indices)[id]) ranges_[index].remote = false;
+  }
 }
 
 // Which ranges may be split over the nodes: matrices that only `linear` and `experts` multiply by, in ranges that no other weight
@@ -191,7 +205,8 @@ void WeightStore::choose_split(const Program& program, const TeamPlan& team) {
     if (!alone || weight.step != 1 || weight.of != rows) continue;
     const std::vector<int64_t>& bounds = bounds_.try_emplace(rows, split_rows(rows, team)).first->second;
     if (bounds.empty()) continue;
-    for (size_t index : part_of_[id]) ranges_[index].bounds = &bounds;
+    for (size_t index : part_of_[id])
+      if (!ranges_[index].remote) ranges_[index].bounds = &bounds;
   }
 }
 
@@ -202,7 +217,7 @@ Status WeightStore::choose_mode(LoadMode mode, int64_t other_bytes, int64_t most
   if (most > 0) available = available > 0 ? std::min(available, most) : most;
   int64_t routed = 0;
   for (const Range& range : ranges_)
-    if (range.routed && !range.aligned) routed += static_cast<int64_t>(range.bytes);
+    if (range.routed && !range.aligned && !range.remote) routed += static_cast<int64_t>(range.bytes);
   const int64_t whole = (reserved ? 0 : bytes_) + other_bytes;
   const int64_t reserve = static_cast<int64_t>(std::min(kReservePart * static_cast<double>(available), kReserveBytes));
   const bool known = available > 0;
@@ -231,6 +246,7 @@ Status WeightStore::choose_mode(LoadMode mode, int64_t other_bytes, int64_t most
 }
 
 bool WeightStore::in_region(const Range& range) const {
+  if (range.remote) return false;
   if (range.aligned) return true;
   if (files_[range.file]->input.in_memory && range.bounds == nullptr) return false;
   return !(range.routed ? experts_mapped_ : dense_mapped_);
@@ -288,10 +304,11 @@ Status WeightStore::place(const TeamPlan& team) {
     } else if (from.input.in_memory) {
       range.data = from.input.bytes.data() + range.offset;
     } else {
-      if (from.file.mapping().data() == nullptr) mapped_.push_back(&from.file);
+      std::vector<const ModelFile*>& list = range.remote ? remote_files_ : mapped_;
+      if (std::find(list.begin(), list.end(), &from.file) == list.end()) list.push_back(&from.file);
       TANDEM_TRY(from.file.map());
       range.data = from.file.mapping().data() + range.offset;
-      report_.mapped += static_cast<int64_t>(range.bytes);
+      if (!range.remote) report_.mapped += static_cast<int64_t>(range.bytes);
     }
   }
   return {};
@@ -330,6 +347,7 @@ Status WeightStore::read(int threads, LoadProgress& progress) {
   std::vector<WeightPiece> pieces;
   uint64_t left = 0;
   for (const Range& range : ranges_) {
+    if (range.remote) continue;
     // Experts that memory has no room for are read when they are used.
     if (range.target == nullptr && range.routed && report_.experts_mapped && !files_[range.file]->input.in_memory) {
       left += range.bytes;
@@ -337,7 +355,6 @@ Status WeightStore::read(int threads, LoadProgress& progress) {
     }
     for (WeightPiece& piece : pieces_of(range)) pieces.push_back(std::move(piece));
   }
-  progress.total.store(static_cast<uint64_t>(bytes_));
   progress.loaded.store(left);
   WeightReader reader(files_, region_, keep_, progress);
   const Status status = reader.read(std::move(pieces), threads);
@@ -408,6 +425,11 @@ bool WeightStore::lost() const {
 
 Status WeightStore::unchanged() const {
   for (const ModelFile* file : mapped_) TANDEM_TRY(file->unchanged());
+  return {};
+}
+
+Status WeightStore::remote_unchanged() const {
+  for (const ModelFile* file : remote_files_) TANDEM_TRY(file->unchanged());
   return {};
 }
 

@@ -24,6 +24,12 @@
 
 namespace tandem {
 
+// Weights that another device takes from where they are bound, once: they are not read into memory, and not counted as taking it.
+struct RemoteWeights {
+  std::vector<bool> weights;  // by id; empty: none
+  uint64_t bytes = 0;         // that the device will take: they count as progress
+};
+
 class WeightStore {
  public:
   WeightStore();
@@ -35,7 +41,7 @@ class WeightStore {
   // `most`: bytes that all of it may take, 0 = what the machine has. `team`: whose nodes the weights are for; more threads
   // than it has read, since reading is waiting.
   Status load(const Program& program, std::vector<FileInput> files, LoadMode mode, int64_t other_bytes, int64_t most, const TeamPlan& team,
-              LoadProgress& progress);
+              const RemoteWeights& remote, LoadProgress& progress);
 
   const BoundWeight& weight(size_t id) const { return *bound_[id]; }
   int64_t bytes() const { return bytes_; }
@@ -46,12 +52,15 @@ class WeightStore {
   bool lost() const;
   // FILE_IO where a mapped file was lost or changed since it was loaded. One look at each mapped file.
   Status unchanged() const;
+  // The same of the files that remote weights were taken from.
+  Status remote_unchanged() const;
 
  private:
   struct Range;
   struct Binding;
   Status open_files();
-  Status collect(const Program& program);
+  Status collect(const Program& program, const std::vector<bool>& remote);
+  void find_remote(const std::vector<bool>& remote);
   void choose_split(const Program& program, const TeamPlan& team);
   Status choose_mode(LoadMode mode, int64_t other_bytes, int64_t most);
   bool in_region(const Range& range) const;
@@ -68,6 +77,7 @@ class WeightStore {
   std::vector<std::unique_ptr<Binding>> bindings_;
   std::vector<const BoundWeight*> bound_;
   std::vector<const ModelFile*> mapped_;       // files that are used where they are mapped
+  std::vector<const ModelFile*> remote_files_;  // files that remote weights are in
   Region region_;
   LoadReport report_;
   bool dense_mapped_ = false, experts_mapped_ = false;

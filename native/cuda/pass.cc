@@ -12,17 +12,17 @@ using Kind = Operation::Kind;
 
 }  // namespace
 
-Status PassRunner::create(const Program& program, Schedule schedule, std::vector<Device*> devices, PassRows most, std::unique_ptr<PassRunner>& out) {
+Status PassRunner::create(const Program& program, Schedule schedule, std::vector<Device*> devices, PassRows most, std::vector<uint32_t> kept, std::unique_ptr<PassRunner>& out) {
   if (devices.empty() || devices.size() != schedule.devices.size())
     return Status(Code::program_invalid, "[native] a Program on GPUs is given a device each; it names " + std::to_string(schedule.devices.size()) + ", " +
                                              std::to_string(devices.size()) + " were given; open them first");
   std::unique_ptr<PassRunner> runner(new PassRunner(program, std::move(schedule), std::move(devices), most));
-  TANDEM_TRY(runner->allocate());
+  TANDEM_TRY(runner->allocate(kept));
   out = std::move(runner);
   return {};
 }
 
-Status PassRunner::allocate() {
+Status PassRunner::allocate(const std::vector<uint32_t>& kept) {
   memory_.resize(program_.slots.size());
   pinned_.resize(program_.slots.size());
   for (size_t slot = 0; slot < program_.slots.size(); slot++) {
@@ -30,7 +30,9 @@ Status PassRunner::allocate() {
     const size_t size = static_cast<size_t>(rows * program_.slots[slot].columns * 4);
     const int32_t place = schedule_.slot_device[slot];
     TANDEM_TRY(place < 0 ? devices_[0]->pin(size, "buffers", pinned_[slot]) : devices_[static_cast<size_t>(place)]->allocate(size, "the buffers", memory_[slot]));
+    (place < 0 ? host_bytes_ : device_bytes_) += size;
   }
+  TANDEM_TRY(keep(kept));
   TANDEM_TRY(devices_[0]->pin(Mailbox::kBytes, "the words of hand-overs", words_));
   mailbox_ = std::make_unique<Mailbox>(words_.data());
   streams_.resize(schedule_.streams.size());
@@ -48,8 +50,35 @@ Status PassRunner::allocate() {
   return {};
 }
 
+Status PassRunner::keep(const std::vector<uint32_t>& kept) {
+  kept_memory_.resize(devices_.size());
+  for (const uint32_t value : kept) {
+    KeptMemory& memory = kept_memory_[device_of(value)];
+    kept_[value] = {memory.columns};
+    memory.columns += program_.values[value].columns;
+  }
+  for (size_t d = 0; d < devices_.size(); d++) {
+    KeptMemory& memory = kept_memory_[d];
+    if (memory.columns == 0) continue;
+    const size_t size = static_cast<size_t>(most_.tokens * memory.columns * 4);
+    TANDEM_TRY(devices_[d]->allocate(size, "the buffers", memory.memory));
+    TANDEM_TRY(devices_[d]->pin(size, "buffers", memory.host));
+    device_bytes_ += size;
+  }
+  return {};
+}
+
 uint8_t* PassRunner::host(uint32_t value) const { return pinned_[program_.values[value].slot].data(); }
-Address PassRunner::address(uint32_t value) const { return memory_[program_.values[value].slot].get(); }
+
+Address PassRunner::address(uint32_t value, PassRows rows) const {
+  const auto found = kept_.find(value);
+  if (found == kept_.end()) return memory_[program_.values[value].slot].get();
+  return kept_memory_[device_of(value)].memory.get() + static_cast<size_t>(rows.tokens * found->second.before * 4);
+}
+
+const uint8_t* PassRunner::kept_at(uint32_t value, PassRows rows) const {
+  return kept_memory_[device_of(value)].host.data() + static_cast<size_t>(rows.tokens * kept_.at(value).before * 4);
+}
 
 size_t PassRunner::bytes(uint32_t value, PassRows rows) const {
   const Value& v = program_.values[value];
@@ -80,14 +109,15 @@ Status PassRunner::give(const Operation& operation, PassRows rows, const StepRun
       TANDEM_TRY(steps.launch(operation.step, stream, rows));
       break;
     case Kind::copy_in:
-      TANDEM_TRY(stream.copy_in(address(to()), host(from()), bytes(to(), rows)));
+      if (bytes(to(), rows) > 0) TANDEM_TRY(stream.copy_in(address(to(), rows), host(from()), bytes(to(), rows)));
       break;
     case Kind::copy_out:
-      TANDEM_TRY(stream.copy_out(host(to()), address(from()), bytes(to(), rows)));
+      if (bytes(to(), rows) > 0) TANDEM_TRY(stream.copy_out(host(to()), address(from(), rows), bytes(to(), rows)));
       break;
     case Kind::copy_peer: {
+      if (bytes(to(), rows) == 0) break;
       const size_t target = static_cast<size_t>(schedule_.slot_device[program_.values[to()].slot]);
-      TANDEM_TRY(stream.copy_peer(address(to()), *devices_[target], address(from()), bytes(to(), rows)));
+      TANDEM_TRY(stream.copy_peer(address(to(), rows), *devices_[target], address(from(), rows), bytes(to(), rows)));
       break;
     }
     case Kind::post:
@@ -106,12 +136,34 @@ Status PassRunner::give(const Operation& operation, PassRows rows, const StepRun
 Status PassRunner::give_all(PassRows rows, const StepRunner& steps) {
   TANDEM_TRY(fork());
   for (const Operation& operation : schedule_.operations) TANDEM_TRY(give(operation, rows, steps));
+  TANDEM_TRY(give_kept(rows));
   return join();
+}
+
+// What is kept, to the machine.
+Status PassRunner::give_kept(PassRows rows) {
+  for (size_t d = 0; d < devices_.size(); d++) {
+    const KeptMemory& memory = kept_memory_[d];
+    if (memory.columns > 0) TANDEM_TRY(stream_of(d).copy_out(memory.host.data(), memory.memory.get(), static_cast<size_t>(rows.tokens * memory.columns * 4)));
+  }
+  return {};
+}
+
+// What all devices get before anything else; the first stream, which every other one follows, comes after all of it.
+Status PassRunner::give_first(const StepRunner& steps) {
+  if (!steps.begin) return {};
+  for (size_t d = 0; d < devices_.size(); d++) {
+    TANDEM_TRY(steps.begin(d, stream_of(d)));
+    if (d == 0) continue;
+    TANDEM_TRY(stream_of(d).record(ends_[2 * d]));
+    TANDEM_TRY(streams_[0].wait(ends_[2 * d]));
+  }
+  return {};
 }
 
 Status PassRunner::capture(PassRows rows, const StepRunner& steps, const GraphExec*& out) {
   for (const Graph& graph : graphs_) {
-    if (graph.rows.tokens != rows.tokens || graph.rows.outputs != rows.outputs) continue;
+    if (!(graph.rows == rows)) continue;
     out = &graph.executable;
     return {};
   }
@@ -144,6 +196,7 @@ Status PassRunner::attempt(PassRows rows, const StepRunner& steps, const Options
   eager_ = !options.graph;
   if (options.graph) TANDEM_TRY(capture(rows, steps, graph));
   TANDEM_TRY(compute_until(0, steps, watch));
+  TANDEM_TRY(give_first(steps));
   if (options.graph) {
     TANDEM_TRY(streams_[0].launch(*graph));
   } else {
@@ -152,6 +205,7 @@ Status PassRunner::attempt(PassRows rows, const StepRunner& steps, const Options
       if (operation.kind == Kind::take) TANDEM_TRY(compute_until(operation.number, steps, watch));
       TANDEM_TRY(give(operation, rows, steps));
     }
+    TANDEM_TRY(give_kept(rows));
     TANDEM_TRY(join());
   }
   TANDEM_TRY(compute_until(last, steps, watch));
@@ -193,6 +247,40 @@ Status PassRunner::run(PassRows rows, const StepRunner& steps, const Options& op
   mailbox_->abort(status);
   settle(options.settle);
   return status;
+}
+
+Status PassRunner::prepare(const StepRunner& steps) {
+  for (size_t d = 0; d < devices_.size(); d++) {
+    TANDEM_TRY(steps.begin(d, stream_of(d)));
+    TANDEM_TRY(stream_of(d).finish());
+  }
+  return {};
+}
+
+Status PassRunner::step(uint32_t index, PassRows rows, const StepRunner& steps) {
+  eager_ = true;
+  for (const Operation& operation : schedule_.operations) {
+    const bool is_step = operation.kind == Kind::launch || operation.kind == Kind::copy_in || operation.kind == Kind::copy_out || operation.kind == Kind::copy_peer;
+    if (!is_step || operation.step != index) continue;
+    Operation alone = operation;
+    alone.event = -1;
+    TANDEM_TRY(give(alone, rows, steps));
+    return streams_[operation.stream].finish();
+  }
+  const std::string& op = program_.steps[index].op;
+  return op == "submit" || op == "wait" ? Status() : steps.compute(index);
+}
+
+Status PassRunner::read(uint32_t value, PassRows rows, PassRows live, void* to) {
+  Stream& stream = stream_of(device_of(value));
+  TANDEM_TRY(stream.copy_out(to, address(value, rows), bytes(value, live)));
+  return stream.finish();
+}
+
+Status PassRunner::write(uint32_t value, PassRows rows, PassRows live, const void* from) {
+  Stream& stream = stream_of(device_of(value));
+  TANDEM_TRY(stream.copy_in(address(value, rows), from, bytes(value, live)));
+  return stream.finish();
 }
 
 std::vector<int64_t> graph_buckets(int64_t most) {

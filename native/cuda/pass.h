@@ -7,6 +7,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -18,9 +19,10 @@
 
 namespace tandem::cuda {
 
-// Rows of a pass: of tokens and of outputs.
+// Rows of a pass: of tokens and of outputs; and how many positions a row sees at most.
 struct PassRows {
-  int64_t tokens = 0, outputs = 0;
+  int64_t tokens = 0, outputs = 0, context = 0;
+  bool operator==(const PassRows& other) const = default;
 };
 
 // What a step does; both are given the index of the step.
@@ -28,12 +30,15 @@ struct StepRunner {
   // Gives the kernels of a step to the stream. In a graph it is called once a graph: what changes from pass to pass is read from memory.
   std::function<Status(uint32_t step, Stream& stream, PassRows rows)> launch;
   std::function<Status(uint32_t step)> compute;  // on the CPU, by the caller's thread
+  // Gives a device what it needs before all steps; never part of a graph. May be left out.
+  std::function<Status(size_t device, Stream& stream)> begin = {};
 };
 
 class PassRunner {
  public:
   // `program` and `devices` (one each of Schedule::devices, in its order) outlive this. OUT_OF_MEMORY with numbers.
-  static Status create(const Program& program, Schedule schedule, std::vector<Device*> devices, PassRows most, std::unique_ptr<PassRunner>& out);
+  // `kept`: values of GPUs that are there after a pass (`kept_at`), rather than give their memory to others.
+  static Status create(const Program& program, Schedule schedule, std::vector<Device*> devices, PassRows most, std::vector<uint32_t> kept, std::unique_ptr<PassRunner>& out);
 
   struct Options {
     bool graph = false;
@@ -43,11 +48,24 @@ class PassRunner {
   // The first error of either side; after one the streams have come to rest, or their devices count as lost.
   Status run(PassRows rows, const StepRunner& steps, const Options& options);
 
+  // Lock-step: what `begin` gives, then steps in any order, each over before this returns.
+  Status prepare(const StepRunner& steps);
+  Status step(uint32_t index, PassRows rows, const StepRunner& steps);
+  // The first `live` rows of a value that lies on a GPU, between steps or after a pass.
+  Status read(uint32_t value, PassRows rows, PassRows live, void* to);
+  Status write(uint32_t value, PassRows rows, PassRows live, const void* from);
+
   // Where a value lies: of the CPU's steps, and of a GPU's.
+  bool on_gpu(uint32_t value) const { return schedule_.slot_device[program_.values[value].slot] >= 0; }
   uint8_t* host(uint32_t value) const;
-  Address address(uint32_t value) const;
+  Address address(uint32_t value, PassRows rows = {}) const;
+  // A kept value as the pass that ran last left it: dense, `rows` as they were given.
+  const uint8_t* kept_at(uint32_t value, PassRows rows) const;
   // Graphs made so far.
   size_t graphs() const { return graphs_.size(); }
+  size_t device_bytes() const { return device_bytes_; }
+  size_t host_bytes() const { return host_bytes_; }
+  Stream& stream_of(size_t device) { return streams_[2 * device]; }
 
  private:
   struct Graph {
@@ -56,16 +74,29 @@ class PassRunner {
   };
   PassRunner(const Program& program, Schedule schedule, std::vector<Device*> devices, PassRows most)
       : program_(program), schedule_(std::move(schedule)), devices_(std::move(devices)), most_(most) {}
-  Status allocate();
+  Status allocate(const std::vector<uint32_t>& kept);
+  Status keep(const std::vector<uint32_t>& kept);
   Status fork();
   Status join();
   Status give(const Operation& operation, PassRows rows, const StepRunner& steps);
   Status give_all(PassRows rows, const StepRunner& steps);
+  Status give_first(const StepRunner& steps);
+  Status give_kept(PassRows rows);
   Status capture(PassRows rows, const StepRunner& steps, const GraphExec*& out);
   Status compute_until(uint32_t section, const StepRunner& steps, const Mailbox::Watch& watch);
   Status attempt(PassRows rows, const StepRunner& steps, const Options& options, const Mailbox::Watch& watch);
   void settle(std::chrono::milliseconds limit);
   size_t bytes(uint32_t value, PassRows rows) const;
+  size_t device_of(uint32_t value) const { return static_cast<size_t>(schedule_.slot_device[program_.values[value].slot]); }
+  // Kept values of a device lie one after the other as a pass has rows: one copy brings all of them.
+  struct Kept {
+    int64_t before;  // columns of those before it
+  };
+  struct KeptMemory {
+    int64_t columns = 0;
+    Memory memory;
+    Pinned host;
+  };
 
   const Program& program_;
   Schedule schedule_;
@@ -73,6 +104,9 @@ class PassRunner {
   PassRows most_;
   std::vector<Memory> memory_;       // a buffer each, where it lies on a GPU
   std::vector<Pinned> pinned_;       // a buffer each, where it lies on the machine
+  std::map<uint32_t, Kept> kept_;
+  std::vector<KeptMemory> kept_memory_;  // a device each
+  size_t device_bytes_ = 0, host_bytes_ = 0;
   Pinned words_;
   std::unique_ptr<Mailbox> mailbox_;
   std::vector<Stream> streams_;

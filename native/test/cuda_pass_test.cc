@@ -67,7 +67,7 @@ struct Bench {
       list.push_back(devices.back().get());
     }
     TANDEM_TRY(list[0]->pin(4, "the pass", pass));
-    return PassRunner::create(placed.program, std::move(schedule), list, {kMost, kMost}, runner);
+    return PassRunner::create(placed.program, std::move(schedule), list, {kMost, kMost}, {}, runner);
   }
   uint32_t* number() { return reinterpret_cast<uint32_t*>(pass.data()); }
 

@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { freemem, homedir, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
-import { GPU_UNBOUND, listGpus } from '../backend/native/gpus.ts';
+import { listGpus } from '../backend/native/gpus.ts';
 import { loadNative } from '../backend/native/load.ts';
 import { containerLimits, memoryAvailable, type ReadText } from '../placement/container.ts';
 import { type KernelCosts, type MachineProfile, parseProfile } from '../placement/profile.ts';
@@ -54,12 +54,12 @@ export function machineFacts(isa?: string): MachineFacts {
   };
 }
 
-/** By their data sheets; none of them is used yet. */
+/** By their data sheets. */
 function gpuFacts(): MachineProfile['gpus'] {
   return listGpus().gpus.flatMap(({ device, name, memoryBytes, bandwidth, bf16, refused }) => {
     // Cards of which the driver tells no clocks cannot be planned for.
     if (!(memoryBytes > 0 && bandwidth > 0 && bf16 > 0)) return [];
-    return [{ device, name, memoryBytes, bandwidth, pcie: PCIE, bf16, refused: refused || GPU_UNBOUND }];
+    return [{ device, name, memoryBytes, bandwidth, pcie: PCIE, bf16, ...(refused && { refused }) }];
   });
 }
 

@@ -1,11 +1,17 @@
 /** This machine as `lower` wants it. The one place of this floor that asks the native core. */
+import { usableGpus } from '../backend/native/gpus.ts';
 import { loadNative, nativeProblem } from '../backend/native/load.ts';
 import type { Machine } from './lower.ts';
 import { tileRule, tileUnit } from './tiles.ts';
 
-/** For native kernels of an instruction set (default: the machine's). Where the native core is not built: no tiles. */
+/**
+ * For native kernels of an instruction set (default: the machine's), with the GPUs that can be used. Where the native core is not
+ * built: no tiles, no GPUs.
+ */
 export function nativeMachine(isa?: string): Machine {
   if (nativeProblem() !== undefined) return { device: 'cpu' };
   const unit = tileUnit(loadNative().machine(), isa);
-  return { device: 'cpu', tiles: tileRule(unit), hasTiles: unit !== '' };
+  const machine = { device: 'cpu', tiles: tileRule(unit), hasTiles: unit !== '' } as const;
+  const gpus = usableGpus().map(({ device, memoryBytes }) => ({ name: device, memory: memoryBytes }));
+  return gpus.length === 0 ? machine : { ...machine, devices: [{ name: 'cpu' }, ...gpus] };
 }

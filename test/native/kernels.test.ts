@@ -192,9 +192,10 @@ describe.skipIf(nativeProblem())(`kernels ${nativeProblem()?.message ?? ''}`, ()
     expect(report.firstFailure).toBeUndefined();
   });
 
-  it('a Program that names another device is refused', async () => {
+  it('a Program that names a device that is not here is refused', async () => {
+    process.env.TANDEM_CUDA_LIBRARY = '/nowhere/libcuda.so.1';
     const machine = { device: 'cpu', devices: [{ name: 'cpu' }, { name: 'cuda:0' }] } as const;
     const away = lower(program, machine, { rules: parseRules([{ place: { device: 'cuda:0' } }]) });
-    await expect(nativeBackend().prepare(away, checkpoint, LIMITS)).rejects.toThrow('this build runs steps on cpu');
+    await expect(nativeBackend().prepare(away, checkpoint, LIMITS)).rejects.toThrow('cuda:0 needs an NVIDIA driver');
   });
 });

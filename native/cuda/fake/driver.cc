@@ -1,10 +1,12 @@
 // A libcuda.so.1 for tests: device memory is on the heap, kernels are functions of the host, each stream is a thread. It keeps
 // the rules that are easily broken: bytes outside of an allocation lose the device, a capture whose streams were not joined is
-// refused, and a graph's nodes run in any order that their edges allow.
+// refused, and a graph's nodes run in any order that their edges allow. Linked with cuda/emulation/table.cc it also has Tandem's
+// own kernels, over the emulation of the thread grid: whole models run.
 #include "cuda/fake/fake.h"
 
 #include <atomic>
 #include <chrono>
+#include <cstdio>
 #include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
@@ -22,16 +24,23 @@
 #include <vector>
 
 #include "cuda/driver.h"
+#include "cuda/emulation/table.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
+
+// Null where the library was linked without the kernels.
+namespace tandem::cuda::emulation {
+__attribute__((weak)) const Entry* find_entry(std::string_view name);
+}
 
 using namespace tandem::cuda;
 
 namespace {
 
 struct Kernel {
-  FakeKernel function;
+  FakeKernel function = nullptr;
   std::vector<size_t> sizes;
+  const emulation::Entry* entry = nullptr;  // else: an emulated one
 };
 
 // One piece of work. `ready` false: it cannot begin yet.
@@ -55,6 +64,7 @@ struct Machine {
   int version = 13000, gpus = 1, major = 9, minor = 0, image = 0;
   size_t memory = 1000000000;
   std::string name = "Fake";
+  std::string fail;  // symbol:n:result
 };
 
 struct State {
@@ -90,6 +100,7 @@ Machine parse(const char* text) {
     if (key == "name") machine.name = value;
     if (key == "memory") machine.memory = std::strtoull(value.c_str(), nullptr, 10);
     if (key == "image") machine.image = std::atoi(value.c_str());
+    if (key == "fail") machine.fail = value;
     if (key == "capability") {
       machine.major = std::atoi(value.c_str());
       machine.minor = std::atoi(value.substr(value.find('.') + 1).c_str());
@@ -98,8 +109,17 @@ Machine parse(const char* text) {
   return machine;
 }
 
+void expect_failure(const std::string& what) {
+  const size_t first = what.find(':'), second = what.find(':', first + 1);
+  if (second == std::string::npos) return;
+  state().failures[what.substr(0, first)] = {std::atoi(what.c_str() + first + 1), std::atoi(what.c_str() + second + 1)};
+}
+
 struct Start {
-  Start() { state().machine = parse(std::getenv("TANDEM_FAKE_CUDA")); }
+  Start() {
+    state().machine = parse(std::getenv("TANDEM_FAKE_CUDA"));
+    expect_failure(state().machine.fail);
+  }
 } start;
 
 void rest() { std::this_thread::sleep_for(std::chrono::microseconds(20)); }
@@ -278,6 +298,7 @@ EXPORT void tandem_fake_reset(const char* machine) {
   std::lock_guard lock(s.mutex);
   s.machine = parse(machine);
   s.failures.clear();
+  expect_failure(s.machine.fail);
   s.calls.clear();
   s.lost = 0;
   s.alive = 0;
@@ -292,7 +313,7 @@ EXPORT void tandem_fake_fail(const char* symbol, int n, int code) {
 }
 EXPORT void tandem_fake_stall(bool on) { state().stalled = on; }
 EXPORT void tandem_fake_kernel(const char* name, FakeKernel kernel, const size_t* sizes, size_t parameters) {
-  kernels()[name] = {kernel, std::vector<size_t>(sizes, sizes + parameters)};
+  kernels()[name] = {kernel, std::vector<size_t>(sizes, sizes + parameters), nullptr};
 }
 EXPORT int tandem_fake_calls(const char* symbol) {
   std::lock_guard lock(state().mutex);
@@ -534,10 +555,14 @@ EXPORT Result cuModuleUnload(ModuleHandle* module) {
 }
 EXPORT Result cuModuleGetFunction(FunctionHandle** out, ModuleHandle* module, const char* name) {
   ENTER(cuModuleGetFunction);
-  const auto found = kernels().find(name);
-  if (found == kernels().end()) return 500;
   auto& function = module->functions[name];
-  if (!function) function = std::make_unique<FunctionHandle>(FunctionHandle{found->second});
+  if (!function) {
+    const auto found = kernels().find(name);
+    const emulation::Entry* entry = found == kernels().end() && emulation::find_entry != nullptr ? emulation::find_entry(name) : nullptr;
+    if (found != kernels().end()) function = std::make_unique<FunctionHandle>(FunctionHandle{found->second});
+    else if (entry != nullptr) function = std::make_unique<FunctionHandle>(FunctionHandle{{nullptr, {entry->argument_bytes}, entry}});
+    else return 500;
+  }
   *out = function.get();
   return 0;
 }
@@ -554,6 +579,15 @@ EXPORT Result cuLaunchKernel(FunctionHandle* function, unsigned gx, unsigned gy,
   for (size_t i = 0; i < function->kernel.sizes.size(); i++) {
     const uint8_t* from = static_cast<const uint8_t*>(arguments[i]);
     values->emplace_back(from, from + function->kernel.sizes[i]);
+  }
+  if (function->kernel.entry != nullptr) {
+    if (gy > 65535 || gz > 65535 || by * bz != 1) return 1;
+    return make(stream, [=, entry = function->kernel.entry] {
+      const std::string error = entry->run({gx, gy, gz}, bx, (*values)[0].data(), emulation::Order::forward);
+      if (error.empty()) return;
+      std::fprintf(stderr, "%s: %s\n", entry->name, error.c_str());
+      lose(719);
+    });
   }
   return make(stream, [=, run = function->kernel.function] {
     const unsigned grid[3] = {gx, gy, gz}, block[3] = {bx, by, bz};

@@ -8,10 +8,12 @@ import type { Batch, PassResult } from '../../program/batch.ts';
 import { planBuffers } from '../../program/buffers.ts';
 import { encodeBatch, encodeProgram, type TensorLocation } from '../../program/encode.ts';
 import type { Program } from '../../program/program.ts';
+import { HOST } from '../../program/validate-devices.ts';
 import type { Backend, Executable, ExpertVisits, PrepareOptions, Stepper } from '../backend.ts';
 import { checkBatch } from '../check-batch.ts';
 import { Turns } from '../turns.ts';
-import type { Isa, NativeBinding, NativeModel, NativePassResult } from './binding.ts';
+import type { Isa, NativeBinding, NativeModel, NativeModelOptions, NativePassResult } from './binding.ts';
+import { gpuKernels } from './gpus.ts';
 import { KernelSteps } from './kernel-steps.ts';
 import { loadNative } from './load.ts';
 
@@ -55,6 +57,7 @@ export function nativeBackend(binding: NativeBinding = loadNative()): NativeBack
             isa: (options.isa ?? '') as Isa | '',
             load: options.load ?? 'auto',
             memory: options.memory ?? 0,
+            ...kernelsFor(program),
           },
           options.onProgress ?? (() => {}),
           cancel,
@@ -67,6 +70,13 @@ export function nativeBackend(binding: NativeBinding = loadNative()): NativeBack
       }
     },
   };
+}
+
+/** Kernels of GPUs, where a step is placed on one. */
+function kernelsFor({ steps }: Program): Pick<NativeModelOptions, 'kernels' | 'kernelsVersion'> {
+  if (steps.every(({ placement }) => (placement?.device ?? HOST) === HOST)) return {};
+  const { path, version } = gpuKernels();
+  return { kernels: path, kernelsVersion: version };
 }
 
 /** The model is let go where a kernel that a step names is not there. */
@@ -183,6 +193,10 @@ class NativeExecutor implements NativeExecutable {
       cacheBytes,
       diskBytes,
       loadSeconds,
+      gpus,
+      gpuWeightBytes,
+      gpuKvBytes,
+      gpuBufferBytes,
       ...rest
     } = model.describe();
     this.description = {
@@ -197,6 +211,14 @@ class NativeExecutor implements NativeExecutable {
       'bytes from cache': cacheBytes,
       'bytes from disk': diskBytes,
       'load seconds': loadSeconds,
+      ...(gpus
+        ? {
+            gpus,
+            'gpu weight bytes': gpuWeightBytes,
+            'gpu kv bytes': gpuKvBytes,
+            'gpu buffer bytes': gpuBufferBytes,
+          }
+        : {}),
       ...(kernels.description === '' ? {} : { kernels: kernels.description }),
     };
   }

@@ -81,6 +81,9 @@ export interface NativeModelOptions {
   readonly load: 'auto' | 'mmap' | 'pages';
   /** Most bytes to take; 0 = what the machine or its control group has. */
   readonly memory?: number;
+  /** Where steps are placed on GPUs: file of their compiled kernels, and CUDA that compiled them (13000 = 13.0, 0 = not known). */
+  readonly kernels?: string;
+  readonly kernelsVersion?: number;
 }
 
 /** Result of a pass as native returns it; `top*` are [outputs, maxTop], padded with −1 / NaN. */

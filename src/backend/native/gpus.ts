@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
-import type { GpuList, NativeBinding } from './binding.ts';
+import type { GpuInfo, GpuList, NativeBinding } from './binding.ts';
 import { loadNative, packageVersion, ROOT } from './load.ts';
 import { CUDA_FILES, CUDA_PACKAGE } from './platform.ts';
 
@@ -56,11 +56,22 @@ export function listGpus({ free = false }: { readonly free?: boolean } = {}): Gp
   const binding: Partial<Pick<NativeBinding, 'gpus'>> = loadNative();
   // A checkout whose native core was built before it knew of GPUs goes on without.
   if (binding.gpus === undefined) return { cuda: '', problem: '', gpus: [] };
-  const { path, version, problem } = findKernels(ROOT, packageVersion(), installed);
+  const { path, version, problem } = gpuKernels();
   const found = binding.gpus(path, version, free);
   if (problem === undefined) return found;
   return { ...found, gpus: found.gpus.map((gpu) => ({ ...gpu, refused: problem })) };
 }
 
-/** Why a GPU that could be used is not, in this version. */
-export const GPU_UNBOUND = 'this version computes on the CPU alone: the GPU kernels do not run models yet';
+/** The kernels that go with this version; TANDEM_CUDA_KERNELS names another file (as TANDEM_CUDA_LIBRARY does another driver). */
+export function gpuKernels(): KernelFile {
+  const named = process.env.TANDEM_CUDA_KERNELS;
+  return named ? { path: named, version: 0 } : findKernels(ROOT, packageVersion(), installed);
+}
+
+let usable: readonly GpuInfo[] | undefined;
+
+/** Those that a model can be placed on; looked for once. */
+export function usableGpus(): readonly GpuInfo[] {
+  usable ??= listGpus().gpus.filter(({ refused }) => refused === '');
+  return usable;
+}

@@ -1,6 +1,5 @@
 /** From facts to findings: what is fine, what costs speed, what to do about it. Pure. */
 import type { GpuList, MachineInfo } from '../../backend/native/binding.ts';
-import { GPU_UNBOUND } from '../../backend/native/gpus.ts';
 import type { ContainerLimits } from '../../placement/container.ts';
 import { formatBytes, formatRate } from '../terminal.ts';
 import type { Dimm } from './dimms.ts';
@@ -280,6 +279,12 @@ function gpu({ host, gpus: { cuda, problem, gpus } }: Facts): Finding {
     const free = freeBytes === undefined ? '' : `, ${formatBytes(freeBytes)} free`;
     return `${device} ${card} (compute capability ${capability}, ${formatBytes(memoryBytes)}${free})`;
   });
-  const why = gpus.map(({ device, refused }) => `${device} is not used: ${refused || GPU_UNBOUND}`);
-  return { name, state: 'note', found: `${cards.join(', ')}; ${driver}`, why: why.join('; ') };
+  const why = gpus.map(({ device, refused }) =>
+    refused === ''
+      ? `${device}: the kernels are tested over an emulation, and have not run on a card yet`
+      : `${device} is not used: ${refused}`,
+  );
+  const usable = gpus.some(({ refused }) => refused === '');
+  const fix = usable ? 'tandem compare --rules one-gpu holds every step against the reference' : undefined;
+  return { name, state: 'note', found: `${cards.join(', ')}; ${driver}`, why: why.join('; '), ...(fix && { fix }) };
 }
