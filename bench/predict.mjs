@@ -1,13 +1,17 @@
 // Predictions against measurement: synthetic models of true shapes, each planned from its headers and then run.
 //   npm run build && node bench/predict.mjs [--only NAME,…] [--dir /tmp] [--prompt 512] [--generate 64] [--rounds 3] [--model FILE]… [--json] [--record]
-// The machine is probed before and after each shape, since a shared one changes from minute to minute: what is held against
-// the measurement is the mean of both predictions. Files are at most 6 GB and are deleted afterwards. --record writes bench/results/predictions.json.
+// A shared machine's memory gives twice as much in one second as in the next. So what it gives is read before and after the probe
+// of the kernels and again after the measurement (medians of some seconds of reading); the probe is moved from the mean around it to
+// the mean around the measurement, and that is held against the measurement. Files are at most 6 GB and are deleted afterwards.
+// --record writes bench/results/predictions.json.
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { loadNative } from '../dist/backend/native/load.js';
 import { PUBLIC_CONFIGS } from '../dist/models/public-configs.js';
+import { atBandwidth } from '../dist/placement/at-bandwidth.js';
 
 const { values } = parseArgs({
   options: {
@@ -68,11 +72,34 @@ function made(name) {
   return file;
 }
 
-/** Probes, predicts, measures, probes again. */
+const READ_BYTES = 1 << 30;
+const READINGS = 5;
+
+/** Bytes per second that the threads of a model read now: the median of some seconds of it. */
+function bandwidthNow() {
+  const readings = Array.from({ length: READINGS }, () => loadNative().readBandwidth(0, READ_BYTES).bytesPerSecond);
+  return readings.sort((a, b) => a - b)[READINGS >> 1];
+}
+
+const mean = (a, b) => (a + b) / 2;
+
+/** The plan of a file on a machine of that profile. */
+function planned(file, profile) {
+  const path = join(values.dir, `predict-machine-${process.pid}.json`);
+  writeFileSync(path, JSON.stringify(profile));
+  try {
+    return tandem('plan', file, '--prompt', values.prompt, '--machine', path).quants[0].plan;
+  } finally {
+    rmSync(path);
+  }
+}
+
+/** Reads, probes, reads, measures, reads; predicts from what was read around the measurement. */
 function held(name, file) {
-  const predict = () => tandem('plan', file, '--prompt', values.prompt, '--fresh');
-  const before = predict();
   const { prompt, generate, rounds } = values;
+  const first = bandwidthNow();
+  const probed = tandem('plan', file, '--prompt', prompt, '--fresh');
+  const before = bandwidthNow();
   const run = tandem(
     'bench',
     'model',
@@ -85,25 +112,20 @@ function held(name, file) {
     rounds,
     '--no-ceiling',
   );
-  const both = [before, predict()].map(({ quants, machine }) => ({ plan: quants[0].plan, machine }));
+  const after = bandwidthNow();
+  const { machine } = probed;
+  const profile = { ...machine, memory: { ...machine.memory, bandwidth: mean(first, before) } };
+  const plan = planned(file, atBandwidth(profile, mean(before, after)));
   const phase = (which, measured) => {
-    const rates = both.map(({ plan }) => plan[which].tokensPerSecond.expected);
-    const predicted = Math.sqrt(rates[0] * rates[1]);
+    const predicted = plan[which].tokensPerSecond.expected;
+    const asProbed = probed.quants[0].plan[which].tokensPerSecond.expected;
     const ratio = predicted / measured;
-    return {
-      predicted,
-      before: rates[0],
-      after: rates[1],
-      measured,
-      ratio,
-      holds: Math.abs(ratio - 1) <= LIMITS[which],
-    };
+    return { predicted, asProbed, measured, ratio, holds: Math.abs(ratio - 1) <= LIMITS[which] };
   };
-  const [{ plan }] = both;
   return {
     name,
-    weightBytes: before.quants[0].sizes.weightBytes,
-    readBandwidth: both.map(({ machine }) => machine.memory.bandwidth),
+    weightBytes: probed.quants[0].sizes.weightBytes,
+    readBandwidth: { first, before, after },
     loadAverage: run.machine.loadAverage,
     decode: phase('decode', run.decodeTokensPerSecond),
     prefill: phase('prefill', run.prefillTokensPerSecond),

@@ -18,7 +18,7 @@ export async function profileHere({
   const kept = fresh ? undefined : await keptProfile();
   if (kept === undefined) {
     tell('measuring this machine, once: some ten seconds');
-    const profile = await probeMachine([...new Set([...USUAL_FORMATS, ...formats])]);
+    const { profile } = await probeMachine([...new Set([...USUAL_FORMATS, ...formats])]);
     await keepProfile(profile);
     return profile;
   }

@@ -41,22 +41,17 @@ function formatList(text: string): FormatName[] {
 async function benchMachine(flags: Flags): Promise<void> {
   const machine = describeMachine();
   const { usableCores, features } = loadNative().machine();
-  const readings = [...new Set([1, usableCores])].map((wanted) => {
-    const { threads, bytesPerSecond, nodes } = readBandwidth(wanted, machine);
+  const alone = { reading: readBandwidth(1, machine), peaks: loadNative().peaks(1) };
+  const { profile, ...together } = await probeMachine(flags.formats);
+  await keepProfile(profile);
+  const all = together.reading.threads > 1 ? [alone, together] : [alone];
+  const readings = all.map(({ reading: { threads, bytesPerSecond, nodes } }) => {
     const each = nodes.map(({ bytesPerSecond: bytes, ...node }) => ({ ...node, gigabytesPerSecond: bytes / 1e9 }));
     return { threads, gigabytesPerSecond: bytesPerSecond / 1e9, nodes: each };
   });
-  const peaks = [...new Set([1, usableCores])].flatMap((wanted) =>
-    loadNative()
-      .peaks(wanted)
-      .map(({ name, threads, operationsPerSecond }) => ({
-        name,
-        threads,
-        tflops: operationsPerSecond / 1e12,
-      })),
+  const peaks = all.flatMap((each) =>
+    each.peaks.map(({ name, threads, operationsPerSecond }) => ({ name, threads, tflops: operationsPerSecond / 1e12 })),
   );
-  const profile = await probeMachine(flags.formats);
-  await keepProfile(profile);
   const rows = [
     ['cpu', machine.cpu],
     ['cores', `${machine.physicalCores} physical, ${machine.logicalCores} logical, ${usableCores} usable here`],

@@ -34,7 +34,13 @@ const LATENT = { heads: 16, nope: 128, rope: 64, latent: 512, value: 128 };
 /** Positions that are filled before single tokens are timed. */
 const CONTEXT = 512;
 const CHUNK = 256;
-const ROUNDS = { single: 16, few: 4, chunk: 3 };
+/** Rounds where there is time: of a share of the seconds for all passes, of which an idle machine needs a half or so. */
+const ROUNDS = {
+  single: { most: 16, least: 4, share: 0.15 },
+  few: { most: 4, least: 2, share: 0.1 },
+  chunk: { most: 3, least: 1, share: 0.25 },
+} as const;
+const SECONDS = 5;
 
 export interface ProbeOptions {
   readonly formats: readonly FormatName[];
@@ -117,9 +123,9 @@ interface Timed {
 }
 
 async function measure(executable: NativeExecutable, experts: number): Promise<KernelCosts> {
-  const time = (first: number, rows: number, rounds: number) => passes(executable, first, rows, rounds);
+  const time = (first: number, rows: number, rounds: Rounds) => passes(executable, first, rows, rounds);
   const start = await time(0, CHUNK, ROUNDS.chunk);
-  const end = await time(CONTEXT - CHUNK, CHUNK, ROUNDS.chunk - 1);
+  const end = await time(CONTEXT - CHUNK, CHUNK, { ...ROUNDS.chunk, most: ROUNDS.chunk.most - 1 });
   const single = await time(CONTEXT, 1, ROUNDS.single);
   const early = await time(PAGE_TOKENS, 1, ROUNDS.single);
   const rows = [1, 16, 64, CHUNK];
@@ -206,11 +212,23 @@ function pairs(first: number): number {
   return CHUNK * (first + (CHUNK + 1) / 2);
 }
 
+interface Rounds {
+  readonly most: number;
+  readonly least: number;
+  readonly share: number;
+}
+
 /** The same positions again and again, other tokens each time; lower quartiles, because neighbours only slow it down. */
-async function passes(executable: NativeExecutable, first: number, rows: number, rounds: number): Promise<Timed> {
+async function passes(
+  executable: NativeExecutable,
+  first: number,
+  rows: number,
+  { most, least, share }: Rounds,
+): Promise<Timed> {
   const steps: number[][] = [];
   const rests: number[] = [];
-  for (let round = 0; round < rounds; round++) {
+  const end = performance.now() + share * SECONDS * 1000;
+  for (let round = 0; round < most && (round < least || performance.now() < end); round++) {
     const before = executable.timings();
     const started = performance.now();
     await executable.run(batchOf(first, rows, round * rows));

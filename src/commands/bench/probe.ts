@@ -3,6 +3,7 @@ import { randomFillSync } from 'node:crypto';
 import { mkdtemp, open, rm, statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { NativeBinding } from '../../backend/native/binding.ts';
 import { loadNative } from '../../backend/native/load.ts';
 import { machineFacts } from '../../engine/this-machine.ts';
 import type { FormatName } from '../../formats/dtype.ts';
@@ -11,29 +12,39 @@ import { readBandwidth } from './ceiling.ts';
 import { probeKernels } from './probe-kernels.ts';
 import { describeMachine } from './report.ts';
 
+type Peaks = ReturnType<NativeBinding['peaks']>;
+
+/** The profile, and what it was made of: the first reading of memory by all threads, and the peaks of their units. */
+export interface Probed {
+  readonly profile: MachineProfile;
+  readonly reading: ReturnType<typeof readBandwidth>;
+  readonly peaks: Peaks;
+}
+
 /** NATIVE_UNAVAILABLE where there is no native core. */
-export async function probeMachine(formats: readonly FormatName[]): Promise<MachineProfile> {
+export async function probeMachine(formats: readonly FormatName[]): Promise<Probed> {
   const facts = machineFacts();
   const machine = describeMachine();
-  const before = readBandwidth(0, machine).bytesPerSecond;
+  const reading = readBandwidth(0, machine);
   const kernels = await probeKernels({ formats, lastLevelCacheBytes: machine.lastLevelCacheBytes });
   // Neighbours come and go: the better one counts.
-  const bandwidth = Math.max(before, readBandwidth(0, machine).bytesPerSecond);
+  const bandwidth = Math.max(reading.bytesPerSecond, readBandwidth(0, machine).bytesPerSecond);
   const disk = await probeDisk();
-  return {
+  const peaks = loadNative().peaks(0);
+  const profile = {
     cpu: facts.cpu,
     memory: { ...facts.memory, bandwidth, measured: true },
-    peaks: peaksOf(),
+    peaks: peaksOf(peaks),
     kernels,
     gpus: facts.gpus,
     ...(disk && { disk }),
     container: facts.container,
   };
+  return { profile, reading, peaks };
 }
 
 /** The best of each kind of operands. */
-function peaksOf(): MachineProfile['peaks'] {
-  const peaks = loadNative().peaks(0);
+function peaksOf(peaks: Peaks): MachineProfile['peaks'] {
   const best = (kind: string) =>
     Math.max(0, ...peaks.filter(({ name }) => name.endsWith(`_${kind}`)).map((peak) => peak.operationsPerSecond));
   const found = { int8: best('int8'), bf16: best('bf16'), f32: best('f32') };
