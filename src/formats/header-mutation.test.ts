@@ -103,7 +103,6 @@ function visit(value: MetadataValue): void {
 
 /** Opens, and where that works uses everything there is. True for a checkpoint, false for a clear refusal. */
 async function attempt(open: () => Promise<Checkpoint>): Promise<boolean> {
-  const start = performance.now();
   const memory = process.memoryUsage().arrayBuffers;
   try {
     const checkpoint = await open();
@@ -120,7 +119,6 @@ async function attempt(open: () => Promise<Checkpoint>): Promise<boolean> {
     return false;
   } finally {
     expect(process.memoryUsage().arrayBuffers - memory).toBeLessThan(64 << 20);
-    expect(performance.now() - start).toBeLessThan(5000);
   }
 }
 

@@ -7,7 +7,7 @@ import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { nativeProblem } from '../../src/backend/native/load.ts';
 import { build } from '../cli/tandem.ts';
 import { END } from '../engine/fake-tokenizer.ts';
@@ -115,11 +115,12 @@ describe('who waits for a thread', () => {
   test('a form that compiles for ever: gone with its client, the next form has its turn', async () => {
     const server = await serveAnswer('</think>ab');
     const gone = new AbortController();
+    const chat = vi.spyOn(engineOf(server), 'chat');
     const asked = ['/v1/chat/completions', '/chat/completions'].map((path) =>
       post(server.url, path, formed(ENDLESS), gone.signal),
     );
     const next = post(server.url, '/v1/chat/completions/', formed({ type: 'regex', pattern: 'ab' }));
-    await sleep(300);
+    await expect.poll(() => chat.mock.calls.length).toBe(3);
     expect(server.logs).toEqual([]);
     gone.abort();
     for (const one of asked) await expect(one).rejects.toThrow();
@@ -133,8 +134,9 @@ describe('who waits for a thread', () => {
     'a form that compiles for ever, streamed %j: the end of the server is told',
     async (stream) => {
       const server = await serveAnswer('</think>x', { drainMs: 0, heartbeatMs: 20 });
+      const chat = vi.spyOn(engineOf(server), 'chat');
       const asked = post(server.url, '/v1/chat/completions', { ...formed(ENDLESS), stream });
-      await sleep(200);
+      await expect.poll(() => chat.mock.calls.length).toBe(1);
       await server.close();
       const reply = await asked;
       expect(reply.status).toBe(stream ? 200 : 503);
@@ -150,9 +152,10 @@ describe('who waits for a thread', () => {
       await server.models.warm('');
       const content = 'Some words to read, and 12 more. '.repeat(200_000);
       const gone = new AbortController();
+      const tokenize = vi.spyOn(engineOf(server), 'tokenizeApart');
       const asked = post(server.url, '/tokenize', { content }, gone.signal);
       const behind = post(server.url, '/v1/tokenize', { content });
-      await sleep(300);
+      await expect.poll(() => tokenize.mock.calls.length).toBe(2);
       gone.abort();
       await expect(asked).rejects.toThrow();
       await expect.poll(() => statusOf(server, '/tokenize')).toBe(499);

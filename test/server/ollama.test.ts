@@ -175,10 +175,9 @@ describe('Ollama', () => {
 
   test('abort', async () => {
     const stream = await ollama.chat({ model: 'jug-Q8_0', messages: [{ role: 'user', content: 'x' }], stream: true });
-    setTimeout(() => stream.abort(), 20);
     await expect(
       (async () => {
-        for await (const _ of stream);
+        for await (const _ of stream) stream.abort();
       })(),
     ).rejects.toThrow();
     await expect.poll(() => server.models.peek('')!.stats().running).toBe(0);

@@ -44,6 +44,32 @@ export async function json(reply: Response | Promise<Response>): Promise<any> {
   return (await reply).json();
 }
 
+/** Reads an answer until what came so far is of a form; then the rest of it can be read too. */
+export async function readUntil(reply: Response, form: RegExp): Promise<{ text: string; rest: () => Promise<string> }> {
+  const reader = reply.body!.pipeThrough(new TextDecoderStream()).getReader();
+  let text = '';
+  const more = async () => {
+    const { done, value = '' } = await reader.read();
+    text += value;
+    return !done;
+  };
+  while (!form.test(text)) if (!(await more())) throw new Error(`${form} never came: ${text}`);
+  const rest = async () => {
+    while (await more());
+    return text;
+  };
+  return { text, rest };
+}
+
+/** A promise and what resolves it. */
+export function gate(): { readonly passed: Promise<void>; readonly open: () => void } {
+  let open: () => void = () => {};
+  const passed = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  return { passed, open };
+}
+
 /** The `data:` of server-sent events, without `[DONE]`. */
 // biome-ignore lint/suspicious/noExplicitAny: bodies of many shapes
 export async function chunks(reply: Response | Promise<Response>): Promise<any[]> {

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { messagesBody } from '../../src/server/dialects/anthropic/schema.ts';
 import { chatBody } from '../../src/server/dialects/openai/chat-schema.ts';
 import { CARD, serve, serveAnswer, type TestServer } from './fixture.ts';
-import { json, post, raw } from './raw.ts';
+import { gate, json, post, raw, readUntil } from './raw.ts';
 
 const ASK = { messages: [{ role: 'user', content: 'x' }] };
 
@@ -35,38 +35,41 @@ describe('the wire', () => {
   });
 
   test('a silent stream shows signs of life', async () => {
-    const slow = await serveAnswer('x', { heartbeatMs: 50 }, async () => {
-      await sleep(400);
-    });
-    const text = await (await post(slow, '/v1/chat/completions', { ...ASK, stream: true })).text();
-    expect(text.match(/: ping/g)!.length).toBeGreaterThan(3);
-    const lines = await (await post(slow, '/api/chat', { ...ASK, model: CARD.id })).text();
-    expect(lines.split('\n').filter((line) => line.includes('"content":""')).length).toBeGreaterThan(3);
-    const events = await (
-      await post(slow, '/v1/messages', { ...ASK, model: CARD.id, max_tokens: 5, stream: true })
-    ).text();
-    expect(events.match(/event: ping/g)!.length).toBeGreaterThan(3);
+    const { passed, open } = gate();
+    const slow = await serveAnswer('</think>x', { heartbeatMs: 20 }, () => passed);
+    const told = await Promise.all(
+      (
+        [
+          ['/v1/chat/completions', { ...ASK, stream: true }, /(: ping\n\n){4}/],
+          ['/v1/completions', { prompt: 'x', stream: true }, /(: ping\n\n){4}/],
+          ['/v1/responses', { input: 'x', stream: true }, /(: ping\n\n){4}/],
+          ['/v1/messages', { ...ASK, model: CARD.id, max_tokens: 50, stream: true }, /(event: ping\n[^\n]*\n\n){4}/],
+          ['/api/chat', { ...ASK, model: CARD.id }, /(.*"content":"".*"done":false.*\n){4}/],
+          ['/api/generate', { prompt: 'x', model: CARD.id }, /(.*"response":"".*"done":false.*\n){4}/],
+        ] as const
+      ).map(async ([path, body, signs]) => readUntil(await post(slow, path, body), signs)),
+    );
+    open();
+    for (const { rest } of told) expect(await rest()).toContain('x');
     await slow.close();
   });
 
   test('a stream shows signs of life while its model loads, and white space does for an answer that is not streamed', async () => {
     const ready = await serveAnswer('Hm</think>x');
-    const late = await serve(
-      CARD,
-      async () => {
-        await sleep(400);
-        return ready.models.peek('')!;
-      },
-      { heartbeatMs: 50, heartbeatJson: true },
+    const { passed, open } = gate();
+    const load = () => passed.then(() => ready.models.peek('')!);
+    const late = await serve(CARD, load, { heartbeatMs: 20, heartbeatJson: true });
+    const stream = await readUntil(
+      await post(late, '/v1/chat/completions', { ...ASK, stream: true }),
+      /^(: ping\n\n){4,}$/,
     );
-    const stream = await post(late, '/v1/chat/completions', { ...ASK, stream: true });
     expect(late.models.list()[0].state).toBe('loading');
-    expect((await stream.text()).match(/^(: ping\n\n){4,}data: .*"content":"x"/s)).not.toBeNull();
     const whole = await post(late, '/v1/chat/completions', ASK);
-    const text = await whole.text();
     expect(whole.headers.get('content-type')).toMatch(/^application\/json/);
-    expect(text.startsWith(' ')).toBe(true);
-    expect(JSON.parse(text).choices[0].message.content).toBe('x');
+    const spaces = await readUntil(whole, /^ {4,}$/);
+    open();
+    expect(await stream.rest()).toMatch(/^(: ping\n\n){4,}data: .*"content":"x"/s);
+    expect(JSON.parse(await spaces.rest()).choices[0].message.content).toBe('x');
     const wrong = await (await post(late, '/v1/chat/completions', { ...ASK, model: 'none' })).text();
     expect(JSON.parse(wrong).error.code).toBe('model_not_found');
     await late.close();
