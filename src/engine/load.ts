@@ -8,9 +8,11 @@ import { localModel } from '../hub/resolve.ts';
 import { deferralWarning, withDeferredExperts } from '../models/deferred-experts.ts';
 import { expertsPerToken, lossyWarning, withExpertsPerToken } from '../models/experts-per-token.ts';
 import { buildProgram } from '../models/index.ts';
+import type { Machine } from '../placement/lower.ts';
 import { nativeMachine } from '../placement/machine.ts';
 import { ruleWarnings } from '../placement/match.ts';
 import { executionsOf, lowerBoth } from '../placement/phases.ts';
+import type { Rule } from '../placement/rule.ts';
 import { type KvType, type Program, pageBytes } from '../program/program.ts';
 import { createChatTemplate } from '../text/chat-template.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
@@ -19,7 +21,8 @@ import { Engine } from './engine.ts';
 import { fingerprint } from './fingerprint.ts';
 import { firstRows } from './first-rows.ts';
 import { samplingDefaults } from './generation-defaults.ts';
-import { availableMemory, chooseMemory } from './memory.ts';
+import { canGiveWay, fellBack, gpuWarnings, memoryFor, usesGpus, withoutGpus } from './gpus.ts';
+import { availableMemory, chooseMemory, type MemoryRequest } from './memory.ts';
 import { checkOptionNames } from './option-names.ts';
 import { PageFolder } from './page-folder.ts';
 import { PageStore } from './page-store.ts';
@@ -172,7 +175,7 @@ async function engineFor(
   const maxOutputs = Math.min(maxRows, MAX_OUTPUTS);
   const available = Math.min(availableMemory(), memoryLimit ?? Number.POSITIVE_INFINITY);
   const vram = options.vram && numberIn('vram', options.vram, { low: 1, high: 2 ** 53, integer: true }, 0);
-  const memory = chooseMemory(program, {
+  const sizes: MemoryRequest = {
     contextLength: options.contextLength,
     modelContext: config.contextLength,
     kvBytes:
@@ -180,7 +183,8 @@ async function engineFor(
     maxRows,
     maxOutputs,
     available,
-  });
+  };
+  chooseMemory(program, sizes); // refuses before anything else is looked at
   const machine = judging ? ({ device: 'cpu' } as const) : nativeMachine(isa);
   const wanted = { available, vram, contextLength: options.contextLength, maxRows };
   const automatic = judging ? [] : placeAutomatically(whole, machine, wanted);
@@ -190,12 +194,26 @@ async function engineFor(
     throw error;
   });
   checkSignal(signal);
-  const placed = lowerBoth(program, machine, { exact, activations, rules: [...rules, ...automatic] });
-  if (rules.length > 0 && !judging) checkPlaced(placed, machine, { ...wanted, maxOutputs });
-  const limits = { pages: memory.pages, maxRows, maxOutputs };
-  const executable = await watched(options, (watch) =>
-    backend.prepare(placed, checkpoint, { ...limits, ...watch, threads, isa, load, memory: memoryLimit }),
-  );
+  const placeBy = (on: Machine, behind: readonly Rule[]) =>
+    lowerBoth(program, on, { exact, activations, rules: [...rules, ...behind] });
+  const prepare = async (placed: Program) => {
+    const memory = memoryFor(placed, machine, { ...sizes, vram });
+    const limits = { pages: memory.pages, maxRows, maxOutputs };
+    const executable = await watched(options, (watch) =>
+      backend.prepare(placed, checkpoint, { ...limits, ...watch, threads, isa, load, memory: memoryLimit }),
+    );
+    return { placed, memory, executable };
+  };
+  const wished = placeBy(machine, automatic);
+  if (rules.length > 0 && !judging) checkPlaced(wished, machine, { ...wanted, maxOutputs });
+  const said = gpuWarnings(wished, machine);
+  const { placed, memory, executable } = await prepare(wished).catch((error) => {
+    // What nobody asked for gives way; the CPU then has to hold the model alone.
+    const processor = withoutGpus(machine);
+    if (!canGiveWay(error) || !usesGpus(wished) || usesGpus(placeBy(machine, []))) throw error;
+    said.splice(0, said.length, fellBack(error));
+    return prepare(placeBy(processor, placeAutomatically(whole, processor, wanted)));
+  });
   const numerics = executionsOf(placed).some(({ tiles }) => tiles !== undefined) ? 'fast' : 'exact';
   const pageStore =
     folder &&
@@ -245,7 +263,7 @@ async function engineFor(
       kv: memory.kv,
       buffers: memory.buffers,
       execution: executable.description,
-      warnings: [...ruleWarnings(program, rules), ...lossy],
+      warnings: [...ruleWarnings(program, rules), ...lossy, ...said],
     },
   });
 }

@@ -31,6 +31,8 @@ export interface Machine {
   readonly devices?: readonly Device[];
   /** From how many rows tiles serve a step on the CPU (`tileRule`); absent: it has none. */
   readonly tiles?: TileRule;
+  /** Why devices that are there are not among them, by name. */
+  readonly refused?: Readonly<Record<string, string>>;
   /** Matrices can be multiplied on tiles at all; without, rules that ask for it are met by exact kernels. Default: true where there is `tiles`. */
   readonly hasTiles?: boolean;
 }
@@ -116,6 +118,8 @@ class Placer {
     });
     if (this.#devices.includes(device)) return device;
     const how = device === place.device ? device : `${device} (${place.device})`;
+    const why = this.#machine.refused?.[device];
+    if (why !== undefined) throw impossible(`${device} can be used: ${why}`, `${ruleOf(rule)} places ${nameOf(step)} on ${how}`, 'change the rule'); // biome-ignore format: one thought a line
     throw impossible(
       `a step is placed on a device of this machine: ${this.#devices.join(', ')}`,
       `${ruleOf(rule)} places ${nameOf(step)} on ${how}`,

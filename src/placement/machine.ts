@@ -1,5 +1,5 @@
 /** This machine as `lower` wants it. The one place of this floor that asks the native core. */
-import { usableGpus } from '../backend/native/gpus.ts';
+import { knownGpus } from '../backend/native/gpus.ts';
 import { loadNative, nativeProblem } from '../backend/native/load.ts';
 import type { Machine } from './lower.ts';
 import { tileRule, tileUnit } from './tiles.ts';
@@ -12,6 +12,16 @@ export function nativeMachine(isa?: string): Machine {
   if (nativeProblem() !== undefined) return { device: 'cpu' };
   const unit = tileUnit(loadNative().machine(), isa);
   const machine = { device: 'cpu', tiles: tileRule(unit), hasTiles: unit !== '' } as const;
-  const gpus = usableGpus().map(({ device, memoryBytes }) => ({ name: device, memory: memoryBytes }));
-  return gpus.length === 0 ? machine : { ...machine, devices: [{ name: 'cpu' }, ...gpus] };
+  const { gpus } = knownGpus();
+  const usable = gpus.filter((gpu) => gpu.refused === '');
+  const refused = Object.fromEntries(gpus.flatMap((gpu) => (gpu.refused === '' ? [] : [[gpu.device, gpu.refused]])));
+  const devices = [
+    { name: 'cpu' },
+    ...usable.map(({ device, memoryBytes }) => ({ name: device, memory: memoryBytes })),
+  ];
+  return {
+    ...machine,
+    ...(usable.length > 0 && { devices }),
+    ...(usable.length < gpus.length && { refused }),
+  };
 }

@@ -14,7 +14,7 @@ const folder = join(ROOT, 'build', 'fake-cuda');
 const library = join(folder, 'libcuda.so.1');
 const compiler = process.env.CXX ?? 'c++';
 const SOURCES = ['cuda/fake/driver.cc', 'cuda/emulation/table.cc', 'quant/grids.cc'];
-const FLAGS = ['-std=c++20', '-O2', '-fPIC', '-ffp-contract=off', '-pthread', '-I', native];
+const FLAGS = ['-std=c++20', '-O1', '-fPIC', '-ffp-contract=off', '-pthread', '-I', native];
 
 /** Why there is none here; undefined where there is one. */
 export function fakeDriverProblem(): string | undefined {

@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
-import type { GpuInfo, GpuList, NativeBinding } from './binding.ts';
+import type { GpuList, NativeBinding } from './binding.ts';
 import { loadNative, packageVersion, ROOT } from './load.ts';
 import { CUDA_FILES, CUDA_PACKAGE } from './platform.ts';
 
@@ -68,10 +68,10 @@ export function gpuKernels(): KernelFile {
   return named ? { path: named, version: 0 } : findKernels(ROOT, packageVersion(), installed);
 }
 
-let usable: readonly GpuInfo[] | undefined;
+let found: GpuList | undefined;
 
-/** Those that a model can be placed on; looked for once. */
-export function usableGpus(): readonly GpuInfo[] {
-  usable ??= listGpus().gpus.filter(({ refused }) => refused === '');
-  return usable;
+/** As `listGpus`, looked for once: what is free is not asked. */
+export function knownGpus(): GpuList {
+  found ??= listGpus();
+  return found;
 }

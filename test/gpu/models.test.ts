@@ -1,0 +1,48 @@
+/**
+ * Whole models on GPUs: the one that ships, all on a GPU, with its experts on the CPU, by layers on two GPUs; against the CPU. Over the
+ * fake driver and emulated kernels: nothing here has run on a card.
+ */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Engine, type LoadOptions, load } from '../../src/index.ts';
+import { fakeDriverProblem, useFakeDriver } from './fake-driver.ts';
+
+const reason = fakeDriverProblem();
+/** One kind of arithmetic on both sides: floats that nothing rounds. */
+const SAME = {
+  exact: true,
+  activations: 'f32',
+  contextLength: 256,
+  maxBatchRows: 32,
+  threads: 2,
+  kvType: 'f32',
+} as const;
+const ALL = [{ match: { op: ['embed', 'sample'] }, place: { device: 'cpu' } }, { place: { device: 'cuda:0' } }];
+const PROMPT = 'What is 9 + 0?';
+
+describe.skipIf(reason)(`models on GPUs ${reason ?? ''}`, () => {
+  let cpu: Engine;
+  const opened: Engine[] = [];
+  async function open(options: LoadOptions): Promise<Engine> {
+    const engine = await load(undefined, { ...SAME, ...options });
+    opened.push(engine);
+    return engine;
+  }
+  beforeAll(async () => {
+    await useFakeDriver('gpus=2;memory=4000000000');
+    cpu = await open({ rules: 'cpu' });
+  }, 300_000);
+  afterAll(() => Promise.all(opened.map((engine) => engine.dispose())));
+
+  it.each<[string, LoadOptions]>([
+    ['all on a GPU', { rules: ALL }],
+    ['experts on the CPU', { rules: 'one-gpu' }],
+    ['layers on two GPUs, experts on the CPU', { rules: 'two-gpus' }],
+  ])('%s: the answer is that of the CPU', async (_, options) => {
+    const gpu = await open(options);
+    expect(gpu.info.execution.gpus).toMatch(/^cuda:0 Fake/);
+    expect(gpu.info.warnings).toEqual([expect.stringMatching(/have not run on a card yet$/)]);
+    const messages = [{ role: 'user', content: PROMPT }] as const;
+    const [expected, actual] = [await cpu.chat(messages), await gpu.chat(messages)];
+    expect(actual.text).toBe(expected.text);
+  });
+});
