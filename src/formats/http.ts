@@ -91,7 +91,7 @@ export async function get(
     const location = status >= 300 && status < 400 ? response.headers.get('location') : null;
     if (location !== null) {
       await discard(response);
-      address = parse(new URL(location, address).href);
+      address = parse(URL.canParse(location, address.href) ? new URL(location, address).href : location);
       continue;
     }
     // Behind a redirect a refusal is no word of the hub's: the address was signed for a time, another one may do.

@@ -6,11 +6,25 @@
  *     models--org--name/snapshots/<commit>/<path>    links to the blobs
  *     .locks/models--org--name/<etag>.tandem.lock
  */
-import { mkdir, readdir, readFile, readlink, rename, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
+import { randomUUID } from 'node:crypto';
+import {
+  mkdir,
+  readdir,
+  readFile,
+  readlink,
+  realpath,
+  rename,
+  rm,
+  stat,
+  symlink,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { dirname, join, relative, resolve, sep } from 'node:path';
 import { TandemError } from '../errors.ts';
 import type { BlobPlace } from './blob.ts';
 import { COMMIT, type HubFile } from './listing.ts';
+import { Lock } from './lock.ts';
 import type { SizedFile } from './variants.ts';
 
 /** A file of a snapshot: where it is, and the blob behind it. */
@@ -47,32 +61,21 @@ export class Cache {
     return { blob, partial: `${blob}.tandem.incomplete`, lock: join(locks, `${etag}.tandem.lock`) };
   }
 
-  /** Names a commit's files, whose blobs are there, and then the ref that led to it. */
+  /** Names a commit's files, whose blobs are there, and then the ref that led to it. FILE_IO where a blob is gone, or names cannot be. */
   async link(repository: string, commit: string, files: readonly HubFile[], ref: string | undefined): Promise<void> {
     const folder = this.repositoryFolder(repository);
     for (const { path, etag } of files) {
+      const blob = join(folder, 'blobs', etag);
+      if ((await stat(blob).catch(() => undefined)) === undefined) throw gone(path);
       const link = join(folder, 'snapshots', commit, ...path.split('/'));
-      const target = relative(dirname(link), join(folder, 'blobs', etag));
+      const target = relative(dirname(link), blob);
       if ((await readlink(link).catch(() => undefined)) === target) continue;
-      await mkdir(dirname(link), { recursive: true });
-      await rm(`${link}.new`, { force: true });
-      await symlink(target, `${link}.new`).catch((cause) => {
-        throw new TandemError('FILE_IO', {
-          room: 'hub',
-          rule: 'a cache of models is on a file system with symbolic links',
-          given: `${link}: ${(cause as Error).message}`,
-          fix: 'set HF_HUB_CACHE to a folder on another file system',
-          cause,
-        });
-      });
-      await rename(`${link}.new`, link);
+      await putInPlace(link, (aside) => symlink(target, aside).catch((cause) => Promise.reject(noLinks(link, cause))));
     }
     if (ref === undefined) return;
     const file = join(folder, 'refs', ...ref.split('/'));
     if ((await readFile(file, 'utf8').catch(() => '')) === commit) return; // a cache that is only read stays as it is
-    await mkdir(dirname(file), { recursive: true });
-    await writeFile(`${file}.new`, commit);
-    await rename(`${file}.new`, file);
+    await putInPlace(file, (aside) => writeFile(aside, commit));
   }
 
   /** All repositories with their snapshots; empty where there is no cache. */
@@ -125,28 +128,110 @@ export class Cache {
   }
 
   /**
-   * Removes links and then the blobs nobody links to any more; the folder of a repository with them, and with what is left
-   * of unfinished downloads, when no file of it is left. Returns the bytes that became free.
+   * Removes links and then those of their blobs that nobody links to any more; the folder of a repository when nothing is
+   * left in it. `all`: blobs without a link, what is left of unfinished downloads, and the folder in any case. Returns the
+   * bytes that became free. REQUEST_INVALID, and nothing is removed, where a folder of it is a link out of the cache, or
+   * somebody downloads it now.
    */
-  async remove(repository: string, links: readonly string[]): Promise<number> {
+  async remove(repository: string, links: readonly string[], { all = false } = {}): Promise<number> {
     const folder = this.repositoryFolder(repository);
+    const locks = dirname(this.place(repository, '').lock);
+    await this.#refuseOutside(folder, links);
+    const holder = await Lock.holderIn(locks);
+    if (holder !== undefined) throw busy(repository, holder);
+    const doomed = new Set(await Promise.all(links.map(realOf)));
     for (const link of links) await rm(link, { force: true });
     const left = await this.snapshotsOf(repository);
-    const used = new Set(left.flatMap(({ files }) => files.map(({ blob }) => blob)));
-    let freed = 0;
+    const used = new Set(await Promise.all(left.flatMap(({ files }) => files.map(({ blob }) => realOf(blob)))));
+    let [freed, kept] = [0, 0];
     for (const name of await names(join(folder, 'blobs'))) {
       const blob = join(folder, 'blobs', name);
-      if (used.has(blob) || name.includes('.incomplete')) continue;
-      freed += (await stat(blob).catch(() => undefined))?.size ?? 0;
-      await rm(blob, { force: true });
+      const real = await realOf(blob);
+      if (used.has(real) || !(all || doomed.has(real))) {
+        kept++;
+        continue;
+      }
+      // An unfinished one is a sparse file: its length says nothing.
+      if (!name.includes('.incomplete')) freed += (await stat(blob).catch(() => undefined))?.size ?? 0;
+      await rm(blob, { recursive: true, force: true });
     }
-    if (used.size === 0) {
+    if (kept === 0 && used.size === 0) {
       await rm(folder, { recursive: true, force: true });
-      await rm(dirname(this.place(repository, '').lock), { recursive: true, force: true });
+      await rm(locks, { recursive: true, force: true });
     } else
       for (const { folder: snapshot, files } of left) if (files.length === 0) await rm(snapshot, { recursive: true });
     return freed;
   }
+
+  /** Folders that lead elsewhere hold what is not the cache's. */
+  async #refuseOutside(folder: string, links: readonly string[]): Promise<void> {
+    const inside = `${await realpath(this.folder)}${sep}`;
+    const folders = new Set([folder, join(folder, 'blobs'), ...links.map((link) => dirname(link))]);
+    for (const each of folders) {
+      const real = await realpath(each).catch(() => undefined);
+      if (real === undefined || `${real}${sep}`.startsWith(inside)) continue;
+      throw new TandemError('REQUEST_INVALID', {
+        room: 'hub',
+        rule: 'what is removed lies in the cache',
+        given: `${each} leads to ${real}`,
+        fix: 'remove it there by hand, and the link here',
+      });
+    }
+  }
+}
+
+/** Where a path leads through all links; itself where it leads nowhere. */
+function realOf(path: string): Promise<string> {
+  return realpath(path).catch(() => path);
+}
+
+/** Written beside its place and moved there: whoever looks sees the old or the new, also of two that do it at once. */
+async function putInPlace(path: string, write: (aside: string) => Promise<void>): Promise<void> {
+  const folder = dirname(path);
+  const aside = join(folder, `.${randomUUID()}`);
+  try {
+    await mkdir(folder, { recursive: true });
+    await write(aside);
+    await rename(aside, path);
+  } catch (cause) {
+    await rm(aside, { force: true }).catch(() => {});
+    if (cause instanceof TandemError) throw cause;
+    throw new TandemError('FILE_IO', {
+      room: 'hub',
+      rule: 'a file that was downloaded gets its name in the cache',
+      given: `${path}: ${(cause as Error).message}`,
+      fix: 'look what is in its place, and at permissions; what has come is kept',
+      cause,
+    });
+  }
+}
+
+function noLinks(link: string, cause: unknown): TandemError {
+  return new TandemError('FILE_IO', {
+    room: 'hub',
+    rule: 'a cache of models is on a file system with symbolic links',
+    given: `${link}: ${(cause as Error).message}`,
+    fix: 'set HF_HUB_CACHE to a folder on another file system',
+    cause,
+  });
+}
+
+function gone(path: string): TandemError {
+  return new TandemError('FILE_IO', {
+    room: 'hub',
+    rule: 'what was downloaded stays in the cache',
+    given: `the bytes of ${path} are not there any more`,
+    fix: 'somebody removed them meanwhile; run it again',
+  });
+}
+
+function busy(repository: string, holder: string): TandemError {
+  return new TandemError('REQUEST_INVALID', {
+    room: 'hub',
+    rule: 'a model that is downloaded now stays where it is',
+    given: `${holder} downloads ${repository}`,
+    fix: 'wait for it, or stop it (what has come is kept)',
+  });
 }
 
 async function names(folder: string): Promise<string[]> {
@@ -159,7 +244,8 @@ async function refsIn(folder: string): Promise<Map<string, string>> {
   for (const file of files) {
     if (!file.isFile()) continue;
     const path = join(file.parentPath ?? file.path, file.name);
-    refs.set(relative(folder, path).split(sep).join('/'), (await readFile(path, 'utf8')).trim());
+    const commit = await readFile(path, 'utf8').catch(() => undefined);
+    if (commit !== undefined) refs.set(relative(folder, path).split(sep).join('/'), commit.trim());
   }
   return refs;
 }

@@ -93,7 +93,7 @@ class Pool {
       }
     });
     await Promise.all(connections);
-    for (const download of this.#open.keys()) await download.close();
+    for (const download of this.#open.keys()) await download.close().catch((error) => errors.push(error));
     if (errors.length > 0) throw errors[0];
   }
 
@@ -170,7 +170,8 @@ class Pool {
       return;
     }
     this.#options.onDropped?.(spec.size);
-    if (!this.#wrong.has(spec.etag)) {
+    // Of nothing there is nothing to fetch again.
+    if (!this.#wrong.has(spec.etag) && spec.size > 0) {
       this.#wrong.add(spec.etag);
       this.#options.onNotice?.(`${spec.path} has a wrong checksum; it is dropped and downloaded once more`);
       return;
@@ -180,7 +181,7 @@ class Pool {
     throw new TandemError('DOWNLOAD_DAMAGED', {
       room: 'hub',
       rule: `${spec.path} has the checksum that the hub promises (${spec.etag})`,
-      given: 'it came twice with another one and was dropped',
+      given: spec.size > 0 ? 'it came twice with another one and was dropped' : 'it has 0 bytes by the same listing',
       fix: 'something on the way changes the bytes (a proxy, a mirror, bad memory); try another network or HF_ENDPOINT',
     });
   }

@@ -28,6 +28,11 @@ export interface Listing {
 const PAGE_LIMIT = 1 << 26;
 const MOST_PAGES = 1000;
 export const COMMIT = /^[0-9a-f]{40}$/;
+/** Separators of another system, and control characters (both sets of them). */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+const UNSAFE = /[\\:\x00-\x1f\x7f-\x9f]/;
+/** Bytes that file systems take for one part of a path. */
+const LONGEST_NAME = 255;
 const ETAG = /^(?:[0-9a-f]{40}|[0-9a-f]{64})$/;
 
 /** REMOTE_NOT_FOUND, REMOTE_DENIED, NETWORK_FAILED (also offline). */
@@ -43,18 +48,20 @@ export async function listRepository(
   const commit = isRecord(head.value) ? head.value.sha : undefined;
   if (typeof commit !== 'string' || !COMMIT.test(commit))
     throw strange(repository, 'no commit of 40 hexadecimal digits', settings);
-  const files: HubFile[] = [];
+  const files = new Map<string, HubFile>(); // pages may overlap
   let next: string | undefined = `${api}/tree/${commit}?recursive=true`;
   for (let page = 0; next !== undefined; page++) {
     if (page >= MOST_PAGES) throw strange(repository, `more than ${MOST_PAGES} pages of files`, settings);
     const { value, headers }: Answer = await json(next, repository, options);
     if (!Array.isArray(value)) throw strange(repository, 'no list of files', settings);
     for (const entry of value) {
-      if (isRecord(entry) && entry.type === 'file') files.push(hubFile(entry, repository, settings));
+      if (!isRecord(entry) || entry.type !== 'file') continue;
+      const file = hubFile(entry, repository, settings);
+      files.set(file.path, file);
     }
     next = nextPage(headers, next, settings, repository);
   }
-  return { repository, ...(revision !== commit && { ref: revision }), commit, files };
+  return { repository, ...(revision !== commit && { ref: revision }), commit, files: [...files.values()] };
 }
 
 /** Address of a file's bytes. The commit is part of it, so the file behind it never changes. */
@@ -122,11 +129,8 @@ function hubFile(
   const large = isRecord(lfs) ? lfs : undefined;
   const etag = large?.oid ?? oid;
   const bytes = large?.size ?? size;
-  const safe =
-    typeof path === 'string' && path.split('/').every((part) => part !== '' && part !== '.' && part !== '..');
   if (
-    !safe ||
-    /[\\\0:]/.test(path) ||
+    !isSafe(path) ||
     typeof etag !== 'string' ||
     !ETAG.test(etag) ||
     !Number.isSafeInteger(bytes) ||
@@ -136,13 +140,20 @@ function hubFile(
   return { path, size: bytes as number, etag };
 }
 
+/** A path that stays in its folder on any system, fits file systems, and says nothing to a terminal. */
+function isSafe(path: unknown): path is string {
+  if (typeof path !== 'string' || UNSAFE.test(path)) return false;
+  const parts = path.split('/');
+  return parts.every((part) => part !== '' && part !== '.' && part !== '..' && Buffer.byteLength(part) <= LONGEST_NAME);
+}
+
 /** `Link: <…>; rel="next"`, which has to stay on the hub: the token goes with it. */
 function nextPage(headers: Headers, current: string, settings: HubSettings, repository: string): string | undefined {
   const link = /<([^>]+)>\s*;\s*rel="next"/.exec(headers.get('link') ?? '')?.[1];
   if (link === undefined) return undefined;
-  const url = new URL(link, current);
-  if (url.origin === new URL(settings.endpoint).origin) return url.href;
-  throw strange(repository, `a next page at ${url.origin}`, settings);
+  const url = URL.canParse(link, current) ? new URL(link, current) : undefined;
+  if (url?.origin === new URL(settings.endpoint).origin) return url.href;
+  throw strange(repository, `a next page at ${url?.origin ?? JSON.stringify(link)}`, settings);
 }
 
 function strange(repository: string, given: string, { endpoint }: HubSettings): TandemError {

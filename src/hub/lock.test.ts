@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -61,4 +61,18 @@ test('who lost it does not release what another one holds', async () => {
   expect(await lock.held()).toBe(false);
   await lock.release();
   expect(JSON.parse(await readFile(path, 'utf8'))).toEqual({ pid: NOBODY, host: 'elsewhere' });
+});
+
+test('what can neither be read nor moved is an error, not waited for', async () => {
+  await mkdir(path);
+  await expect(Lock.take(path)).rejects.toMatchObject({ code: 'EISDIR' });
+});
+
+test('who works in a folder of locks', async () => {
+  expect(await Lock.holderIn(join(root, 'none'))).toBeUndefined();
+  await holder(NOBODY);
+  expect(await Lock.holderIn(root)).toBeUndefined();
+  const lock = (await Lock.take(path)) as Lock;
+  expect(await Lock.holderIn(root)).toBe(`process ${process.pid}`);
+  await lock.release();
 });

@@ -80,7 +80,7 @@ export async function removeCached(
         : variantsOf(files).flatMap((variant) => (names.includes(variant.name) ? variant.files : []));
     links.push(...doomed.map(({ path }) => join(folder, ...path.split('/'))));
   }
-  return cache.remove(repository, links);
+  return cache.remove(repository, links, { all: names === undefined });
 }
 
 async function modelsIn(snapshot: Snapshot): Promise<CachedModel[]> {

@@ -10,7 +10,7 @@ import { fileUrl, type HubFile, hubOptions } from './listing.ts';
 import { partialBytes } from './partial-file.ts';
 import { formatReference, type ModelReference } from './reference.ts';
 import { findModel } from './remote.ts';
-import type { HubSettings } from './settings.ts';
+import { type HubSettings, proxyHint } from './settings.ts';
 import { chooseVariant, gigabytes } from './variants.ts';
 
 export interface PullProgress {
@@ -54,6 +54,7 @@ export async function pull(
   options: PullOptions = {},
 ): Promise<Pulled> {
   const { signal, onNotice } = options;
+  let hint = proxyHint();
   let told = { why: '', at: Number.NEGATIVE_INFINITY };
   const http: HttpOptions = {
     ...options.http,
@@ -63,6 +64,8 @@ export async function pull(
       if (why === told.why && performance.now() - told.at < ms + ONCE_MS) return;
       told = { why, at: performance.now() };
       onNotice?.(`${why}; trying again in ${Math.max(1, Math.round(ms / 1000))} s`);
+      if (hint !== undefined && why.includes('cannot be reached')) onNotice?.(hint);
+      hint = undefined;
     },
   };
   const model = await findModel(reference, settings, http);
@@ -70,8 +73,9 @@ export async function pull(
   const variant = chooseVariant(repository, model.variants, reference.quant);
   const cache = new Cache(settings.cache);
   const name = formatReference({ repository, quant: variant.name, revision: reference.revision });
-  const total = variant.files.reduce((sum, { size }) => sum + size, 0);
-  const missing = await missingBytes(cache, repository, variant.files);
+  const contents = new Map(variant.files.map((file) => [file.etag, file])); // two names may be one file
+  const total = [...contents.values()].reduce((sum, { size }) => sum + size, 0);
+  const missing = await missingBytes(cache, repository, [...contents.values()]);
   await checkSpace(cache.folder, name, total, missing);
   options.onStart?.({ name, files: variant.files.length, bytes: total, missing });
 
@@ -102,7 +106,7 @@ export async function pull(
 
 async function missingBytes(cache: Cache, repository: string, files: readonly HubFile[]): Promise<number> {
   let missing = 0;
-  for (const { etag, size } of new Map(files.map((file) => [file.etag, file])).values()) {
+  for (const { etag, size } of files) {
     const { blob, partial } = cache.place(repository, etag);
     if ((await stat(blob).catch(() => undefined))?.size === size) continue;
     missing += size - (await partialBytes(partial, size));

@@ -17,7 +17,7 @@ export async function explainRefusal(
   { repository, revision, settings }: Asked,
 ): Promise<TandemError | undefined> {
   const { endpoint, token } = settings;
-  const reason = response.headers.get('x-error-code') ?? '';
+  const reason = /^\w+$/.exec(response.headers.get('x-error-code') ?? '')?.[0] ?? '';
   const given = `${endpoint} answers ${response.status}${reason === '' ? '' : ` (${reason})`}, ${token === undefined ? 'no token was sent' : 'a token was sent'}`;
   const tokens = `make a token with read rights at ${endpoint}/settings/tokens and set HF_TOKEN`;
   if (reason === 'GatedRepo' || (response.status === 403 && reason === ''))

@@ -32,16 +32,30 @@ export async function hubSettings(
 
 /** The folder of `models--org--name` folders. */
 export function cacheFolder(env: Environment = process.env): string {
-  return env.HF_HUB_CACHE || env.HUGGINGFACE_HUB_CACHE || join(huggingFaceHome(env), 'hub');
+  return expanded(env.HF_HUB_CACHE || env.HUGGINGFACE_HUB_CACHE) || join(huggingFaceHome(env), 'hub');
 }
 
 function huggingFaceHome(env: Environment): string {
-  return env.HF_HOME || join(env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'huggingface');
+  return expanded(env.HF_HOME) || join(expanded(env.XDG_CACHE_HOME) || join(userHome(), '.cache'), 'huggingface');
+}
+
+/** `~` where no shell has seen it: in files of containers and services. */
+function expanded(path: string | undefined): string | undefined {
+  return path?.replace(/^~(?=\/|$)/, userHome);
+}
+
+/** A user without a home (a number in a container) has the root, where Docker puts such users too. */
+export function userHome(): string {
+  try {
+    return homedir() || '/';
+  } catch {
+    return '/';
+  }
 }
 
 async function tokenOf(env: Environment, home: string): Promise<string | undefined> {
   const given = env.HF_TOKEN || env.HUGGING_FACE_HUB_TOKEN;
-  const text = given ?? (await readFile(env.HF_TOKEN_PATH || join(home, 'token'), 'utf8').catch(() => ''));
+  const text = given ?? (await readFile(expanded(env.HF_TOKEN_PATH) || join(home, 'token'), 'utf8').catch(() => ''));
   const token = text.trim();
   if (/[^\x21-\x7e]/.test(token))
     throw new TandemError('REQUEST_INVALID', {
@@ -53,13 +67,23 @@ async function tokenOf(env: Environment, home: string): Promise<string | undefin
   return token === '' ? undefined : token;
 }
 
+/** What a person behind a proxy wants to know who cannot reach a hub: Node's `fetch` takes none by itself. */
+export function proxyHint(env: Environment = process.env, version = process.versions.node): string | undefined {
+  const name = ['HTTPS_PROXY', 'https_proxy', 'HTTP_PROXY', 'http_proxy', 'ALL_PROXY', 'all_proxy'].find(
+    (key) => env[key],
+  );
+  if (name === undefined || (env.NODE_USE_ENV_PROXY === '1' && Number.parseInt(version, 10) >= 24)) return undefined;
+  return `${name} is set and not used: that takes Node 24 and NODE_USE_ENV_PROXY=1 (this is Node ${version})`;
+}
+
 function endpointOf(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
-  if (url?.protocol === 'https:' || url?.protocol === 'http:') return text.replace(/\/+$/, '');
+  const named = url?.username !== '' || url.password !== '' || url.search !== '' || url.hash !== '';
+  if (!named && (url.protocol === 'https:' || url.protocol === 'http:')) return text.replace(/\/+$/, '');
   throw new TandemError('REQUEST_INVALID', {
     room: 'hub',
-    rule: 'HF_ENDPOINT is an http or https address',
-    given: text,
+    rule: 'HF_ENDPOINT is an http or https address, without a user, a question mark or a #',
+    given: text.replace(/\/\/[^/@]*@/, '//…@'),
     fix: 'unset it for https://huggingface.co',
   });
 }

@@ -111,3 +111,10 @@ describe('choosing', () => {
     expect(() => chooseVariant('org/m', [], undefined)).toThrow('org/m has neither');
   });
 });
+
+test('a repository of very many names is listed as far as a person reads', () => {
+  const files = Array.from({ length: 50_000 }, (_, i) => ({ path: `m${i}-Q8_0.gguf`, size: 1 }));
+  expect(() => chooseVariant('org/m', variantsOf(files), undefined)).toThrow(
+    /m99-Q8_0 \(0\.00100 kB\) and 49900 more; org/,
+  );
+});

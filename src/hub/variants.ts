@@ -34,6 +34,9 @@ const COMPANIONS =
 /** Weights twice, in other layouts, or none of a language model. */
 const OTHER_WEIGHTS = /^(?:consolidated|adapter|optimizer|training|flax|tf)_?[\w.-]*$/i;
 
+/** Variants that a message lists. */
+const MOST_NAMED = 100;
+
 /** Smallest first; safetensors last. */
 export function variantsOf<File extends SizedFile>(files: readonly File[]): Variant<File>[] {
   const sets = new Map<string, { stem: string; count: number; files: File[] }>();
@@ -47,10 +50,11 @@ export function variantsOf<File extends SizedFile>(files: readonly File[]): Vari
     sets.set(key, set);
   }
   const named = [...sets.values()].map((set) => ({ set, quant: quantOf(set.stem) }));
+  const count = new Map<string | undefined, number>();
+  for (const { quant } of named) count.set(quant, (count.get(quant) ?? 0) + 1);
   const variants = named.map(({ set, quant }): Variant<File> => {
-    const alone = named.filter((other) => other.quant === quant).length === 1;
     return {
-      name: quant !== undefined && alone ? quant : baseName(set.stem),
+      name: quant !== undefined && count.get(quant) === 1 ? quant : baseName(set.stem),
       kind: 'gguf',
       files: set.files.sort((a, b) => (a.path < b.path ? -1 : 1)),
       bytes: sum(set.files),
@@ -99,7 +103,8 @@ export function chooseVariant<File extends SizedFile>(
   const wish = quant?.toLowerCase();
   const matches = wish === undefined ? variants : matching(variants, wish);
   if (matches.length !== 1) {
-    const there = variants.map(({ name, bytes }) => `${name} (${gigabytes(bytes)})`).join(', ');
+    const some = variants.slice(0, MOST_NAMED).map(({ name, bytes }) => `${name} (${gigabytes(bytes)})`);
+    const there = `${some.join(', ')}${variants.length > MOST_NAMED ? ` and ${variants.length - MOST_NAMED} more` : ''}`;
     throw new TandemError(variants.length === 0 ? 'FORMAT_UNSUPPORTED' : 'REQUEST_INVALID', {
       room: 'hub',
       rule:

@@ -1,6 +1,6 @@
 /** Downloads into a cache against a hub that misbehaves; whatever happens, a file of the cache is the right one. */
 import { createHash } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, readFile, readlink, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, readlink, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
@@ -153,6 +153,46 @@ describe('pull', () => {
     });
     expect(await blobs()).toEqual([]);
     await expect(localModel('org/m:Q4_0', settings.cache)).rejects.toMatchObject({ code: 'FILE_NOT_FOUND' });
+  });
+
+  test('a listing that says 0 bytes of a file that has some: nothing is named', async () => {
+    hub.add('org/m', { 'm-Q4_0.gguf': { size: 0, large: true, etag: sha256(Q4), read: () => new Uint8Array(0) } });
+    await expect(get('org/m')).rejects.toMatchObject({
+      code: 'DOWNLOAD_DAMAGED',
+      message: expect.stringContaining('it has 0 bytes by the same listing'),
+    });
+    expect(await cachedModels(settings.cache)).toEqual([]);
+    expect(await blobs()).toEqual([]);
+  });
+
+  test('a blob that somebody removes meanwhile is told, not linked', async () => {
+    hub.add('org/m', { 'm-Q8_0-00001-of-00002.gguf': Q8, 'm-Q8_0-00002-of-00002.gguf': Q4 });
+    const first = join(settings.cache, 'models--org--m', 'blobs', sha256(Q8));
+    hub.onSent = () => void rm(first, { force: true });
+    await expect(get('org/m', { connections: 1 })).rejects.toMatchObject({
+      code: 'FILE_IO',
+      message: expect.stringContaining('m-Q8_0-00001-of-00002.gguf are not there any more'),
+    });
+    hub.onSent = () => {};
+    await same((await get('org/m')).path, Q8);
+  });
+
+  test('two names of one file count once', async () => {
+    hub.add('org/m', { 'm-Q8_0-00001-of-00002.gguf': Q8, 'm-Q8_0-00002-of-00002.gguf': Q8 });
+    const seen: { done: number; total: number }[] = [];
+    const { bytes } = await get('org/m', { onProgress: (progress) => seen.push({ ...progress }) });
+    expect(bytes).toBe(Q8.length);
+    expect(seen.at(-1)).toMatchObject({ done: Q8.length, total: Q8.length });
+  });
+
+  test('many at once may name the same files and the same ref', async () => {
+    const files = ['a', 'b'].map((path) => ({ path: `${path}.gguf`, size: 1, etag: sha256(Q4) }));
+    add();
+    await get('org/m:Q4_0');
+    const cache = new Cache(settings.cache);
+    await Promise.all(Array.from({ length: 12 }, () => cache.link('org/m', COMMIT_B, files, 'next')));
+    expect((await readdir(join(settings.cache, 'models--org--m', 'snapshots', COMMIT_B))).sort()).toEqual(['a.gguf', 'b.gguf']); // biome-ignore format: one thought a line
+    expect(await cache.commitOf('org/m', 'next')).toBe(COMMIT_B);
   });
 
   test('wrong lengths and another file behind the name are refused', async () => {
@@ -360,6 +400,51 @@ describe('the cache', () => {
     expect(await blobs()).toHaveLength(2);
     await removeCached('org/m', undefined, settings.cache);
     expect(await readdir(settings.cache)).toEqual(['.locks']);
+  });
+
+  test('a quantization that is removed takes nothing of another download along', async () => {
+    hub.add('org/m', { 'a-Q4_0.gguf': Q4, 'b-Q8_0-00001-of-00002.gguf': Q8, 'b-Q8_0-00002-of-00002.gguf': noise(60_000, 9) }); // biome-ignore format: one thought a line
+    await get('org/m:Q4_0');
+    await interrupted('org/m:Q8_0', 130_000); // the first shard is whole and has no name yet
+    const kept = (await blobs()).filter((name) => name !== sha256(Q4));
+    expect(kept).toContain(sha256(Q8));
+    expect(await removeCached('org/m', ['Q4_0'], settings.cache)).toBe(Q4.length);
+    expect(await blobs()).toEqual(kept);
+  });
+
+  test('what a link leads to outside of the cache is not removed', async () => {
+    add();
+    await get('org/m:Q4_0');
+    const [outside, folder] = [join(root, 'mine'), join(settings.cache, 'models--org--m')];
+    const precious = join(outside, 'precious.gguf');
+    await mkdir(outside);
+    await writeFile(precious, 'x');
+    for (const within of ['blobs', join('snapshots', COMMIT_B), '']) {
+      const place = join(folder, within);
+      await rename(place, `${place.replace(/\/$/, '')}.aside`).catch(() => {});
+      await symlink(outside, place.replace(/\/$/, ''));
+      const message = /what is removed lies in the cache; .* leads to .*mine/;
+      if (within === '') await mkdir(join(outside, 'blobs'), { recursive: true });
+      await expect(removeCached('org/m', undefined, settings.cache)).rejects.toThrow(message);
+      expect(await readFile(precious, 'utf8')).toBe('x');
+      await rm(place.replace(/\/$/, ''));
+      await rename(`${place.replace(/\/$/, '')}.aside`, place).catch(() => {});
+    }
+    // A single file that is a link out of it loses the link only.
+    await symlink(precious, join(folder, 'snapshots', COMMIT_A, 'other-Q8_0.gguf'));
+    await removeCached('org/m', undefined, settings.cache);
+    expect(await readFile(precious, 'utf8')).toBe('x');
+    expect(await readdir(settings.cache)).toEqual(['.locks']);
+  });
+
+  test('what is downloaded now is not removed', async () => {
+    add();
+    await get('org/m:Q4_0');
+    cdnFault(() => ({ pieces: 1000 }));
+    let removed: Promise<unknown> | undefined;
+    hub.onSent = () => void (removed ??= removeCached('org/m', undefined, settings.cache).catch((error) => error));
+    await same((await get('org/m:Q8_0')).path, Q8);
+    expect(await removed).toMatchObject({ message: expect.stringContaining(`process ${process.pid} downloads org/m`) });
   });
 
   test('load takes a name that was pulled, and says how to pull one that was not', async () => {

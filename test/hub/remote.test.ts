@@ -40,6 +40,9 @@ describe('listing', () => {
   test.each([
     ['a name that leaves the folder', { '../../x.gguf': 'x' }, /a file \{"path":"\.\.\/\.\.\/x\.gguf"/],
     ['an absolute name', { '/etc/x.gguf': 'x' }, /a file \{"path":"\/etc/],
+    ['a name that speaks to terminals', { 'x\x1b[31m.gguf': 'x' }, /a file \{"path":"x\\u001b/],
+    ['a name of two lines', { 'x\n.gguf': 'x' }, /a file \{"path":"x\\n/],
+    ['a name that no disk takes', { [`${'ü'.repeat(128)}.gguf`]: 'x' }, /a file \{"path":"ü/],
   ])('%s is refused', async (_, files, message) => {
     hub.add('org/evil', files);
     await expect(listRepository({ repository: 'org/evil' }, settings)).rejects.toThrow(message);
@@ -50,6 +53,9 @@ describe('listing', () => {
     hub.fault = ({ url }) =>
       url.includes('/tree/') ? { status: 200, headers: { link: `<${hub.cdn}/x>; rel="next"` }, body: '[]' } : undefined;
     await expect(listRepository({ repository: 'org/pages' }, settings)).rejects.toThrow(/a next page at http/);
+    hub.fault = ({ url }) =>
+      url.includes('/tree/') ? { status: 200, headers: { link: '<http://[x>; rel="next"' }, body: '[]' } : undefined;
+    await expect(listRepository({ repository: 'org/pages' }, settings)).rejects.toThrow('a next page at "http://[x"');
   });
 
   test('gated, private, absent, wrong revision, wrong token: each says what to do', async () => {
@@ -183,6 +189,8 @@ describe('a file by ranges', () => {
     await expect(openUrl(`${hub.endpoint}/a`, QUICK)).rejects.toThrow(
       /http and https addresses; file:\/\/\/etc\/passwd/,
     );
+    hub.fault = () => ({ status: 302, headers: { location: 'http://[x' } });
+    await expect(openUrl(`${hub.endpoint}/a`, QUICK)).rejects.toThrow('http and https addresses; http://[x');
   });
 
   test('a signal stops it, also while it waits to try again', async () => {
