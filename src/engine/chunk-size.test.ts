@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { ChunkSize } from './chunk-size.ts';
 
 const options = { minRows: 16, maxRows: 512, firstRows: 64, targetMs: 400 };
@@ -31,4 +31,30 @@ test('a short fast chunk and a pass without prefill do not shrink it', () => {
   chunk.measured(3, 50);
   chunk.measured(0, 5000);
   expect(chunk.rows).toBe(64);
+});
+
+describe('rows that are worth their time', () => {
+  const patient = { ...options, mostMs: 1600 };
+
+  test('go beyond the target, up to the longest pass and the limit', () => {
+    const chunk = new ChunkSize(patient);
+    settle(chunk, 0, 4);
+    expect(chunk.rows).toBe(100);
+    expect(chunk.rowsFor(0)).toBe(100);
+    expect(chunk.rowsFor(250.5)).toBe(251);
+    expect(chunk.rowsFor(1000)).toBe(400);
+    settle(chunk, 0, 2);
+    expect(chunk.rowsFor(1000)).toBe(512);
+    expect(new ChunkSize(options).rowsFor(1000)).toBe(64);
+  });
+
+  test('a long pass bounds the next one, and the chunk that it would be without them goes on as before', () => {
+    const chunk = new ChunkSize(patient);
+    settle(chunk, 0, 4);
+    chunk.measured(400, 3200);
+    expect(chunk.rowsFor(1000)).toBe(200);
+    expect(chunk.rows).toBe(50);
+    chunk.measured(2, 400); // the end of a prompt says nothing
+    expect(chunk.rowsFor(1000)).toBe(200);
+  });
 });

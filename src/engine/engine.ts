@@ -179,8 +179,12 @@ export interface EngineLimits {
   /** Time a pass with prefill rows should take, milliseconds: beside others that decode, and where nobody does. */
   readonly targetMs: number;
   readonly soloTargetMs: number;
+  /** Most that one may take where nobody decodes and fewer rows would waste its time; default: `soloTargetMs`. */
+  readonly soloMostMs?: number;
   /** Rows of the first pass where nobody decodes, before any speed was measured. */
   readonly firstRows: number;
+  /** Rows below which a pass wastes its time, by its first position (placement/worthwhile-rows.ts); default: none. */
+  readonly worthwhileRows?: (position: number) => number;
   /** False: no page is shared between requests. Default true. */
   readonly prefixCache?: boolean;
 }
@@ -200,10 +204,16 @@ export class Engine implements AsyncDisposable {
     const { executable, info, limits } = parts;
     this.#parts = parts;
     this.info = info;
-    const { maxRows, targetMs, soloTargetMs, firstRows } = limits;
+    const { maxRows, targetMs, soloTargetMs, soloMostMs, firstRows } = limits;
     const chunk = new ChunkSize({ minRows: Math.min(16, maxRows), maxRows, firstRows: 64, targetMs });
     // Even a few rows read most experts of a large model: fewer than 64 would cost as long.
-    const soloChunk = new ChunkSize({ minRows: Math.min(64, maxRows), maxRows, firstRows, targetMs: soloTargetMs });
+    const soloChunk = new ChunkSize({
+      minRows: Math.min(64, maxRows),
+      maxRows,
+      firstRows,
+      targetMs: soloTargetMs,
+      mostMs: soloMostMs,
+    });
     const pool = new PagePool(executable.pages);
     const prefixes = limits.prefixCache === false ? undefined : new PrefixCache(pool);
     this.#scheduler = new Scheduler({ ...limits, pool, chunk, soloChunk, prefixes });

@@ -13,6 +13,7 @@ import { nativeMachine } from '../placement/machine.ts';
 import { ruleWarnings } from '../placement/match.ts';
 import { executionsOf, lowerBoth } from '../placement/phases.ts';
 import type { Rule } from '../placement/rule.ts';
+import { worthwhileRowsOf } from '../placement/worthwhile-rows.ts';
 import { type KvType, type Program, pageBytes } from '../program/program.ts';
 import { createChatTemplate } from '../text/chat-template.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
@@ -116,6 +117,8 @@ const ISAS = ['scalar', 'avx2', 'avx512', 'amx'];
 const TARGET_MS = 400;
 /** And where nobody decodes: only a newcomer and the progress bar wait. Experts meet more rows each, so it is faster. */
 const SOLO_TARGET_MS = 4000;
+/** The same where fewer rows would waste the pass's time (placement/worthwhile-rows.ts). */
+const SOLO_MOST_MS = 16_000;
 /** Of 256 experts, 8 a token, each meets 64 rows of so many: enough for tiles. */
 const MOST_ROWS = 2048;
 /** Output rows of a pass; logits of so many rows are held in memory. */
@@ -246,7 +249,9 @@ async function engineFor(
       maxSequences,
       targetMs: TARGET_MS,
       soloTargetMs: SOLO_TARGET_MS,
+      soloMostMs: SOLO_MOST_MS,
       firstRows: firstRows(placed, executable.description, SOLO_TARGET_MS),
+      worthwhileRows: worthwhileRowsOf(placed),
       prefixCache: options.prefixCache !== false,
     },
     close: () => checkpoint.close(),

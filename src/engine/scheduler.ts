@@ -31,6 +31,8 @@ export interface SchedulerOptions {
   readonly chunk: ChunkSize;
   /** Of passes in which nobody decodes and so nobody waits for a next token; default: `chunk`. */
   readonly soloChunk?: ChunkSize;
+  /** In such a pass: rows below which it wastes its time, by its first position; default: none. */
+  readonly worthwhileRows?: (position: number) => number;
   /** Absent: nothing is shared. */
   readonly prefixes?: PrefixCache;
 }
@@ -255,7 +257,7 @@ export class Scheduler {
 
   /** Rows for each sequence by the limits of a pass alone; pages are not looked at. */
   #choose(stalled: ReadonlySet<Sequence>): Choice[] {
-    const { maxRows, maxOutputs, soloChunk } = this.#options;
+    const { maxRows, maxOutputs, soloChunk, worthwhileRows } = this.#options;
     const ready = this.#running
       .filter((sequence) => !stalled.has(sequence))
       .sort((a, b) => a.lastPass - b.lastPass || a.order - b.order);
@@ -267,9 +269,11 @@ export class Scheduler {
     const choices: Choice[] = decoding
       .slice(0, Math.min(maxRows - kept.rows, maxOutputs - kept.outputs))
       .map((sequence) => ({ sequence, rows: 1 }));
-    let rowsLeft = Math.min(maxRows - choices.length, this.#chunkOf(choices.length === 0).rows);
+    const solo = choices.length === 0;
+    const worthwhile = solo && prefilling.length > 0 ? (worthwhileRows?.(prefilling[0].computedLen) ?? 0) : 0;
+    let rowsLeft = Math.min(maxRows - choices.length, this.#chunkOf(solo).rowsFor(worthwhile));
     // Weights are read once a pass: two halves cost less than a large piece and a small one.
-    if (soloChunk && choices.length === 0 && prefilling.length === 1) {
+    if (soloChunk && solo && prefilling.length === 1) {
       const { pendingLen } = prefilling[0];
       rowsLeft = Math.ceil(pendingLen / Math.ceil(pendingLen / rowsLeft));
     }

@@ -227,6 +227,31 @@ describe('order', () => {
     ]);
   });
 
+  test('while nobody decodes a pass takes the rows that are worth its time, beside others it does not', () => {
+    const fixed = (rows: number, mostMs: number) =>
+      new ChunkSize({ minRows: rows, maxRows: 128, firstRows: rows, targetMs: 400, mostMs });
+    const scheduler = new Scheduler({
+      maxRows: 128,
+      maxOutputs: 16,
+      maxSequences: 16,
+      pool: new PagePool(64),
+      chunk: fixed(16, 1600),
+      soloChunk: fixed(32, 1600),
+      worthwhileRows: (position) => position / 2,
+    });
+    const executable = new FakeExecutable({ pages: 64, milliseconds: ({ tokens }) => 12.5 * tokens.length });
+    const rows = () => {
+      const plan = scheduler.next()!;
+      scheduler.commit(plan, executable.compute(plan.batch));
+      return plan.work.map((work) => work.rows);
+    };
+    scheduler.add(sequenceOf(2000, 30, 2));
+    expect([rows(), rows(), rows(), rows(), rows(), rows(), rows()].flat()).toEqual([32, 32, 32, 48, 72, 105, 120]);
+    while (scheduler.sequences()[0].generatedLen === 0) rows();
+    scheduler.add(sequenceOf(300, 30, 4));
+    expect(rows()).toEqual([1, 16]);
+  });
+
   test('a short prompt is not stuck behind a long one', () => {
     const { scheduler, pass } = house({ chunkRows: 32, pages: 100 });
     scheduler.add(sequenceOf(3000, 5, 2));
