@@ -31,7 +31,7 @@ mkdirSync(out, { recursive: true });
 try {
   const optionalDependencies = Object.fromEntries(PLATFORMS.map((platform) => [packageName(platform), version]));
   const main = { name, version, description, license, type, engines, bin, exports, files, dependencies };
-  pack('main', { ...main, optionalDependencies }, [...files, 'README.md', 'CHANGELOG.md']);
+  pack('main', { ...main, optionalDependencies }, [...files, 'README.md']);
 
   const libc = process.report.getReport().header.glibcVersionRuntime ? 'glibc' : 'musl';
   const here = PLATFORMS.find((p) => p.os === process.platform && p.cpu === process.arch && (p.libc ?? libc) === libc);

@@ -37,37 +37,56 @@ describe.skipIf(nativeProblem())(`packages ${nativeProblem()?.message ?? ''}`, (
     expect({ stderr, status }).toMatchObject({ status: 0 });
     expect(stdout).toContain('7');
     expect(tandem(home, 'inspect', '--json').status).toBe(0);
+    const explained = tandem(home, 'explain', '--rules', 'exact-decode');
+    expect(explained.stdout).toContain('exact-decode.yaml:');
+    const machine = join(home, 'machine.json');
+    writeFileSync(machine, '{"cpu":{"isa":"avx2","cores":8},"memory":{"bytes":32e9,"bandwidth":76e9}}');
+    expect(tandem(home, 'plan', '--machine', machine).stdout).toMatch(/jug-Q8_0\.gguf: fits, about/);
+    expect(tandem(home, 'doctor').stdout).toMatch(/^[✓·✗] instructions /m);
+    expect(tandem(home, 'list').status).toBe(0);
   }, 180_000);
 
+  it('hold the rules that ship and the pages that the README points to', () => {
+    const files = execFileSync('tar', ['tzf', tarballs[0]]).toString().split('\n');
+    const rules = readdirSync(join(ROOT, 'rules')).map((name) => `package/rules/${name}`);
+    const pages = [...readFileSync(join(ROOT, 'README.md'), 'utf8').matchAll(/\]\((docs\/[^)#]+)/g)].map(
+      ([, page]) => `package/${page}`,
+    );
+    expect(pages.length).toBeGreaterThan(5);
+    expect(files).toEqual(expect.arrayContaining([...rules, ...pages]));
+  });
+
   it('say what is missing where the core was left out', () => {
-    const home = install('bare', tarballs, '--omit=optional');
+    const [main, core] = tarballs;
+    const file = (path: string) => `file:${path}`;
+    const manifest = {
+      private: true,
+      dependencies: { tandem: file(main) },
+      overrides: { [String(manifestOf(core).name)]: file(core) },
+    };
+    mkdirSync(join(folder, 'bare'));
+    writeFileSync(join(folder, 'bare', 'package.json'), JSON.stringify(manifest));
+    const home = install('bare', [], '--omit=optional');
     const { stderr, status } = tandem(home, 'run', '--no-server', 'What is 3 + 4?');
     expect(status).not.toBe(0);
     expect(stderr).toMatch(/\[native\] the native core of this platform is the package tandem-\S+; .*; npm install/);
   }, 180_000);
 
   /** With node, npm and a shell on the PATH, and nothing else. */
-  function install(name: string, [main, core]: string[], ...flags: string[]): string {
+  function install(name: string, packages: string[], ...flags: string[]): string {
     const home = join(folder, name);
     mkdirSync(join(home, 'bin'), { recursive: true });
     for (const tool of ['node', 'npm', 'npx', 'sh', 'env']) symlinkSync(which(tool), join(home, 'bin', tool));
-    const file = (path: string) => `file:${path}`;
-    const manifest = {
-      private: true,
-      dependencies: { tandem: file(main) },
-      overrides: { [packageOf(core)]: file(core) },
-    };
-    writeFileSync(join(home, 'package.json'), JSON.stringify(manifest));
-    execFileSync('npm', ['install', '--ignore-scripts', '--prefer-offline', '--no-audit', '--no-fund', ...flags], {
-      cwd: home,
-      env: { ...process.env, PATH: join(home, 'bin') },
-      stdio: 'pipe',
-    });
+    execFileSync(
+      'npm',
+      ['install', '--ignore-scripts', '--prefer-offline', '--no-audit', '--no-fund', ...flags, ...packages],
+      {
+        cwd: home,
+        env: { ...process.env, PATH: join(home, 'bin') },
+        stdio: 'pipe',
+      },
+    );
     return home;
-  }
-
-  function packageOf(tarball: string): string {
-    return String(manifestOf(tarball).name);
   }
 
   function manifestOf(tarball: string): Record<string, unknown> {
