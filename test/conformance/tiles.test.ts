@@ -293,6 +293,38 @@ describe.skipIf(reason).each(units)(`on tiles: %s ${reason ?? ''}`, (unit, isa) 
     }
   });
 
+  it.each(['mxfp4_g32', 'int4_g32', 'bf16'] as const)('experts: rows of gate and up in turn (%s)', async (format) => {
+    const [experts, ffn, hidden] = [3, 64, 608];
+    const test = expertsCase({ rows: 35, topk: 2, experts, ffn, hidden }, [format, format, format]);
+    const inTurn = (start: number) => ({ start, step: 2, of: 2 * ffn });
+    const inputs = [
+      ...test.inputs.slice(0, 3),
+      { ...weight(format, [experts, ffn, hidden], 3, 0.1), rows: inTurn(0) },
+      { ...weight(format, [experts, ffn, hidden], 4, 0.1), rows: inTurn(1) },
+      test.inputs[5],
+      { ...weight('bf16', [experts, ffn, 1], 7, 1), rows: inTurn(0) },
+      { ...weight('bf16', [experts, ffn, 1], 8, 1), rows: inTurn(1) },
+      weight('bf16', [experts, hidden, 1], 9, 1),
+    ];
+    try {
+      for (const nodes of ['1', '2']) {
+        process.env.TANDEM_NUMA = nodes;
+        await judgeOp({ ...test, inputs, attributes: { activation: 'swiglu-clamped' } }, isa, { threads: 2 });
+      }
+    } finally {
+      delete process.env.TANDEM_NUMA;
+    }
+  });
+
+  it('experts: what is not finite stays in its own row', async () => {
+    const shape = { rows: 36, topk: 2, experts: 3, ffn: 96, hidden: 64, tiles: 1 };
+    const test = expertsCase(shape, ['q8_0', 'q8_0', 'q5_1'], (row, j) => (row + j) % 3);
+    const { data } = test.inputs[0] as GivenValue;
+    data[17 * 64 + 5] = Number.NaN;
+    data[35 * 64] = -Infinity;
+    await judgeOp(test, isa);
+  });
+
   it('experts: more rows than a product holds', async () => {
     const shape = { rows: 560, topk: 1, experts: 2, ffn: 288, hidden: 288, tiles: 16 };
     await judgeOp(
