@@ -253,3 +253,17 @@ describe.skipIf(reason).each(isas)(`linear, %s ${reason ?? ''}`, (isa) => {
         );
   });
 });
+
+// Integer sums of a block and one fma a block in order: both instruction sets do the same (cpu/kernels/dot_totals.inl.h, dot_q32.inl.h).
+const both = (['avx2', 'avx512'] as const).filter((isa) => isas.includes(isa));
+describe.skipIf(both.length < 2)('linear on rounded activations', () => {
+  it.each(FORMAT_NAMES.filter((format) => quantFormat(format).blockSize > 1))(
+    'has the same bits on avx2 and avx512: %s',
+    async (format) => {
+      for (const rows of [1, 2, 3, 9]) {
+        const test = linearCase(format, rows, 75, quantFormat(format).blockSize === 32 ? 1408 : 2048);
+        expect(await bits(test, 'avx2', 2)).toEqual(await bits(test, 'avx512', 2));
+      }
+    },
+  );
+});
