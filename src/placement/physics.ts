@@ -105,6 +105,11 @@ export function prefillStreamed(microBatch: number, pcie: number, allRouted: num
   return (microBatch * pcie) / allRouted;
 }
 
+/** Seconds of a micro-batch of streamed experts: uploads and arithmetic beside each other, max(A/B_pcie, operations/FLOPS). */
+export function streamedSeconds(upload: Traffic, operations: number, operationsPerSecond: number): number {
+  return Math.max(seconds(upload), operations / operationsPerSecond);
+}
+
 /** Tokens of a micro-batch from which streaming pays, about: 32·E/k. */
 export function streamingPaysFrom(experts: number, chosen: number): number {
   return (32 * experts) / chosen;

@@ -3,7 +3,14 @@
  * machine that was probed is known to a fifth (decode) or a third (prefill), one from a data sheet to about a half.
  */
 import { attentionDecodeSeconds, attentionPrefillSeconds, matrixSeconds, overheadSeconds } from './costs.ts';
-import { decodeFromDisk, decodeSerial, decodeSharedBeside, distinctFactor, prefillOn } from './physics.ts';
+import {
+  decodeFromDisk,
+  decodeSerial,
+  decodeSharedBeside,
+  distinctFactor,
+  prefillOn,
+  streamedSeconds,
+} from './physics.ts';
 import { type MachineProfile, usedGpus } from './profile.ts';
 import { type MatrixWork, type Sizes, weightsPerToken } from './sizes.ts';
 
@@ -183,7 +190,7 @@ function passSeconds(
   const held = { bytes: distinct * placing.gpuExperts, bandwidth: memory };
   const onCard = prefillOn(held, 2 * routedWeights * rows * placing.gpuExperts, bf16);
   const upload = sizes.routedBytes * (1 - placing.gpuExperts);
-  const streaming = Math.max(upload / gpu.pcie, (2 * routedWeights * rows) / bf16);
+  const streaming = streamedSeconds({ bytes: upload, bandwidth: gpu.pcie }, 2 * routedWeights * rows, bf16);
   const streamed = placing.kind === 'hybrid' && placing.inMemory === 1 && streaming < computed;
   return {
     streamed,
