@@ -3,18 +3,21 @@
 import { readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { nativeProblem } from '../src/backend/native/load.ts';
 import {
   AutoModelForCausalLM,
   AutoTokenizer,
+  BaseStreamer,
   env,
   InterruptableStoppingCriteria,
   type PreTrainedTokenizer,
   type ProgressInfo,
   pipeline,
   StoppingCriteria,
+  StoppingCriteriaList,
   Tensor,
   type TextGenerationPipeline,
   TextStreamer,
@@ -130,7 +133,10 @@ describe('pipeline', () => {
         return [tokenizer.decode(ids).endsWith(' so')];
       }
     }
-    const [stopped] = await generator(CHAT, { stopping_criteria: [new AtSo()] });
+    const list = new StoppingCriteriaList();
+    list.extend([new InterruptableStoppingCriteria()]);
+    list.push(new AtSo());
+    const [stopped] = await generator(CHAT, { stopping_criteria: list });
     expect(stopped.generated_text.at(-1)?.content).toBe('9 + 0, so');
     await expect(generator(CHAT, { signal: AbortSignal.abort() })).rejects.toMatchObject({ code: 'ABORTED' });
   });
@@ -221,14 +227,33 @@ describe('AutoModelForCausalLM', () => {
     expect(several.dims[0]).toBe(3);
     expect(several.tolist().every((row) => row.length === several.dims[1])).toBe(true);
 
-    await expect(model.generate({ max_new_tokens: 3 })).rejects.toThrow(
-      /ids of one prompt, without padding; no input_ids/,
+    // Several prompts of one tensor: what fills a row is no part of its prompt.
+    const texts = ['3 + 4 =', 'How many r are in strawberry?'];
+    const greedy = { max_new_tokens: 8, do_sample: false };
+    const alone = await Promise.all(texts.map(async (text) => (await model.generate({ ...tokenizer(text), ...greedy })).tolist()[0])); // biome-ignore format: one line
+    for (const side of ['left', 'right'] as const) {
+      tokenizer.padding_side = side;
+      const batch = tokenizer(texts, { padding: true });
+      const width = batch.input_ids.dims[1];
+      const together = (await model.generate({ ...batch, ...greedy })).tolist();
+      texts.forEach((text, n) => {
+        const answer = alone[n].slice(tokenizer.encode(text).length);
+        expect(together[n].slice(0, width)).toEqual(batch.input_ids.tolist()[n]);
+        expect(together[n].slice(width, width + answer.length)).toEqual(answer);
+      });
+    }
+    await expect(model.generate({ ...tokenizer(texts, { padding: true }), streamer })).rejects.toThrow(
+      /a streamer takes one prompt; 2 rows/,
     );
-    await expect(model.generate({ input_ids: Tensor.of([[1], [2]]) })).rejects.toThrow(/input_ids of \[2, 1\]/);
-    const attention_mask = Tensor.of([[0, 1]]);
-    await expect(model.generate({ input_ids: Tensor.of([[1, 2]]), attention_mask })).rejects.toThrow(
-      /attention_mask has zeros/,
-    );
+    const filled = await model.generate({ ...inputs, ...sampled, pad_token_id: 5 });
+    expect(filled.tolist().flat()).toContain(5n);
+
+    const refused = (given: object) => expect(model.generate(given)).rejects;
+    await refused({ max_new_tokens: 3 }).toThrow(/generate takes the ids of prompts, .*; no input_ids/);
+    await refused({ input_ids: new Tensor(new BigInt64Array(2), [2]) }).toThrow(/input_ids of \[2\]/);
+    const attention_mask = Tensor.of([[0, 0]]);
+    await refused({ input_ids: Tensor.of([[1, 2]]), attention_mask }).toThrow(/row 0 has no token that counts/);
+    await refused({ input_ids: Tensor.of([[1]]), attention_mask }).toThrow(/attention_mask of \[1, 2\] for \[1, 1\]/);
     await expect(model.generate({ ...inputs, num_beam: 2 } as object)).rejects.toThrow(/did you mean num_beams\?/);
   });
 });
@@ -247,7 +272,47 @@ describe('AutoTokenizer', () => {
     expect(auto.batch_decode(input_ids, { skip_special_tokens: true })).toEqual([SUM]);
     expect(auto.tokenize(SUM).join('')).toBe(SUM);
     expect(auto.decode([auto.eos_token_id!])).toBe(auto.eos_token);
-    expect(() => auto([SUM] as never)).toThrow(/takes one text; an array; call it for each text/);
+    expect(() => auto([])).toThrow(/takes a text, or a list of texts; a list of other things, or an empty one/);
+    expect(() => auto([7] as never)).toThrow(/takes a text, or a list of texts; 7/);
+    expect(() => auto(SUM, { text_pair: SUM } as object)).toThrow(/takes a text/);
+  });
+
+  test('several texts: padded on either side, truncated, or refused where they make no tensor', async () => {
+    const auto = await AutoTokenizer.from_pretrained();
+    const texts = ['3 + 4 =', 'How many r are in strawberry?'];
+    const [short, long] = texts.map((text) => auto.encode(text));
+    const pad = auto.pad_token_id!;
+    const more = Array(long.length - short.length).fill(pad);
+    const rows = (encoding: { input_ids: Tensor }) => encoding.input_ids.tolist().map((row) => row.map(Number));
+    expect(auto.decode([pad])).toBe(auto.pad_token);
+    expect(() => auto(texts)).toThrow(/rows of a tensor are of one length; .* add padding: true, truncation: true/);
+    const padded = auto(texts, { padding: true });
+    expect([auto.padding_side, rows(padded)]).toEqual(['right', [[...short, ...more], long]]);
+    expect(padded.attention_mask.tolist()[0]).toEqual([...short.map(() => 1n), ...more.map(() => 0n)]);
+    auto.padding_side = 'left';
+    expect(rows(auto(texts, { padding: true }))).toEqual([[...more, ...short], long]);
+    expect(rows(auto(texts, { truncation: true, max_length: 3 }))).toEqual([short.slice(0, 3), long.slice(0, 3)]);
+    expect(rows(auto(texts, { max_length: 3 }))).toEqual([short.slice(0, 3), long.slice(0, 3)]);
+    expect(rows(auto(texts, { padding: true, max_length: 3 }))).toEqual([[...more, ...short], long]); // as there: without a word on truncation
+    expect(rows(auto(texts, { padding: true, truncation: true, max_length: 3 }))[1]).toEqual(long.slice(0, 3));
+    expect(auto(SUM, { padding: 'max_length', max_length: 40 }).input_ids.dims).toEqual([1, 40]);
+    auto.model_max_length = 4;
+    expect(auto(texts, { padding: 'max_length', truncation: true }).input_ids.dims).toEqual([2, 4]);
+    auto.model_max_length = Infinity;
+    expect(auto(texts, { return_tensor: false })).toEqual({
+      input_ids: [short, long],
+      attention_mask: [short.map(() => 1), long.map(() => 1)],
+    });
+    expect(
+      auto(SUM, { return_token_type_ids: true })
+        .token_type_ids!.tolist()[0]
+        .every((id) => id === 0n),
+    ).toBe(true);
+    expect(() => auto(SUM, { padding: 'max_length' })).toThrow(/neither max_length nor model_max_length is known/);
+    expect(() => auto(SUM, { max_length: 0 })).toThrow(/max_length is a whole number/);
+    expect(() => auto(SUM, { padding: 'longest' as 'max_length' })).toThrow(/padding is true, false or 'max_length'/);
+    auto.pad_token_id = undefined;
+    expect(() => auto(texts, { padding: true })).toThrow(/set tokenizer\.pad_token_id/);
   });
 
   test('chat templates: text, ids, tensors', () => {
@@ -265,10 +330,37 @@ describe('AutoTokenizer', () => {
     expect(tokenizer.apply_chat_template(CHAT, { tokenize: false }).length).toBeLessThan(text.length);
     const tools = [{ type: 'function' as const, function: { name: 'get_weather' } }];
     expect(tokenizer.apply_chat_template(CHAT, { tokenize: false, tools })).toContain('get_weather');
-    expect(() => tokenizer.apply_chat_template(CHAT, { max_length: 5 } as object)).toThrow(
-      /apply_chat_template has no option max_length/,
+    const cut = tokenizer.apply_chat_template(CHAT, { add_generation_prompt: true, max_length: 3, truncation: true });
+    expect(cut.input_ids.tolist()).toEqual([ids.slice(0, 3).map(BigInt)]);
+    const own = {
+      tokenize: false,
+      chat_template: '{{ greeting }} {{ messages[0].content }}',
+      greeting: 'Dear,',
+    } as const;
+    expect(tokenizer.apply_chat_template(CHAT, own)).toBe(`Dear, ${SUM}`);
+    expect(() => tokenizer.apply_chat_template(CHAT, { ...own, greetings: 'x' })).toThrow(
+      /apply_chat_template has no option greetings/,
+    );
+    expect(() => tokenizer.apply_chat_template(CHAT, { add_generation_promt: true })).toThrow(
+      /did you mean add_generation_prompt\?/,
     );
   });
+});
+
+test('a streamer of ones own', async () => {
+  const seen: bigint[][] = [];
+  class Ids extends BaseStreamer {
+    override put(value: readonly (readonly bigint[])[]) {
+      seen.push([...value[0]]);
+    }
+    override end() {
+      seen.push([]);
+    }
+  }
+  await generator(SUM, { max_new_tokens: 2, streamer: new Ids() });
+  expect(seen.map((ids) => ids.length)).toEqual([tokenizer.encode(SUM).length, 1, 1, 0]);
+  class Half extends BaseStreamer {}
+  await expect(generator(SUM, { max_new_tokens: 2, streamer: new Half() })).rejects.toThrow('a streamer overrides put');
 });
 
 test('a streamer holds code points back until they are whole', () => {
@@ -295,7 +387,13 @@ describe('a model of a hub', () => {
   afterAll(async () => {
     await hub.close();
     await rm(root, { recursive: true });
-    Object.assign(env, { allowRemoteModels: true, cacheDir: null, remoteHost: null });
+    Object.assign(env, {
+      allowRemoteModels: true,
+      allowLocalModels: true,
+      localModelPath: null,
+      cacheDir: null,
+      remoteHost: null,
+    });
   });
 
   test('is downloaded once, with progress; not where that is forbidden', async () => {
@@ -317,5 +415,16 @@ describe('a model of a hub', () => {
     await expect(AutoTokenizer.from_pretrained('org/jug', { revision: 'v9' })).rejects.toThrow(
       /no branch, tag or commit v9/,
     );
+  });
+
+  test('local folders: looked into first, or not at all', async () => {
+    const path = fileURLToPath(new URL('../models/jug', import.meta.url));
+    Object.assign(env, { allowRemoteModels: false, cacheDir: join(root, 'empty'), localModelPath: dirname(path) });
+    expect((await AutoTokenizer.from_pretrained('jug/jug-Q8_0.gguf')).encode(SUM)).toEqual(tokenizer.encode(SUM));
+    env.allowLocalModels = false;
+    await expect(AutoTokenizer.from_pretrained(join(path, 'jug-Q8_0.gguf'))).rejects.toThrow(
+      /with env\.allowLocalModels = false a model is organization\/model/,
+    );
+    await expect(AutoTokenizer.from_pretrained('org/jug')).rejects.toMatchObject({ code: 'FILE_NOT_FOUND' });
   });
 });

@@ -6,9 +6,10 @@
  *     const generator = await pipeline('text-generation', 'Qwen/Qwen3-0.6B');
  *     const [{ generated_text }] = await generator('Once upon a time', { max_new_tokens: 20 });
  */
+export type { BatchOptions, Encoding } from './batch-encoding.ts';
 export { AutoModelForCausalLM, type CausalLM, type GenerateInputs } from './causal-lm.ts';
 export type { Message, ToolSpec } from './messages.ts';
-export { env, type HubOptions, type ProgressInfo } from './model-files.ts';
+export { type Environment, env, type HubOptions, type ProgressInfo } from './model-files.ts';
 export type { GenerationOptions } from './options.ts';
 export {
   type ChatOutput,
@@ -18,15 +19,14 @@ export {
   type TextGenerationPipeline,
   type TextOutput,
 } from './pipeline.ts';
-export { InterruptableStoppingCriteria, StoppingCriteria } from './stopping.ts';
-export { type Streamer, TextStreamer, type TextStreamerOptions } from './streamers.ts';
+export { InterruptableStoppingCriteria, StoppingCriteria, StoppingCriteriaList } from './stopping.ts';
+export { BaseStreamer, type Streamer, TextStreamer, type TextStreamerOptions } from './streamers.ts';
 export { Tensor } from './tensor.ts';
 export {
   AutoTokenizer,
   type CallOptions,
   type DecodeOptions,
   type EncodeOptions,
-  type Encoding,
   type PreTrainedTokenizer,
   type TemplateOptions,
 } from './tokenizer.ts';

@@ -1,5 +1,6 @@
 /** From a model's name to files, downloaded where they are not here, with that library's progress callback. */
-
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { defaultModelPath } from '../engine/load.ts';
 import { checkOptionNames } from '../engine/option-names.ts';
 import { TandemError } from '../errors.ts';
@@ -38,14 +39,33 @@ export const HUB_OPTIONS = [
 ] as const satisfies readonly (keyof HubOptions)[];
 
 /** As `env` there; the variables of Hugging Face's tools (HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE) count too. */
-export const env: {
+export interface Environment {
+  /** False: nothing is downloaded. */
   allowRemoteModels: boolean;
+  /** False: names are those of the hub and its cache, never paths. */
+  allowLocalModels: boolean;
+  /** A folder in which a name is looked for before the cache. Default: none. */
+  localModelPath: string | null;
+  /** Folder of the cache. Default: that of Hugging Face's tools. */
   cacheDir: string | null;
+  /** Another hub. Default: HF_ENDPOINT, else https://huggingface.co. */
   remoteHost: string | null;
   /** Settings of ONNX Runtime are taken and have no effect: `threads` of a pipeline's options is what counts. */
   readonly backends: { readonly onnx: Record<string, unknown> & { readonly wasm: Record<string, unknown> } };
-} = {
+  /** How that library keeps files, without effect: there is one cache. */
+  useFS?: boolean;
+  useFSCache?: boolean;
+  useBrowserCache?: boolean;
+  useCustomCache?: boolean;
+  customCache?: unknown;
+  remotePathTemplate?: string;
+  logLevel?: unknown;
+}
+
+export const env: Environment = {
   allowRemoteModels: true,
+  allowLocalModels: true,
+  localModelPath: null,
   cacheDir: null,
   remoteHost: null,
   backends: { onnx: { wasm: {} } },
@@ -55,6 +75,9 @@ export const env: {
 export async function modelFolder(model: string | null | undefined, options: HubOptions = {}): Promise<string> {
   checkOptionNames('from_pretrained', options, HUB_OPTIONS);
   if (model === null || model === undefined) return defaultModelPath();
+  const beside = env.localModelPath && env.allowLocalModels ? join(env.localModelPath, model) : undefined;
+  if (beside !== undefined && existsSync(beside)) return localModel(beside);
+  if (!env.allowLocalModels && parseReference(model) === undefined) throw notAllowed(model);
   const found = await hubSettings();
   const settings = {
     ...found,
@@ -85,4 +108,12 @@ export async function modelFolder(model: string | null | undefined, options: Hub
 /** A revision belongs to names of the hub; a path stays a path. */
 function existingFirst(model: string, name: string): string {
   return parseReference(model) === undefined ? model : name;
+}
+
+function notAllowed(model: string): TandemError {
+  return new TandemError('FILE_NOT_FOUND', {
+    room: 'transformers',
+    rule: 'with env.allowLocalModels = false a model is organization/model[:QUANT]',
+    given: model,
+  });
 }

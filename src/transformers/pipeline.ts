@@ -86,6 +86,7 @@ export async function pipeline(
     });
   const { engine, path } = await loadEngine(model, options);
   const tokenizer = await tokenizerOf(path);
+  tokenizer.padding_side = 'left'; // as that pipeline has it: an answer follows what was said
   options.progress_callback?.({ status: 'ready', task, model: model ?? path });
   return face(engine, tokenizer);
 }

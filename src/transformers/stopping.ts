@@ -25,6 +25,23 @@ export class InterruptableStoppingCriteria extends StoppingCriteria {
   }
 }
 
+/** Several as one: the first that wants to stop does. */
+export class StoppingCriteriaList extends StoppingCriteria {
+  readonly criteria: StoppingCriteria[] = [];
+
+  push(item: StoppingCriteria): void {
+    this.criteria.push(item);
+  }
+
+  extend(items: StoppingCriteriaList | readonly StoppingCriteria[]): void {
+    this.criteria.push(...(items instanceof StoppingCriteriaList ? items.criteria : items));
+  }
+
+  override _call(input_ids: readonly (readonly bigint[])[], scores?: unknown): boolean[] {
+    return input_ids.map((ids) => this.criteria.some((one) => one._call([ids], scores)[0] === true));
+  }
+}
+
 /** True where one of them wants to stop. */
 export function wantsToStop(criteria: readonly StoppingCriteria[], ids: readonly bigint[]): boolean {
   return criteria.some((one) => one._call([ids])[0] === true);

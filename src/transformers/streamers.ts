@@ -7,6 +7,17 @@ export interface Streamer {
   end(): void;
 }
 
+/** Extend it for a streamer of your own. */
+export class BaseStreamer implements Streamer {
+  put(_value: readonly (readonly bigint[])[]): void {
+    throw new Error('a streamer overrides put');
+  }
+
+  end(): void {
+    throw new Error('a streamer overrides end');
+  }
+}
+
 export interface TextStreamerOptions extends DecodeOptions {
   /** Leave the prompt out. Default false. */
   skip_prompt?: boolean;
@@ -26,7 +37,7 @@ interface Decoder {
 const UNFINISHED = /\uFFFD+$/;
 
 /** Gives text on as soon as words are whole; every character is given once and none is taken back. */
-export class TextStreamer implements Streamer {
+export class TextStreamer extends BaseStreamer {
   readonly tokenizer: Decoder;
   readonly skip_prompt: boolean;
   readonly callback_function: (text: string) => void;
@@ -39,6 +50,7 @@ export class TextStreamer implements Streamer {
   readonly #toStdout: boolean;
 
   constructor(tokenizer: Decoder, options: TextStreamerOptions = {}) {
+    super();
     const { skip_prompt = false, callback_function, token_callback_function = null, decode_kwargs, ...rest } = options;
     this.tokenizer = tokenizer;
     this.skip_prompt = skip_prompt;
@@ -48,7 +60,7 @@ export class TextStreamer implements Streamer {
     this.decode_kwargs = { skip_special_tokens: true, ...rest, ...decode_kwargs };
   }
 
-  put(value: readonly (readonly bigint[])[]): void {
+  override put(value: readonly (readonly bigint[])[]): void {
     if (value.length !== 1) throw new Error('a TextStreamer takes one sequence; call without num_return_sequences');
     const isPrompt = this.next_tokens_are_prompt;
     this.next_tokens_are_prompt = false;
@@ -60,7 +72,7 @@ export class TextStreamer implements Streamer {
     else this.#give(text, wholeUpTo(text), false);
   }
 
-  end(): void {
+  override end(): void {
     const text = this.tokenizer.decode(this.token_cache, this.decode_kwargs);
     this.#give(text, text.length, true);
     this.token_cache = [];
