@@ -146,7 +146,8 @@ export class ReferencePass {
       const value = program.values[id];
       const size = this.#rows(value) * value.columns;
       this.#values[id] ??= value.type === 'i32' ? new Int32Array(size) : new Float32Array(size);
-      return { rows: this.#rows(value), columns: value.columns, data: this.#values[id] as Data };
+      // Frozen: a kernel that puts an array of its own here would not be heard.
+      return Object.freeze({ rows: this.#rows(value), columns: value.columns, data: this.#values[id] as Data });
     };
     for (const id of step.outputs) this.drop(id);
     return {

@@ -6,6 +6,7 @@ import { type Command, Option } from 'commander';
 import { type CompareReport, comparePrograms, describeFailure, type StepReport } from '../backend/compare.ts';
 import { nativeBackend } from '../backend/native/backend.ts';
 import { referenceBackend } from '../backend/reference.ts';
+import { byDefinition } from '../engine/verify/definition.ts';
 import { TandemError } from '../errors.ts';
 import { openCheckpoint } from '../formats/open.ts';
 import { buildProgram } from '../models/index.ts';
@@ -74,7 +75,8 @@ async function compare(model: string | undefined, flags: Flags): Promise<void> {
     const rows = Math.max(...batches.map((batch) => batch.tokens.length));
     const limits = { pages: Math.ceil(ids.length / PAGE_TOKENS), maxRows: rows, maxOutputs: rows };
     await using native = await nativeBackend().prepare(placed, checkpoint, { ...limits, threads, isa });
-    await using reference = await referenceBackend({ trackMagnitudes: true }).prepare(placed, checkpoint, limits);
+    const judge = referenceBackend({ trackMagnitudes: true });
+    await using reference = await judge.prepare(byDefinition(placed), checkpoint, limits);
     const bar = new ProgressBar('comparing');
     let done = 0;
     const report = await comparePrograms({

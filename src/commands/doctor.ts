@@ -115,9 +115,15 @@ async function gather(threads: number): Promise<Facts> {
 /** The folder itself, or the nearest above it that is there: where it would be made. */
 function existing(folder: string): string {
   const path = resolve(folder);
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() || dirname(path) === path
-    ? path
-    : existing(dirname(path));
+  return isFolder(path) || dirname(path) === path ? path : existing(dirname(path));
+}
+
+function isFolder(path: string): boolean {
+  try {
+    return statSync(path).isDirectory();
+  } catch {
+    return false; // part of the path is a file, or nobody may look into it
+  }
 }
 
 function dimms() {

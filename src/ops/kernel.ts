@@ -33,9 +33,11 @@ const KERNELS = new Map<string, Kernel>();
 
 /** Makes a kernel known to rules; the function that comes back forgets it. REQUEST_INVALID where it cannot be one. */
 export function registerKernel(kernel: Kernel): () => void {
-  const { name, op, run } = kernel;
   const refuse = (rule: string, given: string, fix?: string) =>
     new TandemError('REQUEST_INVALID', { room: 'ops', rule, given, fix });
+  if (typeof kernel !== 'object' || kernel === null)
+    throw refuse('a kernel is an object of name, op and run', String(kernel));
+  const { name, op, run } = kernel;
   if (typeof name !== 'string' || !/^[a-z0-9]+(-[a-z0-9]+)*$/.test(name))
     throw refuse('a kernel is named by lower-case words joined by -', String(name));
   if ((BUILT_IN_KERNELS as readonly string[]).includes(name) || KERNELS.has(name))
@@ -44,7 +46,7 @@ export function registerKernel(kernel: Kernel): () => void {
     const near = nearest(String(op), [...OPS.keys()]);
     throw refuse(
       `a kernel computes one of ${replaceable().join(', ')}`,
-      `op "${op}"${near ? `; did you mean ${near}?` : ''}`,
+      `op "${String(op)}"${near ? `; did you mean ${near}?` : ''}`,
     );
   }
   if (!isReplaceable(op)) throw refuse(`a kernel computes one of ${replaceable().join(', ')}`, `op "${op}"`);
@@ -78,7 +80,7 @@ export function registeredKernel(name: string): Kernel | undefined {
 export function kernelRun(op: string, kernel?: string): Kernel['run'] {
   if (kernel === undefined || (BUILT_IN_KERNELS as readonly string[]).includes(kernel)) return opNamed(op).reference;
   const found = KERNELS.get(kernel);
-  if (found?.op === op) return found.run;
+  if (found?.op === op) return (context) => found.run(context);
   throw new TandemError('PLACEMENT_IMPOSSIBLE', {
     room: 'ops',
     rule: `a kernel of ${op} is called ${kernel}`,

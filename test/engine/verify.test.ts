@@ -4,6 +4,8 @@ import type { Backend, Executable, Stepper } from '../../src/backend/backend.ts'
 import { referenceBackend } from '../../src/backend/reference.ts';
 import { pathsOf, type VerifyPath } from '../../src/engine/verify/paths.ts';
 import { type VerifyResult, verify } from '../../src/engine/verify/verify.ts';
+import { OPS } from '../../src/ops/index.ts';
+import { registerKernel } from '../../src/ops/kernel.ts';
 import { parseRules } from '../../src/placement/rules-file.ts';
 import type { Batch, PassResult } from '../../src/program/batch.ts';
 import { TINY_VOCABULARY, tinyProgram } from '../conformance/tiny-program.ts';
@@ -64,6 +66,29 @@ describe('verify', () => {
     // Each way against a reference that computes as the rule says: the same bits, of one row too.
     expect(all.map(({ nmse }) => nmse)).toEqual([0, 0, 0, 0]);
     expect(all.every(({ sameBits }) => sameBits === undefined)).toBe(true);
+  });
+
+  it('holds a kernel that a program registered to the definition, not to itself', async () => {
+    const glu = OPS.get('glu')!;
+    const register = (name: string, factor: number) =>
+      registerKernel({
+        name,
+        op: 'glu',
+        run(context) {
+          glu.reference(context);
+          const { data } = context.output(0);
+          for (let i = 0; i < data.length; i++) data[i] *= factor;
+        },
+      });
+    const forget = [register('right-glu', 1), register('wrong-glu', 1.01)];
+    const breaches: (string | undefined)[] = [];
+    for (const kernel of ['right-glu', 'wrong-glu']) {
+      const rules = parseRules([{ match: { op: 'glu' }, place: { kernel }, decode: { kernel } }]);
+      const judged = { program, checkpoint, ids: IDS, paths: PATHS.slice(0, 1), rules, backend: backend() };
+      for await (const { breach } of verify(judged)) breaches.push(breach);
+    }
+    for (const each of forget) each();
+    expect(breaches).toEqual([undefined, expect.stringMatching(/leaves its bound/)]);
   });
 
   it('names the step that is wrong', async () => {

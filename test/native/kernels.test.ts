@@ -5,7 +5,7 @@ import { nativeBackend } from '../../src/backend/native/backend.ts';
 import { nativeProblem } from '../../src/backend/native/load.ts';
 import { referenceBackend } from '../../src/backend/reference.ts';
 import { OPS } from '../../src/ops/index.ts';
-import { type Kernel, registerKernel } from '../../src/ops/kernel.ts';
+import { isReplaceable, type Kernel, registerKernel } from '../../src/ops/kernel.ts';
 import { lower } from '../../src/placement/lower.ts';
 import { lowerBoth } from '../../src/placement/phases.ts';
 import { parseRules, type RuleDescription } from '../../src/placement/rules-file.ts';
@@ -51,7 +51,7 @@ async function logits(...rules: RuleDescription[]): Promise<Float32Array[]> {
 describe.skipIf(nativeProblem())(`kernels ${nativeProblem()?.message ?? ''}`, () => {
   it('every op but sample can be the reference, cache and all, step by step within its bound', async () => {
     const all = placed({
-      match: { op: [...OPS.keys()].slice(0, 13).filter((op) => op !== 'sample') },
+      match: { op: [...OPS.keys()].filter(isReplaceable) },
       place: { kernel: 'reference' },
     });
     expect(all.steps.filter(({ placement }) => placement!.kernel === undefined).map(({ op }) => op)).toEqual([
@@ -164,6 +164,51 @@ describe.skipIf(nativeProblem())(`kernels ${nativeProblem()?.message ?? ''}`, ()
     cancel = [];
     expect((await model.run(prefill)).tokens.every((token) => token >= 0)).toBe(true);
     await model.dispose();
+  });
+
+  it('a kernel that never ends holds up nobody once its pass is cancelled', async () => {
+    let stuck = true;
+    let begun = () => {};
+    const began = new Promise<void>((resolve) => (begun = resolve));
+    register({
+      name: 'stuck-glu',
+      op: 'glu',
+      async run(context) {
+        begun();
+        if (stuck) await new Promise(() => {});
+        OPS.get('glu')!.reference(context);
+      },
+    });
+    const rules = placed({ match: { op: 'glu' }, place: { kernel: 'stuck-glu' } });
+    await using model = await nativeBackend().prepare(rules, checkpoint, LIMITS);
+    const running = model.run(prefill);
+    await began;
+    for (const { slot } of prefill.sequences) model.cancel(slot);
+    expect([...(await running).tokens].every((token) => token === -1)).toBe(true);
+    stuck = false;
+    expect((await model.run(prefill)).logits!.every(Number.isFinite)).toBe(true);
+  });
+
+  it('a kernel may be an object of a class; an output is filled, not replaced', async () => {
+    class Counting implements Kernel {
+      readonly name = 'counting-glu';
+      readonly op = 'glu';
+      runs = 0;
+      run(context: Parameters<Kernel['run']>[0]) {
+        this.runs++;
+        OPS.get('glu')!.reference(context);
+      }
+    }
+    const counting = new Counting();
+    register(counting);
+    await logits({ match: { op: 'glu' }, place: { kernel: 'counting-glu' } });
+    expect(counting.runs).toBeGreaterThan(0);
+    register({
+      name: 'replacing-glu',
+      op: 'glu',
+      run: (context) => void Object.assign(context.output(0), { data: new Float32Array(3) }),
+    });
+    await expect(logits({ match: { op: 'glu' }, place: { kernel: 'replacing-glu' } })).rejects.toThrow(/read only/);
   });
 
   it('a kernel that was forgotten before the model is loaded is refused', async () => {

@@ -59,7 +59,7 @@ export class KernelSteps {
     const kv = new ReferenceKv(this.#program.kv, this.#pages);
     const options = { trackMagnitudes: false, imitateF16Cache: false, signal };
     const pass = new ReferencePass(this.#program, this.#weights, kv, batch, options);
-    return new KernelPass(this.#program, this.#model, pass, kv);
+    return new KernelPass(this.#program, this.#model, pass, kv, signal);
   }
 
   dispose(): void {
@@ -72,22 +72,28 @@ export class KernelPass {
   readonly #model: NativeModel;
   readonly #pass: ReferencePass;
   readonly #kv: ReferenceKv;
+  readonly #signal: AbortSignal | undefined;
 
-  constructor(program: Program, model: NativeModel, pass: ReferencePass, kv: ReferenceKv) {
+  constructor(program: Program, model: NativeModel, pass: ReferencePass, kv: ReferenceKv, signal?: AbortSignal) {
     this.#program = program;
     this.#model = model;
     this.#pass = pass;
     this.#kv = kv;
+    this.#signal = signal;
   }
 
-  /** Computes a step. Throws what its kernel throws. */
+  /**
+   * Computes a step. Throws what its kernel throws. When nobody wants the pass any more it returns at once, and a kernel that
+   * goes on writes into memory that nobody reads.
+   */
   async compute(index: number): Promise<void> {
     const step = this.#program.steps[index];
     const values = step.inputs.flatMap((input) => (input?.kind === 'value' ? [input.value] : []));
     for (const id of new Set(values)) this.#pass.set(id, await this.#model.read(id));
     const pages = step.attributes.cache === undefined ? [] : this.#pagesUsed();
     for (const page of pages) readPage(this.#kv.layout, await this.#model.readPage(page), this.#kv.page(page));
-    await this.#pass.step(index);
+    await Promise.race([this.#pass.step(index), abortOf(this.#signal)]);
+    if (this.#signal?.aborted) return;
     if (step.outputs.length === 0)
       for (const page of pages) await this.#model.writePage(page, pageBytes(this.#kv.layout, this.#kv.page(page)));
     for (const id of step.outputs) {
@@ -111,6 +117,14 @@ export class KernelPass {
     ]);
     return [...new Set(used)];
   }
+}
+
+/** Settles when the signal is aborted. */
+function abortOf(signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal?.aborted) resolve();
+    signal?.addEventListener('abort', () => resolve(), { once: true });
+  });
 }
 
 /** The bytes of a page as native has them, as f32; bf16 is the upper half. */

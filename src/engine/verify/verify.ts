@@ -18,6 +18,7 @@ import { executionsOf, lowerBoth } from '../../placement/phases.ts';
 import type { Rule } from '../../placement/rule.ts';
 import type { ActivationFormat, Program } from '../../program/program.ts';
 import { divergence, likeliest } from '../perplexity.ts';
+import { byDefinition } from './definition.ts';
 import { applies, chunked, pagesFor, rowsFor, runShape } from './passes.ts';
 import { pathsOf, type VerifyPath } from './paths.ts';
 
@@ -139,7 +140,7 @@ class References {
     const known = this.#known.get(key);
     if (known) return known;
     const limits = { pages: pagesFor(ids.length), maxRows: ids.length, maxOutputs: ids.length };
-    await using reference = await referenceBackend().prepare(placed, checkpoint, limits);
+    await using reference = await referenceBackend().prepare(byDefinition(placed), checkpoint, limits);
     const logits = await runShape(reference, ids, { kind: 'chunks', size: cut }, signal);
     this.#known.set(key, logits);
     return logits;
@@ -157,7 +158,11 @@ async function inSteps(
   const { checkpoint, ids, signal } = options;
   const size = path.shape.kind === 'chunks' ? Math.min(path.shape.size, ids.length) : ids.length;
   const limits = { pages: pagesFor(ids.length), maxRows: ids.length, maxOutputs: ids.length };
-  await using reference = await referenceBackend({ trackMagnitudes: true }).prepare(placed, checkpoint, limits);
+  await using reference = await referenceBackend({ trackMagnitudes: true }).prepare(
+    byDefinition(placed),
+    checkpoint,
+    limits,
+  );
   const report = await comparePrograms({
     left: native,
     right: reference,
