@@ -84,11 +84,11 @@ describe(`the chat page${SKIP}`, { skip: CHROMIUM === undefined }, () => {
       locale: 'en-US',
       viewport: { width: 1100, height: 800 },
     });
-    context.setDefaultTimeout(15_000);
+    context.setDefaultTimeout(40_000);
     await context.addInitScript(
       'window.violations = []; addEventListener("securitypolicyviolation", (e) => violations.push([e.violatedDirective, e.blockedURI, e.sample].join(" ")));',
     );
-  }, 60_000);
+  });
   afterAll(async () => {
     await context?.close();
     rmSync(profile, { recursive: true, force: true });
@@ -157,9 +157,18 @@ describe(`the chat page${SKIP}`, { skip: CHROMIUM === undefined }, () => {
       await stop();
       await page.waitForSelector('text=Stopped');
       expect((await page.textContent('.answer'))!.length).toBeLessThan(1400);
+      expect(await page.evaluate('document.activeElement.id')).toBe('question');
     }
     // The server was told: nothing runs on.
     await expect.poll(() => server.models.peek('')?.stats().running).toBe(0);
+  });
+
+  test('thoughts that no answer followed stay open; lines end where the model ends them', async () => {
+    const { page } = await visit('One thought\nand another');
+    await send(page, 'Think');
+    await page.waitForSelector('.answer footer');
+    await page.waitForSelector('.thoughts:has-text("and another")');
+    expect(await page.locator('.thoughts br').count()).toBe(1);
   });
 
   test('edits a question, answers again', async () => {
@@ -274,6 +283,19 @@ describe(`the chat page${SKIP}`, { skip: CHROMIUM === undefined }, () => {
     expect(await page.evaluate('document.activeElement.id')).toBe('question');
     expect(await page.locator('.question').count()).toBe(0);
     expect(server.models.peek('')!.stats().running).toBe(0);
+  });
+
+  test('on a touch screen Enter starts a line, the button sends', async () => {
+    const { page } = await visit(PLAIN, {}, (page) =>
+      page.addInitScript('window.matchMedia = (query) => ({ matches: query === "(pointer: coarse)" })'),
+    );
+    await page.fill('#question', 'a');
+    await page.press('#question', 'Enter');
+    await page.type('#question', 'b');
+    expect(await page.inputValue('#question')).toBe('a\nb');
+    await page.click('[aria-label=Send]');
+    await page.waitForSelector('.answer footer');
+    expect(await page.textContent('.question p')).toBe('a\nb');
   });
 
   test('is one small file', () => {

@@ -1,4 +1,4 @@
-/** Where questions are written. Enter sends, Shift+Enter starts a line; an input method's Enter does neither. */
+/** Where questions are written. Enter sends, Shift+Enter starts a line (so does Enter of a touch screen's keyboard, which has no other way); an input method's Enter does neither. */
 import { signal } from '@preact/signals';
 import { useLayoutEffect, useRef } from 'preact/hooks';
 import { ask, running, stop } from './answer.ts';
@@ -6,6 +6,7 @@ import { Icon } from './icon.tsx';
 import { words } from './words.ts';
 
 const draft = signal('');
+const touch = matchMedia('(pointer: coarse)');
 
 function send(): void {
   const text = draft.value.trim();
@@ -24,6 +25,10 @@ export function Composer() {
     element.style.height = 'auto';
     if (text !== '') element.style.height = `${element.scrollHeight}px`;
   }, [text]);
+  const halt = () => {
+    stop();
+    if (!touch.matches) area.current?.focus();
+  };
   return (
     <form
       class="composer"
@@ -43,13 +48,13 @@ export function Composer() {
           draft.value = event.currentTarget.value;
         }}
         onKeyDown={(event) => {
-          if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+          if (event.key !== 'Enter' || event.shiftKey || event.isComposing || touch.matches) return;
           event.preventDefault();
           send();
         }}
       />
       {running.value ? (
-        <button type="button" class="main round" aria-label={w.stop} title={`${w.stop} (Esc)`} onClick={stop}>
+        <button type="button" class="main round" aria-label={w.stop} title={`${w.stop} (Esc)`} onClick={halt}>
           <Icon name="stop" />
         </button>
       ) : (

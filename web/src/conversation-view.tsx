@@ -24,7 +24,7 @@ export function ConversationView() {
     return (
       <div class="welcome">
         <h1>{words.value.welcome}</h1>
-        <p class="faint">{words.value.hint}</p>
+        <p class="faint keys">{words.value.hint}</p>
       </div>
     );
   return (

@@ -23,6 +23,8 @@ const ATTRIBUTES = (
 
 const marked = new Marked(mathExtension, {
   gfm: true,
+  // Models end lines where they want them to end.
+  breaks: true,
   renderer: {
     html: ({ text }) => (BARE_TAG.test(text.trim()) ? text : escapeHtml(text)),
     image: ({ href, text }) =>

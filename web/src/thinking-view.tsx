@@ -1,4 +1,4 @@
-/** Thoughts before an answer: open while they come, folded afterwards unless the reader said otherwise. */
+/** Thoughts before an answer: open while they come or where no answer followed, folded else, unless the reader said otherwise. */
 import { useSignal } from '@preact/signals';
 import type { Message } from './conversation.ts';
 import { MarkdownView } from './markdown-view.tsx';
@@ -9,10 +9,12 @@ interface ThinkingProps {
   readonly live: boolean;
 }
 
-export function ThinkingView({ message: { reasoning, thinkingMs }, live }: ThinkingProps) {
+export function ThinkingView({ message, live }: ThinkingProps) {
+  const { reasoning, thinkingMs } = message;
   const w = words.value;
   const wish = useSignal<boolean | undefined>(undefined);
-  const open = wish.value ?? live;
+  const alone = message.content === '' && message.toolCalls === undefined;
+  const open = wish.value ?? (live || alone);
   const seconds = Math.round((thinkingMs ?? 0) / 1000);
   const done = thinkingMs === undefined ? w.thought : fill(w.thoughtFor, { s: Math.max(1, seconds) });
   return (
