@@ -64,7 +64,6 @@ struct Machine {
   int version = 13000, gpus = 1, major = 9, minor = 0, image = 0;
   size_t memory = 1000000000;
   std::string name = "Fake";
-  std::string fail;  // symbol:n:result
 };
 
 struct State {
@@ -100,7 +99,6 @@ Machine parse(const char* text) {
     if (key == "name") machine.name = value;
     if (key == "memory") machine.memory = std::strtoull(value.c_str(), nullptr, 10);
     if (key == "image") machine.image = std::atoi(value.c_str());
-    if (key == "fail") machine.fail = value;
     if (key == "capability") {
       machine.major = std::atoi(value.c_str());
       machine.minor = std::atoi(value.substr(value.find('.') + 1).c_str());
@@ -109,18 +107,19 @@ Machine parse(const char* text) {
   return machine;
 }
 
-void expect_failure(const std::string& what) {
-  const size_t first = what.find(':'), second = what.find(':', first + 1);
-  if (second == std::string::npos) return;
-  state().failures[what.substr(0, first)] = {std::atoi(what.c_str() + first + 1), std::atoi(what.c_str() + second + 1)};
-}
-
 struct Start {
-  Start() {
-    state().machine = parse(std::getenv("TANDEM_FAKE_CUDA"));
-    expect_failure(state().machine.fail);
-  }
+  Start() { state().machine = parse(std::getenv("TANDEM_FAKE_CUDA")); }
 } start;
+
+// "symbol:n:result", as tandem_fake_fail, each time that it is another text. The mutex is held.
+void expect_told() {
+  static std::string& last = *new std::string;
+  const char* const told = std::getenv("TANDEM_FAKE_CUDA_FAIL");
+  if (told == nullptr || last == told) return;
+  last = told;
+  const size_t first = last.find(':'), second = last.find(':', first + 1);
+  if (second != std::string::npos) state().failures[last.substr(0, first)] = {std::atoi(last.c_str() + first + 1), std::atoi(last.c_str() + second + 1)};
+}
 
 void rest() { std::this_thread::sleep_for(std::chrono::microseconds(20)); }
 
@@ -133,6 +132,7 @@ void lose(int code) {
 Result enter(const char* symbol) {
   State& s = state();
   std::lock_guard lock(s.mutex);
+  expect_told();
   s.calls[symbol]++;
   if (const int lost = s.lost.load()) return lost;
   const auto told = s.failures.find(symbol);
@@ -298,7 +298,6 @@ EXPORT void tandem_fake_reset(const char* machine) {
   std::lock_guard lock(s.mutex);
   s.machine = parse(machine);
   s.failures.clear();
-  expect_failure(s.machine.fail);
   s.calls.clear();
   s.lost = 0;
   s.alive = 0;

@@ -10,7 +10,8 @@ extern "C" {
 using FakeKernel = void (*)(const unsigned grid[3], const unsigned block[3], unsigned shared, void** arguments);
 
 // All anew, as `machine` says: "version=13000;gpus=1;name=Fake;capability=9.0;memory=1000000000;image=0", each with this default.
-// `image`: what cuModuleLoadData answers; `fail=symbol:n:result`: as tandem_fake_fail, from the start. The library starts with what TANDEM_FAKE_CUDA says. Kernels stay.
+// `image`: what cuModuleLoadData answers. The library starts with what TANDEM_FAKE_CUDA says; TANDEM_FAKE_CUDA_FAIL is read at every
+// call: "cuLaunchKernel:3:719" is tandem_fake_fail by those who have no dlsym. Kernels stay.
 void tandem_fake_reset(const char* machine);
 // The n-th next call of this symbol answers so, once; results that lose a device go on being answered by all calls.
 void tandem_fake_fail(const char* symbol, int n, int result);
