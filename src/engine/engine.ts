@@ -98,7 +98,7 @@ export interface ChatOptions extends Omit<GenerateOptions, 'addSpecial' | 'parse
   tools?: readonly ToolDefinition[];
   /** Asks templates that can to turn thinking on or off. Default: the template's. */
   thinking?: boolean;
-  /** `none` leaves `<think>` and tool calls in the text as the model wrote them. Default `separate`. */
+  /** `none` leaves `<think>` (one that the prompt opened too) and tool calls in the text as the model wrote them. Default `separate`. */
   parse?: 'separate' | 'none';
   /** Whether a tool has to be called: `auto` leaves it to the model (default); `required` (any) or a name demand one call. */
   toolChoice?: 'auto' | 'none' | 'required' | { readonly name: string };

@@ -188,11 +188,11 @@ describe('a chat', () => {
     expect(text).toBe('');
   });
 
-  test('parse: none leaves the text as it is; thinking: false reaches the template', async () => {
+  test('parse: none leaves the text as it is, behind the mark of thinking that the prompt opened; thinking: false reaches the template', async () => {
     const raw = 'Hm.</think>Hello!';
     const engine = engineOn(new ScriptedExecutable(raw, prompt.length));
     expect(await engine.chat([{ role: 'user', content: 'hi' }], { parse: 'none' })).toMatchObject({
-      text: raw,
+      text: `<think>\n${raw}`,
       reasoning: '',
     });
     const plain = engineOn(new ScriptedExecutable('Hello!', 'u:hi\na:'.length));

@@ -116,7 +116,7 @@ describe('with the model that ships', () => {
   test('thinking: left in the text, turned off by effort, capped', async () => {
     const { message } = (await chat({ messages: [QUESTION], reasoning_format: 'none' })).choices[0];
     expect(message).not.toHaveProperty('reasoning_content');
-    expect(message.content).toMatch(/^[\s\S]+<\/think>[\s\S]*7/);
+    expect(message.content).toMatch(/^<think>\n[\s\S]+<\/think>[\s\S]*7/);
     const capped = await chat({ messages: [QUESTION], thinking_budget: 2 });
     expect(capped.usage.completion_tokens_details.reasoning_tokens).toBeLessThan(6);
     const none = await chat({ messages: [QUESTION], thinking_budget: 0 });

@@ -13,7 +13,7 @@ import { JsonCall } from './json-call.ts';
 import { KIMI_SECTION, KIMI_SPELLING, KIMI_SYNTAX } from './kimi.ts';
 import { LLAMA_SPELLING, LlamaToolParser, PYTHON_TAG } from './llama.ts';
 import { GLM_PAIRS, type PairSyntax, PairsCall, QWEN_CODER_PAIRS } from './pairs-call.ts';
-import { ReasoningParser } from './reasoning.ts';
+import { OpenedReasoning, ReasoningParser } from './reasoning.ts';
 import { TaggedCallParser } from './tagged-calls.ts';
 
 interface ToolSyntax {
@@ -97,7 +97,7 @@ export interface ParserChoice {
   readonly startInside?: boolean;
   /** True once thinking was ended for the model. */
   readonly cut?: () => boolean;
-  /** `none` leaves `<think>` in the text. Default `separate`. */
+  /** `none` leaves `<think>` in the text, one that the prompt opened too. Default `separate`. */
   readonly reasoning?: 'separate' | 'none';
   /** `none` leaves tool calls in the text. Default `separate`. */
   readonly calls?: 'separate' | 'none';
@@ -146,7 +146,7 @@ export function parserFor({
   if (reasoning === 'separate') {
     const interrupts = syntax === undefined ? [] : [syntax.markers[0]];
     stages.push(new ReasoningParser({ startInside, interrupts, cut }));
-  }
+  } else if (startInside) stages.push(new OpenedReasoning());
   if (syntax !== undefined && calls === 'separate') stages.push(syntax.create(tools, newId));
   return new ParserChain(stages);
 }

@@ -58,6 +58,18 @@ const cases: [string, string, OutputEvent[], ParserChoice?][] = [
   ['<think> later is text', 'Use <think> tags</think>', [text('Use <think> tags</think>')]],
   ['</think> once only', 'a</think>b</think>c', [reasoning('a'), text('b</think>c')], inside],
   ['reasoning left as it is', '<think>a</think>b', [text('<think>a</think>b')], { ...deepseek, reasoning: 'none' }],
+  [
+    'reasoning left as it is that the prompt opened',
+    'a</think>b',
+    [text('<think>\na</think>b')],
+    { ...deepseek, reasoning: 'none', startInside: true },
+  ],
+  [
+    'thinking that was ended for the model, which goes on and ends it once more',
+    '\n</think>\n\nc, so b.\n</think>\n\nb < c </thin',
+    [text('c, so b.\n\n\nb < c </thin')],
+    { ...deepseek, startInside: true, cut: () => true },
+  ],
   ['a V3 call', BEGIN + v3('get_weather', '{"city": "Rome"}') + END, call(0, 'get_weather', '{"city": "Rome"}')],
   ['a V3.1 call', BEGIN + v31('get_weather', '{"city": "Rome"}') + END, call(0, 'get_weather', '{"city": "Rome"}')],
   ['a V3.1 call of "function"', BEGIN + v31('function', '{"a": 1}') + END, call(0, 'function', '{"a": 1}')],

@@ -20,6 +20,21 @@ export interface ReasoningOptions {
   readonly cut?: () => boolean;
 }
 
+/** Leaves thinking in the text; where the prompt opened it, the mark that opens it stands before. Clients look for both marks. */
+export class OpenedReasoning implements OutputParser {
+  private begun = false;
+
+  push(text: string): OutputEvent[] {
+    const mark = this.begun ? '' : `${OPEN}\n`;
+    this.begun = true;
+    return [{ type: 'text', text: mark + text }];
+  }
+
+  finish(): OutputEvent[] {
+    return [];
+  }
+}
+
 /** `start`: nothing but white space yet. `skip`: reasoning is over, white space before the answer is dropped. */
 type State = 'start' | 'reasoning' | 'skip' | 'text';
 
