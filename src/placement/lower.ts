@@ -123,7 +123,7 @@ class Placer {
     throw impossible(
       `a step is placed on a device of this machine: ${this.#devices.join(', ')}`,
       `${ruleOf(rule)} places ${nameOf(step)} on ${how}`,
-      'change the rule',
+      'change the rule, or place for another machine: tandem explain --machine FILE',
     );
   }
 

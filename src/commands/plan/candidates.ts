@@ -3,7 +3,7 @@
  * standard mixes, a repository on a hub. Headers only, no weight is read or downloaded.
  */
 import { existsSync } from 'node:fs';
-import { basename } from 'node:path';
+import { basename, dirname, resolve } from 'node:path';
 import { TandemError } from '../../errors.ts';
 import type { Checkpoint } from '../../formats/checkpoint.ts';
 import { openCheckpoint } from '../../formats/open.ts';
@@ -86,7 +86,6 @@ function mainFormat({ matrices }: Sizes): string {
 
 async function described(given: string, options: CandidateOptions): Promise<Sized> {
   const config = await configOf(given);
-  const name = given.endsWith('config.json') ? given.replace(/\/?config\.json$/, '') || 'config.json' : given;
   const published = await publishedQuant(config, given, options);
   const quants: SizedQuant[] = published ? [published] : [];
   const plain = { ...config, quantization_config: undefined };
@@ -95,7 +94,12 @@ async function described(given: string, options: CandidateOptions): Promise<Size
     // More bits than a model was published with are only more bytes.
     if (sizes.weightBytes < (published?.sizes.weightBytes ?? Infinity)) quants.push({ quant: mix, sizes });
   }
-  return { model: basename(name), source: 'description', quants };
+  return { model: nameOf(given), source: 'description', quants };
+}
+
+/** Of a known model its name, of a `config.json` that of its folder, of another file its own. */
+function nameOf(given: string): string {
+  return basename(given) === 'config.json' ? basename(dirname(resolve(given))) : basename(given, '.json');
 }
 
 /** A known model in the mix that most people take: as gpt-oss is published, else about five bits. */
