@@ -10,7 +10,8 @@ using namespace tandem::cuda;
 // `part` 0: on tiles.
 struct AttentionCase {
   int64_t heads, kv_heads, head_size, value_size, window, part;
-  bool sinks, narrow;
+  bool sinks;
+  CacheType type;
 };
 
 // First row and rows of tiles of up to 64 rows, none with rows of two sequences.
@@ -31,7 +32,7 @@ static void check_attention(const AttentionCase& shape, uint64_t seed) {
   Random random(seed);
   const bool tiles = shape.part == 0;
   PagedContext context(tiles ? std::vector<TestSequence>{{0, 70}, {5, 2, true}, {90, 1}, {61, 20}} : std::vector<TestSequence>{{0, 1}, {37, 3}, {130, 2}, {5, 2, true}, {63, 1}}, 16, random);
-  Cache cache(context, {{shape.kv_heads, shape.head_size}, {shape.kv_heads, shape.value_size}}, shape.narrow, random);
+  Cache cache(context, {{shape.kv_heads, shape.head_size}, {shape.kv_heads, shape.value_size}}, shape.type, random);
   const int64_t rows = context.rows(), parts = tiles ? 0 : (context.longest() + shape.part - 1) / shape.part;
   const int64_t q_stride = shape.heads * shape.head_size + 3, y_stride = shape.heads * shape.value_size;
   const std::vector<float> q = random.floats((rows + 1) * q_stride, 2), sinks = random.floats(shape.heads, 3);
@@ -47,9 +48,9 @@ static void check_attention(const AttentionCase& shape, uint64_t seed) {
   const std::vector<int32_t> tile_list = tiles_of(context);
   const auto tile_count = static_cast<int32_t>(tile_list.size() / 2);
   a.tiles = tile_list.data(), a.tile_count = &tile_count;
-  const std::string on_tiles = std::string("attention_tiles_") + (shape.narrow ? "bf16_" : "f32_") + std::to_string(shape.head_size);
+  const std::string on_tiles = std::string("attention_tiles_") + shape.type.name + (std::max(shape.head_size, shape.value_size) <= 64 ? "_64" : "_128");
   if (tiles && !launch(on_tiles.c_str(), attention_tiles_shape(shape.heads, tile_count + 1), a, y)) return;
-  if (!tiles && !launch(shape.narrow ? "attention_part_bf16" : "attention_part_f32", attention_part_shape(shape.heads, shape.kv_heads, parts, rows + 1), a, partial)) return;
+  if (!tiles && !launch((std::string("attention_part_") + shape.type.name).c_str(), attention_part_shape(shape.heads, shape.kv_heads, parts, rows + 1), a, partial)) return;
   if (!tiles && !launch("attention_merge", attention_merge_shape(shape.heads, rows + 1), a, y)) return;
   for (int64_t r = 0; r < rows; r++) {
     const int64_t sequence = context.owner(r), visible = context.position(r) + 1;
@@ -80,19 +81,25 @@ static void check_attention(const AttentionCase& shape, uint64_t seed) {
 }
 
 TEST(cuda_attention) {
-  check_attention({4, 2, 64, 64, 0, 32, false, true}, 1);
-  check_attention({8, 1, 128, 128, 0, 128, false, true}, 2);
-  check_attention({9, 1, 24, 10, 20, 64, true, false}, 3);    // more heads than a block takes; odd sizes
-  check_attention({2, 2, 8, 2, 1, 16, true, true}, 4);        // a window of one position
-  check_attention({20, 1, 576, 512, 0, 64, false, true}, 5);  // the sizes of absorbed MLA
-  check_attention({6, 3, 80, 96, 100, 48, true, true}, 6);
+  check_attention({4, 2, 64, 64, 0, 32, false, kBf16}, 1);
+  check_attention({8, 1, 128, 128, 0, 128, false, kBf16}, 2);
+  check_attention({9, 1, 24, 10, 20, 64, true, kF32}, 3);     // more heads than a block takes; odd sizes
+  check_attention({2, 2, 8, 2, 1, 16, true, kBf16}, 4);       // a window of one position
+  check_attention({20, 1, 576, 512, 0, 64, false, kBf16}, 5);  // the sizes of absorbed MLA
+  check_attention({6, 3, 80, 96, 100, 48, true, kE4m3}, 6);
+  check_attention({3, 1, 256, 256, 33, 64, false, kF32}, 7);
 }
 
 TEST(cuda_attention_on_tiles) {
-  check_attention({2, 1, 64, 64, 0, 0, false, true}, 11);
-  check_attention({2, 2, 64, 64, 40, 0, true, false}, 12);
-  check_attention({1, 1, 128, 128, 1, 0, true, true}, 13);
-  check_attention({3, 1, 128, 128, 0, 0, false, false}, 14);
+  check_attention({2, 1, 64, 64, 0, 0, false, kBf16}, 11);
+  check_attention({2, 2, 64, 64, 40, 0, true, kF32}, 12);
+  check_attention({1, 1, 128, 128, 1, 0, true, kBf16}, 13);
+  check_attention({3, 1, 128, 128, 0, 0, false, kF32}, 14);
+  check_attention({4, 1, 64, 64, 128, 0, true, kE4m3}, 15);   // gpt-oss: sinks, a window of 128
+  check_attention({2, 1, 32, 16, 0, 0, false, kBf16}, 16);    // smaller heads than there is room for
+  check_attention({2, 2, 20, 50, 7, 0, true, kE4m3}, 17);     // sizes that are no multiple of eight
+  check_attention({1, 1, 112, 80, 0, 0, false, kF32}, 18);
+  check_attention({1, 1, 128, 6, 30, 0, true, kE4m3}, 19);
 }
 
 // Absorbed: q_nope·W_UK beside q_rope, attention over the latent stream, W_UV. Expanded: what the op says.
@@ -101,7 +108,7 @@ static void check_mla(bool transposed, uint64_t seed) {
   const int64_t heads = 5, nope = 20, rope = 8, latent = 64, value = 12, part = 32;
   const float scale = 0.2f;
   PagedContext context({{0, 2}, {41, 1}, {8, 3}}, 16, random);
-  Cache cache(context, {{1, latent + rope}}, true, random);
+  Cache cache(context, {{1, latent + rope}}, kBf16, random);
   const int64_t rows = context.rows(), parts = (context.longest() + part - 1) / part, width = latent + rope;
   const auto live = static_cast<int32_t>(rows);
   const std::vector<float> q = random.floats(rows * heads * (nope + rope), 2);
@@ -184,7 +191,7 @@ TEST(cuda_mla_absorbed) {
 TEST(cuda_attention_of_infinities) {
   Random random(9);
   PagedContext context({{3, 1}}, 16, random);
-  Cache cache(context, {{1, 8}, {1, 2}}, false, random);
+  Cache cache(context, {{1, 8}, {1, 2}}, kF32, random);
   std::vector<float> q(24, 0);
   q[0] = NAN;
   q[8] = -INFINITY;

@@ -47,6 +47,25 @@ class PagedContext {
   std::vector<uint8_t> dead_;
 };
 
+// Nearest e4m3 by its definition: all codes are looked at, of two at the same distance the even one.
+inline uint8_t nearest_e4m3(float value) {
+  if (std::isnan(value)) return static_cast<uint8_t>(0x7f | (std::signbit(value) ? 0x80 : 0));
+  const double size = std::abs(static_cast<double>(value));
+  int best = 0;
+  for (int code = 1; code < 0x7f; code++) {
+    const double distance = std::abs(quant::e4m3_to_f32(static_cast<uint8_t>(code)) - size), least = std::abs(quant::e4m3_to_f32(static_cast<uint8_t>(best)) - size);
+    if (distance < least || (distance == least && code % 2 == 0)) best = code;
+  }
+  return static_cast<uint8_t>(best | (std::signbit(value) ? 0x80 : 0));
+}
+
+// Types of a cache: bytes of an element, and what kernels call it.
+struct CacheType {
+  int bytes;
+  const char* name;
+};
+inline constexpr CacheType kF32 = {4, "f32"}, kBf16 = {2, "bf16"}, kE4m3 = {1, "e4m3"};
+
 struct TestStream {
   int64_t heads, width;
 };
@@ -54,12 +73,12 @@ struct TestStream {
 // What no sequence has written is nan.
 class Cache {
  public:
-  Cache(const PagedContext& context, std::vector<TestStream> streams, bool narrow, Random& random) : context_(context), streams_(std::move(streams)), narrow_(narrow) {
+  Cache(const PagedContext& context, std::vector<TestStream> streams, const CacheType& type, Random& random) : context_(context), streams_(std::move(streams)), bytes_(type.bytes) {
     for (const TestStream& s : streams_) {
       offsets_.push_back(page_elements_);
       page_elements_ += s.heads * s.width * context.page_tokens();
     }
-    words_.assign(static_cast<size_t>(context.pages() * page_elements_ / (narrow ? 2 : 1)), 0xffffffffu);
+    memory_.assign(static_cast<size_t>(context.pages() * page_elements_ * bytes_ / 4 + 1), 0xffffffffu);
     for (size_t s = 0; s < streams_.size(); s++) {
       for (int64_t q = 0; q < static_cast<int64_t>(context.sequences().size()); q++) {
         const TestSequence& sequence = context.sequences()[static_cast<size_t>(q)];
@@ -71,31 +90,30 @@ class Cache {
       }
     }
   }
-  cuda::CacheView view(size_t stream, const int32_t* rows) { return context_.view(reinterpret_cast<uint8_t*>(words_.data()), page_elements_, offsets_[stream], streams_[stream].width, rows); }
+  cuda::CacheView view(size_t stream, const int32_t* rows) { return context_.view(bytes(), page_elements_, offsets_[stream], streams_[stream].width, rows); }
   void set(size_t stream, int64_t sequence, int64_t position, int64_t head, int64_t i, float value) {
-    const int64_t at = element(stream, sequence, position, head, i);
+    uint8_t* at = bytes() + bytes_ * element(stream, sequence, position, head, i);
     const uint16_t half = quant::f32_to_bf16(value);
-    if (narrow_) std::memcpy(reinterpret_cast<uint8_t*>(words_.data()) + 2 * at, &half, 2);
-    else std::memcpy(&words_[static_cast<size_t>(at)], &value, 4);
+    if (bytes_ == 1) *at = nearest_e4m3(value);
+    else std::memcpy(at, bytes_ == 2 ? static_cast<const void*>(&half) : &value, static_cast<size_t>(bytes_));
   }
   float at(size_t stream, int64_t sequence, int64_t position, int64_t head, int64_t i) const {
-    const int64_t at = element(stream, sequence, position, head, i);
-    uint16_t half;
-    std::memcpy(&half, reinterpret_cast<const uint8_t*>(words_.data()) + 2 * at, 2);
-    return narrow_ ? quant::bf16_to_f32(half) : quant::bits_float(words_[static_cast<size_t>(at)]);
+    const uint8_t* at = reinterpret_cast<const uint8_t*>(memory_.data()) + bytes_ * element(stream, sequence, position, head, i);
+    return bytes_ == 1 ? quant::e4m3_to_f32(*at) : bytes_ == 2 ? quant::bf16_to_f32(quant::load_u16(at)) : quant::bits_float(quant::load_u32(at));
   }
 
  private:
+  uint8_t* bytes() { return reinterpret_cast<uint8_t*>(memory_.data()); }
   int64_t element(size_t stream, int64_t sequence, int64_t position, int64_t head, int64_t i) const {
     const int64_t place = head * context_.page_tokens() + position % context_.page_tokens();
     return context_.page(sequence, position) * page_elements_ + offsets_[stream] + place * streams_[stream].width + i;
   }
   const PagedContext& context_;
   std::vector<TestStream> streams_;
-  bool narrow_;
+  int64_t bytes_;
   int64_t page_elements_ = 0;
   std::vector<int64_t> offsets_;
-  std::vector<uint32_t> words_;
+  std::vector<uint32_t> memory_;
 };
 
 // One row of one head: the sum of magnitudes as in src/ops/attend-row.ts.

@@ -1,9 +1,11 @@
 // The small steps over the emulation: norms, rotation, routing, elementwise, cache writes, greedy tokens. Expected values are
 // computed here in f64 from docs/reference/ops.md.
 #include <algorithm>
+#include <cmath>
+#include <numeric>
 
 #include "quant/half.h"
-#include "test/cuda_kernels_support.h"
+#include "test/cuda_kernels_attention.h"
 
 namespace tandem::test {
 
@@ -197,8 +199,40 @@ TEST(cuda_router) {
   }
 }
 
+TEST(cuda_rank_experts) {
+  const float odd[] = {0.0f, -0.0f, 1.0f, 1.0f, -1.0f, INFINITY, -INFINITY, NAN};
+  for (const int64_t topk : {1, 2, 3, 8, 33, 65}) {
+    Random random(static_cast<uint64_t>(topk));
+    const int64_t capacity = 5, stride = topk + 2;
+    const int32_t rows = 4;
+    std::vector<float> weights = random.floats(capacity * stride, 1);
+    std::vector<int32_t> ids(static_cast<size_t>(capacity * stride));
+    for (size_t i = 0; i < ids.size(); i++) {
+      ids[i] = i % 7 == 3 ? -1 : static_cast<int32_t>(i);
+      if (i >= static_cast<size_t>(2 * stride)) weights[i] = odd[i * 5 % 8];
+    }
+    std::vector<float> out(static_cast<size_t>(2 * capacity * topk), kUntouched);
+    auto* ranked = reinterpret_cast<int32_t*>(out.data());
+    float* shares = out.data() + capacity * topk;
+    const RankExpertsArguments arguments = {ids.data() + 1, stride, weights.data() + 1, stride, ranked, topk, shares, topk, static_cast<int32_t>(topk), &rows};
+    launch("rank_experts", router_shape(capacity), arguments, out);
+    for (int64_t r = 0; r < rows; r++) {
+      std::vector<int64_t> order(static_cast<size_t>(topk));
+      std::iota(order.begin(), order.end(), r * stride + 1);
+      const auto heavy = [&](int64_t i) { return ids[static_cast<size_t>(i)] < 0 || std::isnan(weights[static_cast<size_t>(i)]) ? -INFINITY : weights[static_cast<size_t>(i)]; };
+      std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return heavy(a) > heavy(b); });
+      for (int64_t j = 0; j < topk; j++) {
+        const size_t from = static_cast<size_t>(order[static_cast<size_t>(j)]);
+        EXPECT_THAT(ranked[r * topk + j] == ids[from], at("ranked id", r, j) + " of " + std::to_string(topk));
+        EXPECT_THAT(std::memcmp(&shares[r * topk + j], &weights[from], 4) == 0, at("ranked weight", r, j) + " of " + std::to_string(topk));
+      }
+    }
+    EXPECT_THAT(shares[rows * topk] == kUntouched, "rank_experts writes past its rows");
+  }
+}
+
 TEST(cuda_cache_append) {
-  for (bool narrow : {false, true}) {
+  for (const CacheType& type : {kF32, kBf16, kE4m3}) {
     Random random(3);
     // Two streams a page; the second is written, its columns [first, first + columns) of every head.
     const int64_t page_tokens = 4, heads = 3, width = 10, columns = 6, first = 4, offset = 7, pages = 5;
@@ -206,26 +240,49 @@ TEST(cuda_cache_append) {
     const std::vector<int32_t> tables = {3, 1, 0, 4, 2, 0}, positions = {2, 3, 4, 5, 0, 9}, owners = {0, 0, 0, 1, 2, 0};
     const std::vector<uint8_t> dead = {0, 0, 1};
     const int32_t rows = 5;
-    const std::vector<float> x = random.floats(6 * stride);
+    const std::vector<float> x = random.floats(6 * stride, 3);
     std::vector<float> cache(static_cast<size_t>(pages * page_elements), kUntouched);
     CacheAppendArguments a = {};
     a.cache = {reinterpret_cast<uint8_t*>(cache.data()), page_elements, page_tokens, offset, width, tables.data(), 2, positions.data(), owners.data(), dead.data(), &rows};
     a.x = x.data(), a.x_stride = stride, a.heads = heads, a.columns = columns, a.first = first;
     std::vector<float> expected = cache;
-    auto* halves = reinterpret_cast<uint16_t*>(expected.data());
+    auto* bytes = reinterpret_cast<uint8_t*>(expected.data());
     for (int64_t r = 0; r < 4; r++) {  // row 4 is dead, row 5 none of the pass
       const int64_t page = tables[static_cast<size_t>(owners[static_cast<size_t>(r)] * 2 + positions[static_cast<size_t>(r)] / page_tokens)];
       for (int64_t h = 0; h < heads; h++) {
         for (int64_t c = 0; c < columns; c++) {
           const int64_t element = page * page_elements + offset + (h * page_tokens + positions[static_cast<size_t>(r)] % page_tokens) * width + first + c;
           const float value = x[static_cast<size_t>(r * stride + h * columns + c)];
-          if (narrow) halves[element] = quant::f32_to_bf16(value);
-          else expected[static_cast<size_t>(element)] = value;
+          const uint16_t half = quant::f32_to_bf16(value);
+          if (type.bytes == 1) bytes[element] = nearest_e4m3(value);
+          else std::memcpy(bytes + type.bytes * element, type.bytes == 2 ? static_cast<const void*>(&half) : &value, static_cast<size_t>(type.bytes));
         }
       }
     }
-    launch(narrow ? "cache_append_bf16" : "cache_append_f32", elementwise_shape(heads * columns, 6), a, cache);
-    EXPECT_THAT(std::memcmp(cache.data(), expected.data(), cache.size() * 4) == 0, narrow ? "bf16 cache" : "f32 cache");
+    launch((std::string("cache_append_") + type.name).c_str(), elementwise_shape(heads * columns, 6), a, cache);
+    EXPECT_THAT(std::memcmp(cache.data(), expected.data(), cache.size() * 4) == 0, std::string(type.name) + " cache");
+  }
+}
+
+// Every e4m3, the middles between two, what is next to both, and what is too large.
+TEST(cuda_cache_append_rounds_to_e4m3) {
+  std::vector<float> x = {0.0f, -0.0f, 448.0f, 463.9f, 464.0f, 480.0f, 1e30f, -1e30f, INFINITY, -INFINITY, NAN, 0x1p-10f, 0x1p-11f, 0x1p-149f, 0x1.8p-10f};
+  for (int code = 0; code < 0x7e; code++) {
+    const float low = quant::e4m3_to_f32(static_cast<uint8_t>(code)), middle = (low + quant::e4m3_to_f32(static_cast<uint8_t>(code + 1))) / 2;
+    for (float value : {low, middle, std::nextafter(middle, 0.0f), std::nextafter(middle, 500.0f)}) x.push_back(value), x.push_back(-value);
+  }
+  const auto count = static_cast<int64_t>(x.size());
+  const int32_t rows = 1, zero = 0;
+  std::vector<float> cache(static_cast<size_t>(count / 4 + 1), kUntouched);
+  CacheAppendArguments a = {};
+  a.cache = {reinterpret_cast<uint8_t*>(cache.data()), count, 1, 0, count, &zero, 1, &zero, &zero, nullptr, &rows};
+  a.x = x.data(), a.x_stride = count, a.heads = 1, a.columns = count;
+  if (!launch("cache_append_e4m3", elementwise_shape(count, 1), a, cache)) return;
+  const auto* bytes = reinterpret_cast<const uint8_t*>(cache.data());
+  for (int64_t i = 0; i < count; i++) {
+    const float value = x[static_cast<size_t>(i)];
+    const uint8_t want = std::isinf(value) ? (value > 0 ? 0x7e : 0xfe) : nearest_e4m3(value);
+    EXPECT_THAT(bytes[i] == want, std::to_string(value) + " becomes " + std::to_string(bytes[i]) + ", not " + std::to_string(want));
   }
 }
 

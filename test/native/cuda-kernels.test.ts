@@ -22,6 +22,7 @@ const SOURCES = [
   'test/cuda_kernels_tiles.cc',
   'test/cuda_kernels_steps.cc',
   'test/cuda_kernels_attention.cc',
+  'test/cuda_kernels_mla.cc',
   'test/main.cc',
   'quant/grids.cc',
 ];

@@ -90,6 +90,20 @@ struct RouterArguments {
   const int32_t* rows;
 };
 
+// What a router chose, the heaviest first: rank-experts.
+struct RankExpertsArguments {
+  const int32_t* ids;
+  int64_t ids_stride;
+  const float* weights;
+  int64_t weights_stride;
+  int32_t* ranked;
+  int64_t ranked_stride;
+  float* shares;
+  int64_t shares_stride;
+  int32_t topk;
+  const int32_t* rows;
+};
+
 // Rows of a table by id: embed (table in a weight format).
 struct EmbedArguments {
   WeightMatrix table;
@@ -149,6 +163,32 @@ struct AttentionArguments {
   const float* sinks;         // [heads] or null
   const int32_t* tiles;       // attention_tiles_*: [tiles][2] first row and rows (up to 64) of one sequence each
   const int32_t* tile_count;
+};
+
+// One chunk of a sequence's context, for mla on tiles (mla_tiles.cuh). Chunks of a sequence follow each other from position 0 on.
+struct MlaChunkArguments {
+  CacheView cache;            // stream latent ‖ rope key
+  const int32_t* chunk;       // [4] on the device: sequence, first position, positions, 1 where it is the last of its sequence
+  float* latents;             // mla_gather writes [positions, latent]
+  const float* keys;          // [positions, heads · nope]: latents by W_UK
+  const float* values;        // [positions, heads · value]: latents by W_UV
+  const float* q;             // [T, heads · (nope + rope)]
+  int64_t q_stride;
+  float* y;                   // [T, heads · value]
+  int64_t y_stride;
+  float* state;               // [T, heads, 2]
+  int64_t heads, nope, rope, latent, value;  // nope + rope up to 192, value up to 128, all even
+  float scale;
+  const int32_t* tiles;       // [tiles][2] as those of attention, of this sequence alone
+  const int32_t* tile_count;
+};
+
+// Matrices [N, K] of a weight to bf16 matrices [K, N], y_batch elements apart.
+struct TransposeArguments {
+  WeightMatrix weight;
+  uint16_t* y;
+  int64_t y_stride, y_batch;
+  int64_t weight_first, weight_batch;  // rows, as in linear
 };
 
 static constexpr int kExpertTile = 64;  // visits a tile

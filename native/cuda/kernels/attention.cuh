@@ -18,28 +18,6 @@ static constexpr int kPositionsAtOnce = 64;  // two a lane
 static constexpr int kMaxHeadSize = 576;
 static constexpr int kMaxValueSize = 512;
 
-// Eight adjacent elements of a cache.
-static TANDEM_DEVICE void load_eight(const float* at, float* out) {
-  if (aligned(at, 16)) {
-    const float4 a = load_float4(at), b = load_float4(at + 4);
-    out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w, out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
-  } else {
-    TANDEM_UNROLL
-    for (int i = 0; i < 8; i++) out[i] = at[i];
-  }
-}
-static TANDEM_DEVICE void load_eight(const uint16_t* at, float* out) {
-  if (aligned(at, 16)) {
-    const uint4 v = *reinterpret_cast<const uint4*>(at);
-    const uint32_t words[4] = {v.x, v.y, v.z, v.w};
-    TANDEM_UNROLL
-    for (int i = 0; i < 8; i++) out[i] = bits_float(i & 1 ? words[i >> 1] & 0xffff0000u : words[i >> 1] << 16);
-  } else {
-    TANDEM_UNROLL
-    for (int i = 0; i < 8; i++) out[i] = quant::bf16_to_f32(at[i]);
-  }
-}
-
 static TANDEM_DEVICE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // Positions [begin, end) that row `row` sees of part `part`.

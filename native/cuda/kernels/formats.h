@@ -19,4 +19,13 @@
   F(X, q4_k, BlockQ4K)                                                                                                      \
   F(X, q5_k, BlockQ5K)                                                                                                      \
   F(X, q6_k, BlockQ6K)                                                                                                      \
-  F(X, iq4_xs, BlockIq4Xs)
+  F(X, iq4_xs, BlockIq4Xs)                                                                                                   \
+  F(X, q2_k, BlockQ2K)                                                                                                       \
+  F(X, q3_k, BlockQ3K)                                                                                                       \
+  F(X, iq3_xxs, BlockIq3Xxs)                                                                                                 \
+  F(X, iq3_s, BlockIq3S)                                                                                                     \
+  F(X, iq2_xxs, BlockIq2Xxs)                                                                                                 \
+  F(X, iq2_xs, BlockIq2Xs)                                                                                                   \
+  F(X, iq2_s, BlockIq2S)                                                                                                     \
+  F(X, iq1_s, BlockIq1S)                                                                                                     \
+  F(X, iq1_m, BlockIq1M)

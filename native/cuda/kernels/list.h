@@ -13,6 +13,8 @@
 #include "cuda/kernels/greedy.cuh"
 #include "cuda/kernels/linear.cuh"
 #include "cuda/kernels/linear_tiles.cuh"
+#include "cuda/kernels/mla_tiles.cuh"
+#include "cuda/kernels/pieces_codebooks.cuh"
 #include "cuda/kernels/rms_norm.cuh"
 #include "cuda/kernels/rope.cuh"
 #include "cuda/kernels/router.cuh"
@@ -25,7 +27,17 @@
   X(experts_##format##_rows, ExpertsArguments, experts_rows<Block>) \
   X(experts_##format##_tiles, ExpertsArguments, experts_tiles<Block>) \
   X(linear_transposed_##format, LinearArguments, linear_transposed<Block>) \
+  X(transpose_##format, TransposeArguments, transpose<Block>) \
   X(embed_##format, EmbedArguments, embed<Block>)
+
+// Of every type of a cache.
+#define TANDEM_CUDA_OF_CACHE(X, name, T)                              \
+  X(cache_append_##name, CacheAppendArguments, cache_append<T>)       \
+  X(attention_part_##name, AttentionArguments, attention_part<T>)     \
+  X(attention_tiles_##name##_64, AttentionArguments, attention_tiles<T, 64, 64>) \
+  X(attention_tiles_##name##_128, AttentionArguments, attention_tiles<T, 128, 128>) \
+  X(mla_gather_##name, MlaChunkArguments, mla_gather<T>)              \
+  X(mla_tiles_##name, MlaChunkArguments, mla_tiles<T>)
 
 #define TANDEM_CUDA_KERNELS(X)                                    \
   TANDEM_CUDA_FORMATS(TANDEM_CUDA_OF_FORMAT, X)                   \
@@ -35,16 +47,12 @@
   X(rms_norm, RmsNormArguments, rms_norm)                         \
   X(rope, RopeArguments, rope)                                    \
   X(router, RouterArguments, router)                              \
-  X(cache_append_f32, CacheAppendArguments, cache_append<float>)  \
-  X(cache_append_bf16, CacheAppendArguments, cache_append<uint16_t>) \
+  X(rank_experts, RankExpertsArguments, rank_experts)             \
+  TANDEM_CUDA_OF_CACHE(X, f32, float)                             \
+  TANDEM_CUDA_OF_CACHE(X, bf16, uint16_t)                         \
+  TANDEM_CUDA_OF_CACHE(X, e4m3, uint8_t)                          \
   X(copy_heads, CopyHeadsArguments, copy_heads)                   \
-  X(attention_part_f32, AttentionArguments, attention_part<float>) \
-  X(attention_part_bf16, AttentionArguments, attention_part<uint16_t>) \
   X(attention_merge, AttentionArguments, attention_merge)         \
-  X(attention_tiles_f32_64, AttentionArguments, attention_tiles<float, 64>) \
-  X(attention_tiles_f32_128, AttentionArguments, attention_tiles<float, 128>) \
-  X(attention_tiles_bf16_64, AttentionArguments, attention_tiles<uint16_t, 64>) \
-  X(attention_tiles_bf16_128, AttentionArguments, attention_tiles<uint16_t, 128>) \
   X(expert_groups, ExpertGroupsArguments, expert_groups)          \
   X(gated, GatedArguments, gated)                                 \
   X(combine, CombineArguments, combine)                           \

@@ -1,4 +1,5 @@
-// router: which experts a row goes to, and with what weights. One warp a row; grid: (1, rows), 32 threads.
+// router: which experts a row goes to, and with what weights; rank-experts: the same, the heaviest first. One warp a row; grid: (1, rows),
+// 32 threads.
 //
 // exp and sums are f64, scores, choices and group scores are rounded to f32 where src/ops/routing.ts rounds them, so that ties
 // are the same ties; they go to the lowest index, and a nan counts as −∞: ids are in range and distinct whatever comes in.
@@ -106,6 +107,27 @@ static TANDEM_DEVICE void router(const RouterArguments& a) {
   __syncwarp();
   const double factor = a.scale / (a.normalize ? sum + 1e-20 : 1.0);
   for (int k = lane; k < a.topk; k += 32) weights[k] = static_cast<float>(scores[ids[k]] * factor);
+}
+
+// No expert and nan come last.
+static TANDEM_DEVICE float heaviness(int32_t id, float weight) { return id >= 0 && weight == weight ? weight : -INFINITY; }
+
+// An expert's place is how many come before it; equals stay in their order.
+static TANDEM_DEVICE void rank_experts(const RankExpertsArguments& a) {
+  const int64_t row = blockIdx.y;
+  if (row >= *a.rows) return;
+  const int32_t* ids = a.ids + row * a.ids_stride;
+  const float* weights = a.weights + row * a.weights_stride;
+  for (int j = threadIdx.x; j < a.topk; j += 32) {
+    const float own = heaviness(ids[j], weights[j]);
+    int place = 0;
+    for (int i = 0; i < a.topk; i++) {
+      const float other = heaviness(ids[i], weights[i]);
+      if (other > own || (other == own && i < j)) place++;
+    }
+    a.ranked[row * a.ranked_stride + place] = ids[j];
+    a.shares[row * a.shares_stride + place] = weights[j];
+  }
 }
 
 }  // namespace tandem::cuda

@@ -41,6 +41,11 @@ static inline Shape attention_merge_shape(int64_t heads, int64_t rows) { return 
 // attention_tiles_*: `tiles` as many as any pass has, ⌈rows / 64⌉ of each sequence.
 static inline Shape attention_tiles_shape(int64_t heads, int64_t tiles) { return {static_cast<unsigned>(tiles), static_cast<unsigned>(heads), 1, 128}; }
 
+// mla_gather_*: `positions` of the longest chunk; mla_tiles_*: `tiles` as many as the longest sequence has; transpose_*.
+static inline Shape mla_gather_shape(int64_t latent, int64_t positions) { return {blocks_of(latent, 256), static_cast<unsigned>(positions), 1, 256}; }
+static inline Shape mla_tiles_shape(int64_t heads, int64_t tiles) { return attention_tiles_shape(heads, tiles); }
+static inline Shape transpose_shape(int64_t n, int64_t k, int64_t batches) { return {blocks_of(n, 256), blocks_of(k, 32), static_cast<unsigned>(batches), 256}; }
+
 // add, glu, gather_rows; copy_heads and cache_append_* with columns = heads · columns.
 static inline Shape elementwise_shape(int64_t columns, int64_t rows) { return {blocks_of(columns, 256), static_cast<unsigned>(rows), 1, 256}; }
 
