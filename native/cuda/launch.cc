@@ -19,7 +19,7 @@ struct Family {
 constexpr Family kFamilies[] = {
     {"embed", bind_embed},         {"rms-norm", bind_rms_norm}, {"linear", bind_linear}, {"rope", bind_rope},     {"kv-append", bind_append},
     {"mla-append", bind_append},   {"attention", bind_attention}, {"mla", bind_mla},     {"router", bind_router}, {"experts", bind_experts},
-    {"glu", bind_elementwise},     {"add", bind_elementwise},   {"gather-rows", bind_gather},
+    {"glu", bind_elementwise},     {"add", bind_elementwise},   {"gather-rows", bind_gather}, {"rank-experts", bind_rank_experts},
 };
 
 }  // namespace

@@ -103,6 +103,7 @@ Status bind_elementwise(const Binding& binding, Launch& out);
 Status bind_rms_norm(const Binding& binding, Launch& out);
 Status bind_rope(const Binding& binding, Launch& out);
 Status bind_router(const Binding& binding, Launch& out);
+Status bind_rank_experts(const Binding& binding, Launch& out);
 Status bind_append(const Binding& binding, Launch& out);
 Status bind_attention(const Binding& binding, Launch& out);
 Status bind_mla(const Binding& binding, Launch& out);

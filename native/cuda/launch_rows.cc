@@ -1,4 +1,4 @@
-// Steps that take each row by itself: embed, gather-rows, add, glu, rms-norm, rope, router.
+// Steps that take each row by itself: embed, gather-rows, add, glu, rms-norm, rope, router, rank-experts.
 #include "cuda/launch.h"
 
 namespace tandem::cuda {
@@ -115,6 +115,17 @@ Status bind_router(const Binding& b, Launch& out) {
     a.ids = ids.ints(rows), a.ids_stride = ids.stride;
     a.weights = chosen.at(rows), a.weights_stride = chosen.stride;
     a.rows = logits.live();
+    return launch_kernel(stream, function, router_shape(rows.tokens), a);
+  };
+  return {};
+}
+
+Status bind_rank_experts(const Binding& b, Launch& out) {
+  FunctionHandle* function = nullptr;
+  TANDEM_TRY(b.kernel("rank_experts", function));
+  out = [=, ids = b.input(0), weights = b.input(1), ranked = b.output(0), shares = b.output(1)](Stream& stream, PassRows rows) {
+    const RankExpertsArguments a = {ids.ints(rows), ids.stride, weights.at(rows), weights.stride, ranked.ints(rows), ranked.stride, shares.at(rows), shares.stride,
+                                    static_cast<int32_t>(ids.columns), ids.live()};
     return launch_kernel(stream, function, router_shape(rows.tokens), a);
   };
   return {};
