@@ -83,7 +83,6 @@ export function streamResponse(
     headers: {
       'content-type': `${format.contentType}; charset=utf-8`,
       'cache-control': 'no-cache, no-transform',
-      connection: 'keep-alive',
       'x-accel-buffering': 'no',
       ...headers,
     },

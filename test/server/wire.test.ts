@@ -145,6 +145,7 @@ describe('the wire', () => {
       );
       expect(streamed).toMatch(/^HTTP\/1\.1 200 OK[\s\S]*data: \[DONE\]\n\n$/);
       expect(streamed.toLowerCase()).not.toContain('transfer-encoding');
+      expect(streamed.toLowerCase()).toContain('connection: close');
     }
     expect(await ask('GET /health HTTP/1.0\r\nHost: evil.example')).toMatch(/^HTTP\/1\.1 403/);
     expect(await ask('GET /health HTTP/1.1')).toMatch(/^HTTP\/1\.1 400/);
