@@ -3,15 +3,9 @@
  * given shape. Each layer has bytes of its own in memory (copies of the same ones on disk, which nobody can tell), so that
  * a pass walks through more weights than a cache holds. The routers differ.
  */
-import { rmSync } from 'node:fs';
-import { mkdtemp, open, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import type { Checkpoint, TensorInfo } from '../../formats/checkpoint.ts';
-import { type FormatName, rowBytes } from '../../formats/dtype.ts';
-import { fileError, openFile } from '../../formats/file-source.ts';
+import type { FormatName } from '../../formats/dtype.ts';
 import { quantFormat } from '../../formats/quants/index.ts';
-import { SCALE_BYTES } from '../../formats/quants/scales.ts';
 import type { Projection } from '../../models/gguf-names.ts';
 import { Graph } from '../../models/graph.ts';
 import { routedExperts, softmaxRouter } from '../../models/layers/moe.ts';
@@ -23,6 +17,7 @@ import { lower, type Machine } from '../../placement/lower.ts';
 import type { Program } from '../../program/program.ts';
 import type { Weight } from '../../program/tensor.ts';
 import { validateProgram } from '../../program/validate.ts';
+import { aligned, matrixBytes, type Stretch, scaleBytes, scaleShape, temporaryWeights } from './temporary-weights.ts';
 
 export interface MoeShape {
   readonly hidden: number;
@@ -38,24 +33,6 @@ export interface MoeShape {
 export function expertBytes({ hidden, intermediate, format }: Omit<MoeShape, 'layers'>): number {
   const of = (shape: readonly [number, number]) => matrixBytes(shape, format) + scaleBytes(shape, format);
   return 2 * of([intermediate, hidden]) + of([hidden, intermediate]);
-}
-
-function matrixBytes(shape: readonly number[], format: FormatName): number {
-  const rows = shape.slice(0, -1).reduce((product, length) => product * length, 1);
-  return rows * rowBytes(quantFormat(format), shape[shape.length - 1]);
-}
-
-/** Of the scales that lie in a tensor of their own. */
-function scaleBytes(shape: readonly number[], format: FormatName): number {
-  const { scaleBlock } = quantFormat(format);
-  return scaleBlock === undefined
-    ? 0
-    : scaleShape(shape, scaleBlock).reduce((product, length) => product * length, SCALE_BYTES[scaleBlock.type]);
-}
-
-function scaleShape(shape: readonly number[], { rows, columns }: { rows: number; columns: number }): number[] {
-  const [n, k] = shape.slice(-2);
-  return [...shape.slice(0, -2), Math.ceil(n / rows), Math.ceil(k / columns)];
 }
 
 /**
@@ -93,9 +70,8 @@ function layout({ hidden, intermediate, experts, format, layers }: MoeShape, voc
     const bytes = matrixBytes(shape, type);
     tensors.push({ name, shape, format: type, file, offset, bytes });
     let next = aligned(offset + bytes);
-    const { scaleBlock } = quantFormat(type);
-    if (scaleBlock) {
-      const scales = { name: name + SCALES, shape: scaleShape(shape, scaleBlock), format: type };
+    if (quantFormat(type).scaleBlock) {
+      const scales = { name: name + SCALES, shape: scaleShape(shape, type), format: type };
       tensors.push({ ...scales, file, offset: next, bytes: scaleBytes(shape, type) });
       next = aligned(next + scaleBytes(shape, type));
     }
@@ -116,10 +92,6 @@ function layout({ hidden, intermediate, experts, format, layers }: MoeShape, voc
     }
   }
   return tensors;
-}
-
-function aligned(offset: number): number {
-  return Math.ceil(offset / 64) * 64;
 }
 
 /** Ends the name of a tensor of scales; its format is said to be that of the weights it belongs to. */
@@ -176,58 +148,27 @@ function headers(tensors: readonly TensorInfo[]): Checkpoint {
 }
 
 async function written(tensors: readonly TensorInfo[], layers: number): Promise<Checkpoint> {
-  const folder = await mkdtemp(join(tmpdir(), 'tandem-bench-'));
-  const path = join(folder, 'weights.bin');
-  const interrupted = () => {
-    rmSync(folder, { recursive: true, force: true });
-    process.exit(130);
+  const { source, close } = await temporaryWeights('tandem-bench-', stretches(tensors.filter(({ file }) => file <= 1)));
+  return {
+    ...headers(tensors),
+    files: Array.from({ length: layers + 1 }, () => source),
+    readTensor: (name, start = 0, end) => {
+      const { offset, bytes, shape } = tensors.find((tensor) => tensor.name === name)!;
+      const slice = bytes / shape[0];
+      return source.read(offset + start * slice, offset + (end ?? shape[0]) * slice);
+    },
+    close,
   };
-  process.once('SIGINT', interrupted);
-  const remove = () => {
-    process.off('SIGINT', interrupted);
-    return rm(folder, { recursive: true, force: true });
-  };
-  try {
-    await writeTensors(
-      path,
-      tensors.filter(({ file }) => file <= 1),
-    );
-    const source = await openFile(path);
-    return {
-      ...headers(tensors),
-      files: Array.from({ length: layers + 1 }, () => source),
-      readTensor: (name, start = 0, end) => {
-        const { offset, bytes, shape } = tensors.find((tensor) => tensor.name === name)!;
-        const slice = bytes / shape[0];
-        return source.read(offset + start * slice, offset + (end ?? shape[0]) * slice);
-      },
-      close: () => source.close().then(remove),
-    };
-  } catch (error) {
-    await remove();
-    throw error;
+}
+
+function* stretches(tensors: readonly TensorInfo[]): Generator<Stretch> {
+  for (const tensor of tensors) {
+    const weights = tensors.find(({ name }) => name + SCALES === tensor.name);
+    const chunks = weights ? randomScales(synthetic(weights)) : randomTensor(synthetic(tensor), 1);
+    yield { offset: tensor.offset, chunks };
   }
 }
 
 function synthetic({ name, shape, format }: TensorInfo): SyntheticTensor {
   return { name, shape, format: format as FormatName };
-}
-
-async function writeTensors(path: string, tensors: readonly TensorInfo[]): Promise<void> {
-  const failed = (cause: unknown): never => {
-    throw fileError('write', path, cause);
-  };
-  const handle = await open(path, 'wx').catch(failed);
-  try {
-    for (const tensor of tensors) {
-      const weights = tensors.find(({ name }) => name + SCALES === tensor.name);
-      let at = tensor.offset;
-      for (const chunk of weights ? randomScales(synthetic(weights)) : randomTensor(synthetic(tensor), 1)) {
-        await handle.write(chunk, 0, chunk.length, at).catch(failed);
-        at += chunk.length;
-      }
-    }
-  } finally {
-    await handle.close();
-  }
 }

@@ -2,19 +2,13 @@
  * Random weights for a Program that is measured once: each matrix has bytes of its own in memory, while on the disk those
  * of one shape and format are the same bytes, written once. So hundreds of megabytes in memory cost a few to make.
  */
-import { rmSync } from 'node:fs';
-import { mkdtemp, open, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import type { Checkpoint, TensorInfo } from '../../formats/checkpoint.ts';
-import { type FormatName, rowBytes } from '../../formats/dtype.ts';
-import { fileError, openFile } from '../../formats/file-source.ts';
-import { quantFormat } from '../../formats/quants/index.ts';
-import { SCALE_BYTES } from '../../formats/quants/scales.ts';
+import type { FormatName } from '../../formats/dtype.ts';
 import type { Projection } from '../../models/gguf-names.ts';
 import { randomScales, randomTensor } from '../../models/random-tensor.ts';
 import type { WeightFinder } from '../../models/weights.ts';
 import type { Weight } from '../../program/tensor.ts';
+import { aligned, matrixBytes, type Stretch, scaleBytes, scaleShape, temporaryWeights } from './temporary-weights.ts';
 
 interface Region {
   readonly name: string;
@@ -86,83 +80,38 @@ export class ProbeWeights implements WeightFinder {
     const found = this.#regions.get(key);
     if (found) return found;
     const offset = aligned(this.#end);
-    const rows = shape.slice(0, -1).reduce((product, length) => product * length, 1);
-    const bytes = rows * rowBytes(quantFormat(format), shape[shape.length - 1]);
+    const bytes = matrixBytes(shape, format);
     const scaleOffset = aligned(offset + bytes);
-    const { scaleBlock } = quantFormat(format);
-    const scaleBytes = scaleBlock
-      ? scaleShape(shape, format).reduce((product, length) => product * length, SCALE_BYTES[scaleBlock.type])
-      : 0;
-    this.#end = scaleOffset + scaleBytes;
-    const region = { name, shape, format, offset, bytes, scaleOffset, scaleBytes, uses: 0 };
+    const scales = scaleBytes(shape, format);
+    this.#end = scaleOffset + scales;
+    const region = { name, shape, format, offset, bytes, scaleOffset, scaleBytes: scales, uses: 0 };
     this.#regions.set(key, region);
     return region;
   }
 
   /** Writes them into a temporary file that `close` (or Ctrl-C) removes. FILE_IO where there is no room. */
   async written(): Promise<Checkpoint> {
-    const folder = await mkdtemp(join(tmpdir(), 'tandem-probe-'));
-    const path = join(folder, 'weights.bin');
-    const interrupted = () => {
-      rmSync(folder, { recursive: true, force: true });
-      process.exit(130);
+    const regions = [...this.#regions.values()];
+    const { source, close } = await temporaryWeights('tandem-probe-', stretches(regions));
+    const uses = Math.max(...regions.map((region) => region.uses));
+    return {
+      kind: 'huggingface',
+      name: 'probe',
+      files: Array.from({ length: uses }, () => source),
+      tensors: this.#tensors,
+      metadata: new Map(),
+      readTensor: (name) => {
+        const { offset, bytes } = this.#tensors.get(name)!;
+        return source.read(offset, offset + bytes);
+      },
+      close,
     };
-    process.once('SIGINT', interrupted);
-    const remove = () => {
-      process.off('SIGINT', interrupted);
-      return rm(folder, { recursive: true, force: true });
-    };
-    try {
-      await writeRegions(path, [...this.#regions.values()]);
-      const source = await openFile(path);
-      const uses = Math.max(...[...this.#regions.values()].map((region) => region.uses));
-      return {
-        kind: 'huggingface',
-        name: 'probe',
-        files: Array.from({ length: uses }, () => source),
-        tensors: this.#tensors,
-        metadata: new Map(),
-        readTensor: (name) => {
-          const { offset, bytes } = this.#tensors.get(name)!;
-          return source.read(offset, offset + bytes);
-        },
-        close: () => source.close().then(remove),
-      };
-    } catch (error) {
-      await remove();
-      throw error;
-    }
   }
 }
 
-function aligned(offset: number): number {
-  return Math.ceil(offset / 64) * 64;
-}
-
-function scaleShape(shape: readonly number[], format: FormatName): number[] {
-  const { rows, columns } = quantFormat(format).scaleBlock!;
-  return [Math.ceil(shape[0] / rows), Math.ceil(shape[1] / columns)];
-}
-
-async function writeRegions(path: string, regions: readonly Region[]): Promise<void> {
-  const failed = (cause: unknown): never => {
-    throw fileError('write', path, cause);
-  };
-  const handle = await open(path, 'wx').catch(failed);
-  try {
-    for (const region of regions) {
-      let at = region.offset;
-      for (const chunk of randomTensor(region, 1)) {
-        await handle.write(chunk, 0, chunk.length, at).catch(failed);
-        at += chunk.length;
-      }
-      at = region.scaleOffset;
-      for (const chunk of region.scaleBytes > 0 ? randomScales(region) : []) {
-        await handle.write(chunk, 0, chunk.length, at).catch(failed);
-        at += chunk.length;
-      }
-    }
-  } finally {
-    await handle.close();
+function* stretches(regions: readonly Region[]): Generator<Stretch> {
+  for (const region of regions) {
+    yield { offset: region.offset, chunks: randomTensor(region, 1) };
+    if (region.scaleBytes > 0) yield { offset: region.scaleOffset, chunks: randomScales(region) };
   }
 }
