@@ -137,6 +137,7 @@ describe('who waits for a thread', () => {
       const chat = vi.spyOn(engineOf(server), 'chat');
       const asked = post(server.url, '/v1/chat/completions', { ...formed(ENDLESS), stream });
       await expect.poll(() => chat.mock.calls.length).toBe(1);
+      if (stream) await asked; // its head goes out with the first sign of life
       await server.close();
       const reply = await asked;
       expect(reply.status).toBe(stream ? 200 : 503);
