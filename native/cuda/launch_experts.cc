@@ -49,7 +49,10 @@ Status bind_experts(const Binding& b, Launch& out) {
   TANDEM_TRY(b.kernel("combine", combine));
   const ValueView x = b.input(0), ids = b.input(1), chosen = b.input(2), y = b.output(0);
   const int64_t topk = ids.columns, experts = gate.matrix->experts, inner = gate.matrix->n, hidden = x.columns;
-  if (ids.columns != ids.stride || chosen.columns != chosen.stride) return b.refuse("experts on a GPU read whole ids and weights", "reads some columns");
+  // Kernels read the choices of a row right behind those of the row before; some columns of a value are copied together first.
+  const bool whole = ids.columns == ids.stride && chosen.columns == chosen.stride;
+  FunctionHandle* copy = nullptr;
+  if (!whole) TANDEM_TRY(b.kernel("copy_heads", copy));
 
   // Of a row: gate, up and down of its visits, and their order.
   RowChunks chunks = RowChunks::of(b.part, topk * ((2 * inner + hidden) * 4 + 16));
@@ -58,7 +61,8 @@ Status bind_experts(const Binding& b, Launch& out) {
   const size_t up_at = padded(visits * inner * 4), down_at = up_at + padded(visits * inner * 4), order_at = down_at + padded(visits * hidden * 4);
   const size_t offsets_at = order_at + padded(visits * 4), tiles_at = offsets_at + padded((experts + 1) * 4);
   const size_t count_at = tiles_at + padded(expert_tiles(chunks.rows, topk, experts) * 8);
-  b.part.want_scratch(count_at + 256);
+  const size_t ids_at = count_at + 256, chosen_at = ids_at + padded(visits * 4);
+  b.part.want_scratch(whole ? ids_at : chosen_at + padded(visits * 4));
 
   GatedArguments fixed = {};
   fixed.clamped = b.step.text("activation") == "swiglu-clamped";
@@ -72,7 +76,16 @@ Status bind_experts(const Binding& b, Launch& out) {
     for (int64_t first = 0, j = 0; first < rows.tokens; first += chunks.rows, j++) {
       const int64_t count = std::min(chunks.rows, rows.tokens - first);
       const int32_t* const live = chunks.live(part, j);
-      const int32_t* const visited = ids.ints(rows) + first * topk;
+      const auto together = [&](const ValueView& view, size_t place) {
+        const CopyHeadsArguments a = {view.at(rows) + first * view.stride, view.stride, topk, part.scratch_at(place), topk, topk, 1, topk, live};
+        return launch_kernel(stream, copy, elementwise_shape(topk, count), a);
+      };
+      if (!whole) {
+        TANDEM_TRY(together(ids, ids_at));
+        TANDEM_TRY(together(chosen, chosen_at));
+      }
+      const int32_t* const visited = whole ? ids.ints(rows) + first * topk : ints(ids_at);
+      const float* const weights = whole ? chosen.at(rows) + first * topk : part.scratch_at(chosen_at);
       const bool tiled = tiles_from > 0 && count >= tiles_from;
       if (tiled) {
         const ExpertGroupsArguments a = {visited, topk, experts, live, ints(order_at), ints(offsets_at), ints(tiles_at), ints(count_at)};
@@ -102,7 +115,7 @@ Status bind_experts(const Binding& b, Launch& out) {
       g.rows = live;
       TANDEM_TRY(launch_kernel(stream, gated, elementwise_shape(inner, count * topk), g));
       TANDEM_TRY(multiply(down, gates, inner, 1, downs));
-      const CombineArguments c = {downs,  hidden, visited, chosen.at(rows) + first * topk, part.weights.at<const uint8_t*>(down.matrix->data_table), y.at(rows) + first * y.stride,
+      const CombineArguments c = {downs,  hidden, visited, weights, part.weights.at<const uint8_t*>(down.matrix->data_table), y.at(rows) + first * y.stride,
                                   y.stride, hidden, topk,    live};
       TANDEM_TRY(launch_kernel(stream, combine, elementwise_shape(hidden, count), c));
     }
