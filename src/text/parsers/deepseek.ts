@@ -9,7 +9,7 @@
  */
 import { findMarker, heldFrom } from '../markers.ts';
 import type { CallSpelling } from './call-format.ts';
-import { type OutputEvent, type OutputParser, randomCallId } from './events.ts';
+import { type OutputEvent, randomCallId, SteppingParser } from './events.ts';
 
 export const CALLS_BEGIN = '<｜tool▁calls▁begin｜>';
 const CALLS_END = '<｜tool▁calls▁end｜>';
@@ -41,10 +41,9 @@ export function deepSeekSpelling(template: string): CallSpelling {
  */
 type State = 'text' | 'after' | 'calls' | 'header' | 'decide' | 'name' | 'fence' | 'arguments';
 
-export class DeepSeekToolParser implements OutputParser {
+export class DeepSeekToolParser extends SteppingParser {
   private readonly newId: (index: number) => string;
   private state: State = 'text';
-  private pending = '';
   /** What was taken since the markers of the current call began, to give it back as text. */
   private raw = '';
   private header = '';
@@ -53,14 +52,8 @@ export class DeepSeekToolParser implements OutputParser {
 
   /** @param newId makes the id of the call of that index; unique in the conversation. */
   constructor(newId: (index: number) => string = randomCallId) {
+    super();
     this.newId = newId;
-  }
-
-  push(text: string): OutputEvent[] {
-    this.pending += text;
-    const events: OutputEvent[] = [];
-    while (this.step(events));
-    return events;
   }
 
   finish(): OutputEvent[] {
@@ -83,8 +76,7 @@ export class DeepSeekToolParser implements OutputParser {
     return events;
   }
 
-  /** Does one step on the pending text; false when it needs more. */
-  private step(events: OutputEvent[]): boolean {
+  protected step(events: OutputEvent[]): boolean {
     switch (this.state) {
       case 'text':
         return this.outside(events);

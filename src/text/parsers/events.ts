@@ -18,6 +18,23 @@ export interface OutputParser {
   finish(): OutputEvent[];
 }
 
+/** A parser that does one step after the other on what it was given and has not used. */
+export abstract class SteppingParser implements OutputParser {
+  protected pending = '';
+
+  push(text: string): OutputEvent[] {
+    this.pending += text;
+    const events: OutputEvent[] = [];
+    while (this.step(events));
+    return events;
+  }
+
+  abstract finish(): OutputEvent[];
+
+  /** Does one step on the pending text; false when it needs more. */
+  protected abstract step(events: OutputEvent[]): boolean;
+}
+
 /** An event of this text; none for no text. */
 export function textEvents(text: string): OutputEvent[] {
   return text === '' ? [] : [{ type: 'text', text }];

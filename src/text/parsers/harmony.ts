@@ -11,7 +11,7 @@
  */
 import { findMarker, heldFrom } from '../markers.ts';
 import type { CallSpelling } from './call-format.ts';
-import type { OutputEvent, OutputParser } from './events.ts';
+import { type OutputEvent, SteppingParser } from './events.ts';
 
 export const CHANNEL = '<|channel|>';
 const START = '<|start|>';
@@ -48,10 +48,9 @@ export interface HarmonyOptions {
 type Kind = 'reasoning' | 'text' | 'call' | 'raw';
 type State = 'between' | 'header' | 'body';
 
-export class HarmonyParser implements OutputParser {
+export class HarmonyParser extends SteppingParser {
   private readonly options: HarmonyOptions;
   private state: State = 'between';
-  private pending = '';
   private kind: Kind = 'text';
   /** The kind whose last message said something, for the line break before its next. */
   private said: Kind | undefined;
@@ -60,14 +59,8 @@ export class HarmonyParser implements OutputParser {
   private index = -1;
 
   constructor(options: HarmonyOptions) {
+    super();
     this.options = options;
-  }
-
-  push(text: string): OutputEvent[] {
-    this.pending += text;
-    const events: OutputEvent[] = [];
-    while (this.step(events));
-    return events;
   }
 
   finish(): OutputEvent[] {
@@ -84,8 +77,7 @@ export class HarmonyParser implements OutputParser {
     return events;
   }
 
-  /** Does one step on the pending text; false when it needs more. */
-  private step(events: OutputEvent[]): boolean {
+  protected step(events: OutputEvent[]): boolean {
     if (this.state === 'between') return this.between();
     return this.state === 'header' ? this.readHeader(events) : this.readBody(events);
   }

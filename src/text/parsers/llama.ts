@@ -3,7 +3,7 @@
  * `<|python_tag|>`, several of them with `;` between. An answer that begins otherwise is text to its end.
  */
 import type { CallSpelling } from './call-format.ts';
-import { type OutputEvent, type OutputParser, textEvents } from './events.ts';
+import { type OutputEvent, SteppingParser, textEvents } from './events.ts';
 import { JsonCall } from './json-call.ts';
 
 export const PYTHON_TAG = '<|python_tag|>';
@@ -19,22 +19,15 @@ export const LLAMA_SPELLING: CallSpelling = {
   markers: [],
 };
 
-export class LlamaToolParser implements OutputParser {
+export class LlamaToolParser extends SteppingParser {
   private readonly newId: ((index: number) => string) | undefined;
-  private pending = '';
   private state: 'start' | 'text' | 'call' = 'start';
   private call: JsonCall | undefined;
   private calls = 0;
 
   constructor(newId?: (index: number) => string) {
+    super();
     this.newId = newId;
-  }
-
-  push(text: string): OutputEvent[] {
-    this.pending += text;
-    const events: OutputEvent[] = [];
-    while (this.step(events));
-    return events;
   }
 
   finish(): OutputEvent[] {
@@ -44,7 +37,7 @@ export class LlamaToolParser implements OutputParser {
     return events;
   }
 
-  private step(events: OutputEvent[]): boolean {
+  protected step(events: OutputEvent[]): boolean {
     switch (this.state) {
       case 'text':
         events.push(...textEvents(this.pending));

@@ -6,7 +6,7 @@
  * it may go on thinking and end it once more: such a `</think>` is no part of the answer.
  */
 import { findMarker, heldFrom } from '../markers.ts';
-import type { OutputEvent, OutputParser } from './events.ts';
+import { type OutputEvent, type OutputParser, SteppingParser } from './events.ts';
 
 const OPEN = '<think>';
 const CLOSE = '</think>';
@@ -38,26 +38,19 @@ export class OpenedReasoning implements OutputParser {
 /** `start`: nothing but white space yet. `skip`: reasoning is over, white space before the answer is dropped. */
 type State = 'start' | 'reasoning' | 'skip' | 'text';
 
-export class ReasoningParser implements OutputParser {
+export class ReasoningParser extends SteppingParser {
   private state: State;
-  private pending = '';
   private began = false;
   private readonly closers: readonly string[];
   private readonly startInside: boolean;
   private readonly cut: () => boolean;
 
   constructor({ startInside = false, interrupts = [], cut = () => false }: ReasoningOptions = {}) {
+    super();
     this.startInside = startInside;
     this.cut = cut;
     this.state = 'start';
     this.closers = [CLOSE, ...interrupts];
-  }
-
-  push(text: string): OutputEvent[] {
-    this.pending += text;
-    const events: OutputEvent[] = [];
-    while (this.step(events));
-    return events;
   }
 
   finish(): OutputEvent[] {
@@ -70,8 +63,7 @@ export class ReasoningParser implements OutputParser {
     return rest === '' || this.state === 'skip' ? [] : [{ type: 'text', text: rest }];
   }
 
-  /** Does one step on the pending text; false when it needs more. */
-  private step(events: OutputEvent[]): boolean {
+  protected step(events: OutputEvent[]): boolean {
     switch (this.state) {
       case 'start':
         return this.start();
