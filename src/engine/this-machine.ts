@@ -4,10 +4,11 @@
  */
 import { readFileSync } from 'node:fs';
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { freemem, homedir, totalmem } from 'node:os';
+import { freemem, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
 import { listGpus } from '../backend/native/gpus.ts';
 import { loadNative } from '../backend/native/load.ts';
+import { userHome } from '../hub/settings.ts';
 import { containerLimits, memoryAvailable, type ReadText } from '../placement/container.ts';
 import { type KernelCosts, type MachineProfile, parseProfile } from '../placement/profile.ts';
 import { tileUnit } from '../placement/tiles.ts';
@@ -74,7 +75,7 @@ interface Kept {
 
 /** Where the measured profile lies. */
 export function profilePath(env: Readonly<Record<string, string | undefined>> = process.env): string {
-  return join(env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'tandem', 'machine.json');
+  return join(env.XDG_CACHE_HOME || join(userHome(), '.cache'), 'tandem', 'machine.json');
 }
 
 /** Measured on this machine before, with its limits as they are now; undefined where that was another machine or version. */
