@@ -5,7 +5,10 @@
  *     for await (const event of engine.chat([{ role: 'user', content: 'Hello!' }]))
  *       if (event.type === 'text') process.stdout.write(event.text);
  */
-export type { ChatOptions, Engine, EngineInfo, GenerateOptions } from './engine/engine.ts';
+
+export type { Engine } from './engine/engine.ts';
+export type { EngineInfo } from './engine/engine-parts.ts';
+export type { ChatOptions, GenerateOptions } from './engine/generate-options.ts';
 export type { Generation } from './engine/generation.ts';
 export { defaultModelPath, type LoadOptions, load } from './engine/load.ts';
 export type { Divergence, Perplexity, PerplexityOptions } from './engine/perplexity.ts';

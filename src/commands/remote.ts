@@ -2,7 +2,7 @@
  * A server that runs somewhere as the model of a command: nobody loads 377 GB twice. It speaks the server's OpenAI dialect and
  * gives the same generations as an engine in this process.
  */
-import type { ChatOptions, GenerateOptions } from '../engine/engine.ts';
+import type { ChatOptions, GenerateOptions } from '../engine/generate-options.ts';
 import { Generation, type GenerationSink } from '../engine/generation.ts';
 import type { GenerationResult } from '../engine/result.ts';
 import { isAbort, TandemError } from '../errors.ts';

@@ -2,23 +2,30 @@
  * A loaded model that answers. Any number of requests may run at once; they share passes and KV pages and never see
  * each other. Everything is an option of the call; the engine keeps no conversation.
  */
-import type { Executable, ExpertVisits } from '../backend/backend.ts';
+import type { ExpertVisits } from '../backend/backend.ts';
 import { TandemError } from '../errors.ts';
 import { PAGE_TOKENS } from '../program/program.ts';
 import type { ChatTemplate } from '../text/chat-template.ts';
-import type { ChatMessage, ToolCall, ToolDefinition } from '../text/messages.ts';
+import type { ChatMessage, ToolCall } from '../text/messages.ts';
 import type { CallRequest } from '../text/parsers/call-format.ts';
 import type { OutputParser } from '../text/parsers/events.ts';
 import { callFormat, parserFor, type ThinkingGate, thinkingGate } from '../text/parsers/index.ts';
-import type { Tokenizer } from '../text/tokenizer.ts';
 import { ChunkSize } from './chunk-size.ts';
+import type { EngineInfo, EngineParts } from './engine-parts.ts';
+import {
+  CHAT_OPTIONS,
+  type ChatOptions,
+  GENERATE_OPTIONS,
+  type GenerateOptions,
+  type PromptOptions,
+} from './generate-options.ts';
 import { Generation, type GenerationSink } from './generation.ts';
-import { GrammarCompiler, type OutputFormat } from './grammar.ts';
+import { GrammarCompiler } from './grammar.ts';
 import { Guide } from './guide.ts';
 import { PagePool } from './kv-cache.ts';
 import { disposed, EngineLoop } from './loop.ts';
 import { checkOptionNames } from './option-names.ts';
-import type { PageStore, PageStoreStats } from './page-store.ts';
+import type { PageStoreStats } from './page-store.ts';
 import {
   type Divergence,
   type LogitSource,
@@ -33,117 +40,10 @@ import { PrefixCache } from './prefix-cache.ts';
 import { type PromptLogprob, promptLogprobs } from './prompt-logprobs.ts';
 import { Prompts, type TextCall } from './prompts.ts';
 import { LogitsRequest, type Progress, type Request, type TakeLogits, TextRequest } from './request.ts';
-import {
-  invalid,
-  numberIn,
-  Sampler,
-  type SamplingDefaults,
-  type SamplingOptions,
-  samplingSettings,
-} from './sampling.ts';
+import { invalid, numberIn, Sampler, type SamplingDefaults, samplingSettings } from './sampling.ts';
 import { Scheduler, type SchedulerStats } from './scheduler.ts';
 import { Sequence } from './sequence.ts';
 import { aborted } from './until-aborted.ts';
-
-/** Options of `generate`. */
-export interface GenerateOptions extends SamplingOptions {
-  /** Most tokens to draw, ≥ 1; what the context does not hold is cut off. Default: what the context holds. */
-  maxTokens?: number;
-  /** Text that ends the generation; it is not part of the result. */
-  stop?: string | readonly string[];
-  /** Token ids that end the generation beside the model's own. */
-  stopTokens?: readonly number[];
-  /** Go on when the model ends its text. For measurements. */
-  ignoreEos?: boolean;
-  /** String prompts only: put the model's begin token before the prompt where the model wants one. Default true. */
-  addSpecial?: boolean;
-  /** String prompts only: read control tokens written in the prompt as such. Default false. */
-  parseSpecial?: boolean;
-  /** The text is of this form and cannot be of another. In `chat`: the answer, after the thinking. */
-  format?: OutputFormat;
-  /** Higher goes first; below 0 waits behind everybody. Default 0. */
-  priority?: number;
-  /** Stops it wherever it is, also in the middle of the prompt. */
-  signal?: AbortSignal;
-  /** Prompt tokens computed, of all. */
-  onProgress?: Progress;
-}
-
-const GENERATE_OPTIONS = [
-  'maxTokens',
-  'stop',
-  'stopTokens',
-  'ignoreEos',
-  'format',
-  'priority',
-  'addSpecial',
-  'parseSpecial',
-  'signal',
-  'onProgress',
-  'temperature',
-  'topK',
-  'topP',
-  'minP',
-  'repetitionPenalty',
-  'presencePenalty',
-  'frequencyPenalty',
-  'logitBias',
-  'seed',
-  'logprobs',
-] as const satisfies readonly (keyof GenerateOptions)[];
-
-/** Options of `chat`: those of `generate`, and how the conversation becomes a prompt and the answer is read. */
-export interface ChatOptions extends Omit<GenerateOptions, 'addSpecial' | 'parseSpecial'> {
-  /** Tools the model may call. */
-  tools?: readonly ToolDefinition[];
-  /** Asks templates that can to turn thinking on or off. Default: the template's. */
-  thinking?: boolean;
-  /** `none` leaves `<think>` (one that the prompt opened too) and tool calls in the text as the model wrote them. Default `separate`. */
-  parse?: 'separate' | 'none';
-  /** Whether a tool has to be called: `auto` leaves it to the model (default); `required` (any) or a name demand one call. */
-  toolChoice?: 'auto' | 'none' | 'required' | { readonly name: string };
-  /** Most tokens of thinking; then it is ended and the answer begins. */
-  thinkingBudget?: number;
-  /** Further variables of the chat template. */
-  templateVariables?: Readonly<Record<string, unknown>>;
-}
-
-/** Those of them that shape the prompt. */
-export type PromptOptions = Pick<ChatOptions, 'tools' | 'thinking' | 'thinkingBudget' | 'templateVariables'>;
-
-const CHAT_OPTIONS = [
-  ...GENERATE_OPTIONS.filter((name) => name !== 'addSpecial' && name !== 'parseSpecial'),
-  'tools',
-  'toolChoice',
-  'thinking',
-  'thinkingBudget',
-  'parse',
-  'templateVariables',
-] as const satisfies readonly (keyof ChatOptions)[];
-
-/** What is known about a loaded model. */
-export interface EngineInfo {
-  /** The checkpoint's name. */
-  readonly model: string;
-  /** `deepseek-v3` … */
-  readonly architecture: string;
-  readonly backend: string;
-  /** Most tokens of a sequence, prompt and answer together, and what set it. */
-  readonly contextLength: number;
-  readonly contextLimit: 'model' | 'option' | 'memory';
-  readonly vocabSize: number;
-  readonly kvType: 'f32' | 'bf16';
-  /** `exact`: a row's bits do not depend on batch, chunks and threads; `fast`: those of long prompts may (tiles). */
-  readonly numerics: 'exact' | 'fast';
-  /** Bytes. */
-  readonly weights: number;
-  readonly kv: number;
-  readonly buffers: number;
-  /** What the backend chose: ISA, threads, how weights were loaded. */
-  readonly execution: Readonly<Record<string, string | number>>;
-  /** What `load` found odd and went on without: rules that decide nothing. */
-  readonly warnings: readonly string[];
-}
 
 /** One request as it stands between two passes. */
 export interface RequestState {
@@ -153,40 +53,6 @@ export interface RequestState {
   /** Tokens whose keys and values are there. */
   readonly computed: number;
   readonly generated: number;
-}
-
-/** What `load` puts together. */
-export interface EngineParts {
-  readonly executable: Executable;
-  readonly tokenizer: Tokenizer;
-  /** Or why there is none, for whoever wants to chat. */
-  readonly template: ChatTemplate | TandemError;
-  /** The checkpoint, for threads that need a tokenizer of their own; absent: long prompts are read like short ones. */
-  readonly path?: string;
-  readonly info: EngineInfo;
-  readonly samplingDefaults?: SamplingDefaults;
-  readonly limits: EngineLimits;
-  /** Prefixes that outlive the process; needs an executable whose pages can be read. */
-  readonly pageStore?: PageStore;
-  /** Called once, after the executable is gone. */
-  readonly close?: () => Promise<void>;
-}
-
-export interface EngineLimits {
-  readonly maxRows: number;
-  readonly maxOutputs: number;
-  readonly maxSequences: number;
-  /** Time a pass with prefill rows should take, milliseconds: beside others that decode, and where nobody does. */
-  readonly targetMs: number;
-  readonly soloTargetMs: number;
-  /** Most that one may take where nobody decodes and fewer rows would waste its time; default: `soloTargetMs`. */
-  readonly soloMostMs?: number;
-  /** Rows of the first pass where nobody decodes, before any speed was measured. */
-  readonly firstRows: number;
-  /** Rows below which a pass wastes its time, by its first position (placement/worthwhile-rows.ts); default: none. */
-  readonly worthwhileRows?: (position: number) => number;
-  /** False: no page is shared between requests. Default true. */
-  readonly prefixCache?: boolean;
 }
 
 export class Engine implements AsyncDisposable {

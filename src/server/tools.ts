@@ -1,5 +1,5 @@
 /** What all dialects ask of tools, once they are told in our words. */
-import type { ChatOptions } from '../engine/engine.ts';
+import type { ChatOptions } from '../engine/generate-options.ts';
 import { TandemError } from '../errors.ts';
 import type { ToolDefinition } from '../text/messages.ts';
 

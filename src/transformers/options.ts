@@ -2,7 +2,7 @@
  * Generation options by the names of @huggingface/transformers, and what they are here. An option that would change the
  * result and is not known is an error; one that only concerns how that library computes is a warning.
  */
-import type { GenerateOptions } from '../engine/engine.ts';
+import type { GenerateOptions } from '../engine/generate-options.ts';
 import { checkOptionNames } from '../engine/option-names.ts';
 import type { SamplingDefaults } from '../engine/sampling.ts';
 import { TandemError } from '../errors.ts';

@@ -1,5 +1,5 @@
 /** From Anthropic's messages to a conversation and the engine's options. */
-import type { ChatOptions } from '../../../engine/engine.ts';
+import type { ChatOptions } from '../../../engine/generate-options.ts';
 import type { ChatMessage, ToolDefinition } from '../../../text/messages.ts';
 import { contentText } from '../../content.ts';
 import { defined, nonEmpty } from '../../defined.ts';

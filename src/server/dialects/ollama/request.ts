@@ -1,5 +1,5 @@
 /** From Ollama's bodies to a conversation and the engine's options. */
-import type { ChatOptions } from '../../../engine/engine.ts';
+import type { ChatOptions } from '../../../engine/generate-options.ts';
 import { TandemError } from '../../../errors.ts';
 import type { ChatMessage } from '../../../text/messages.ts';
 import { defined, nonEmpty } from '../../defined.ts';

@@ -1,5 +1,5 @@
 /** From a chat body to a conversation and the engine's options. */
-import type { ChatOptions } from '../../../engine/engine.ts';
+import type { ChatOptions } from '../../../engine/generate-options.ts';
 import type { ChatMessage } from '../../../text/messages.ts';
 import { contentText } from '../../content.ts';
 import type { ServerOptions } from '../../context.ts';

@@ -1,6 +1,6 @@
 /** `POST …/input_tokens`: how many tokens a conversation would take, without answering it. */
 import type { z } from '@hono/zod-openapi';
-import type { ChatOptions } from '../../../engine/engine.ts';
+import type { ChatOptions } from '../../../engine/generate-options.ts';
 import type { ChatMessage } from '../../../text/messages.ts';
 import type { Dialect, ServerApp, ServerContext } from '../../context.ts';
 import { defined } from '../../defined.ts';

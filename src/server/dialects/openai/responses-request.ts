@@ -1,5 +1,5 @@
 /** From a responses body to a conversation and the engine's options. The server keeps no responses: clients send all. */
-import type { ChatOptions } from '../../../engine/engine.ts';
+import type { ChatOptions } from '../../../engine/generate-options.ts';
 import { TandemError } from '../../../errors.ts';
 import type { ChatMessage, ToolCall } from '../../../text/messages.ts';
 import { contentText } from '../../content.ts';

@@ -1,5 +1,5 @@
 /** OpenAI's sampling fields as the engine's options. */
-import type { GenerateOptions } from '../../../engine/engine.ts';
+import type { GenerateOptions } from '../../../engine/generate-options.ts';
 import { TandemError } from '../../../errors.ts';
 import type { ServerOptions } from '../../context.ts';
 import { defined, nonEmpty } from '../../defined.ts';
