@@ -187,6 +187,16 @@ describe.skipIf(reason).each(isas)(`mla on tiles, %s ${reason ?? ''}`, (isa) => 
     for (const rows of [127, 128, 129, 300]) await judge(latent(LATENT, [{ rows, firstPosition: 0 }]), isa, 2);
   });
 
+  it('takes heads in groups where all at once would be too large', async () => {
+    const shape = { heads: 24, nope: 16, rope: 2048, latent: 32, value: 16 }; // keys of a segment: over 4 MB a head
+    const test = latent(shape, [
+      { rows: 40, firstPosition: 0 },
+      { rows: 17, firstPosition: 0 },
+    ]);
+    await judge(test, isa, 2);
+    await expectOwnBits(test, isa);
+  });
+
   it('decodes quantized weights', async () => {
     const shape = { heads: 2, nope: 256, rope: 16, latent: 256, value: 32 };
     for (const format of ['q8_0', 'q4_k', 'f8_e4m3', 'bf16'] as const) {

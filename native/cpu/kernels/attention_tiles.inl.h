@@ -124,14 +124,14 @@ static void attend_block(const Unit& unit, const ContextBlock<Unit>& block, cons
       total = vec_mul(total, shrink);
       state.scale(v, shrink);
     }
-    typename Unit::Element* to = weights + v * Unit::kPair;
-    for (int64_t t = 0; t < count; t += 2) {
-      const Vec even = vec_exp2_weight(vec_sub(vec_mul(vec_load(scores + t * kColumns + v), factor), lowered));
-      const Vec odd = vec_exp2_weight(vec_sub(vec_mul(vec_load(scores + (t + 1) * kColumns + v), factor), lowered));
-      total = vec_add(vec_add(total, even), odd);
-      Unit::store_pair(to + t * kColumns, even, odd);
+    for (int64_t t = 0; t < count; t++) {
+      float* score = scores + t * kColumns + v;
+      const Vec weight = vec_exp2_weight(vec_sub(vec_mul(vec_load(score), factor), lowered));
+      total = vec_add(total, weight);
+      vec_store(score, weight);
     }
-    for (int64_t t = count; t < depth; t += 2) Unit::store_pair(to + t * kColumns, vec_set(0.0f), vec_set(0.0f));
+    for (int64_t t = count; t < depth; t++) vec_store(scores + t * kColumns + v, vec_set(0.0f));
+    Unit::store_rows(weights + v * Unit::kPair, scores + v, depth);
     vec_store(state.totals + v, total);
   }
   ahead.spread(state.value_rows / Unit::kRows);

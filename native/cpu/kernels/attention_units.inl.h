@@ -139,6 +139,10 @@ struct FloatUnit {
     vec_store(panel_row, even);
     vec_store(panel_row + kColumns, odd);
   }
+  // kLanes columns of `rows` [k, kColumns], as they lie in a panel; k is even.
+  static void store_rows(float* panel, const float* rows, int64_t k) {
+    for (int64_t p = 0; p < k; p++) vec_store(panel + p * kColumns, vec_load(rows + p * kColumns));
+  }
 
   // Rows [0, kLanes) of `rows` (width: a multiple of kLanes) become columns [0, kLanes) of a panel.
   static void pack_columns(const float* rows, int64_t stride, int64_t width, float* panel) {
@@ -223,6 +227,10 @@ struct Bf16Unit {
   }
   static void store(uint16_t* to, const uint16_t* from, int64_t count) { std::memcpy(to, from, static_cast<size_t>(count) * sizeof(uint16_t)); }
   TANDEM_BF16 static void store_pair(uint16_t* panel_row, Vec even, Vec odd) { _mm512_storeu_si512(panel_row, round_pair(even, odd)); }
+  TANDEM_BF16 static void store_rows(uint16_t* panel, const float* rows, int64_t k) {
+    for (int64_t p = 0; p < k; p += 2, panel += 2 * kColumns, rows += 2 * kColumns)
+      store_pair(panel, _mm512_loadu_ps(rows), _mm512_loadu_ps(rows + kColumns));
+  }
 
   TANDEM_BF16 static void pack_columns(const float* rows, int64_t stride, int64_t width, uint16_t* panel) {
     for (int64_t k = 0; k < width; k += 32) {
