@@ -1,7 +1,7 @@
 /** The command line from outside: where output goes, exit codes, and one clear line for every mistake. */
 import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { nativeProblem } from '../../src/backend/native/load.ts';
 import { load } from '../../src/index.ts';
@@ -101,6 +101,12 @@ test.skipIf(nativeProblem())('doctor looks at the machine, and measures a model'
   expect(bandwidth.all).toBeGreaterThan(1e8);
   expect(speed.tokensPerSecond).toBeGreaterThan(0);
   expect(speed.parts.experts.bytes).toBeGreaterThan(0);
+});
+
+test.skipIf(nativeProblem())('doctor looks above a cache whose path runs through a file', async () => {
+  const { code, stdout, stderr } = await tandem(['doctor'], { env: { HF_HUB_CACHE: resolve('package.json', 'x') } });
+  expect([code, stderr]).toEqual([0, '']);
+  expect(stdout).toContain(` free at ${process.cwd()}`);
 });
 
 test.skipIf(nativeProblem())('doctor names the disk of a cache that is not there yet', async () => {
