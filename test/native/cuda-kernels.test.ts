@@ -23,6 +23,7 @@ const SOURCES = [
   'test/cuda_kernels_steps.cc',
   'test/cuda_kernels_attention.cc',
   'test/cuda_kernels_mla.cc',
+  'test/cuda_kernels_sample.cc',
   'test/main.cc',
   'quant/grids.cc',
 ];

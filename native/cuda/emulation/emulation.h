@@ -323,8 +323,9 @@ static inline T __shfl_sync(uint32_t, T value, int lane) {
   return emulation::exchanged("__shfl_sync", value, lane);
 }
 
-static inline int atomicAdd(int* at, int value) {
-  const int before = *at;
+template <typename T>
+static inline T atomicAdd(T* at, T value) {
+  const T before = *at;
   *at += value;
   return before;
 }

@@ -246,6 +246,43 @@ struct CombineArguments {
   const int32_t* rows;
 };
 
+// How one output row is sampled: SamplingRecord of src/program/batch.ts. Lists lie one after the other in the arrays of
+// SampleArguments; `first` is where the row's begins. A list names no token twice.
+struct SampleRow {
+  float temperature, top_p, min_p;
+  float repetition_penalty, presence_penalty, frequency_penalty;
+  uint32_t top_k;
+  uint32_t seed_low, seed_high, position;
+  int32_t top_logprobs;                    // up to max_top
+  int32_t sampled;                         // 0: the token is −1
+  int32_t sequence;                        // index into dead
+  int32_t penalty_first, penalty_count;
+  int32_t bias_first, bias_count;
+  int32_t mask_first;                      // in words of `masks`; −1: none
+};
+
+// sample, and logprobs after it. Everything but logits is of the pass, on the device.
+struct SampleArguments {
+  const float* logits;        // [O, V]
+  int64_t logits_stride;
+  int64_t vocabulary;
+  float* adjusted;            // [O, V] scratch
+  int64_t adjusted_stride;
+  const SampleRow* records;   // [O]
+  const int32_t* penalty_tokens;
+  const int32_t* penalty_counts;
+  const int32_t* bias_tokens;
+  const float* bias_values;
+  const uint32_t* masks;      // ⌈V / 32⌉ words each
+  const uint8_t* dead;        // [B] or null
+  int32_t* token;             // [O]; −1 where nothing is to be drawn, or nothing can be
+  float* logprob;             // [O]; rows without a token are left alone, here and below
+  int32_t* top_tokens;        // [O, max_top]; −1 after the last that there is
+  float* top_logprobs;        // [O, max_top]
+  int64_t max_top;
+  const int32_t* rows;        // O
+};
+
 // The best token of every row of logits, the lowest of equals; −1 where there is none.
 struct GreedyArguments {
   const float* logits;

@@ -18,6 +18,7 @@
 #include "cuda/kernels/rms_norm.cuh"
 #include "cuda/kernels/rope.cuh"
 #include "cuda/kernels/router.cuh"
+#include "cuda/kernels/sample.cuh"
 
 #define TANDEM_CUDA_OF_FORMAT(X, format, Block)           \
   X(linear_##format##_m1, LinearArguments, linear_1<Block>) \
@@ -56,4 +57,6 @@
   X(expert_groups, ExpertGroupsArguments, expert_groups)          \
   X(gated, GatedArguments, gated)                                 \
   X(combine, CombineArguments, combine)                           \
-  X(greedy, GreedyArguments, greedy)
+  X(greedy, GreedyArguments, greedy)                              \
+  X(sample, SampleArguments, sample)                              \
+  X(logprobs, SampleArguments, logprobs)

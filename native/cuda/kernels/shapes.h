@@ -60,6 +60,7 @@ static inline Shape rms_norm_shape(int64_t columns, int64_t group, int64_t rows)
 
 static inline Shape rope_shape(int64_t rows) { return {1, static_cast<unsigned>(rows), 1, 256}; }
 static inline Shape router_shape(int64_t rows) { return {1, static_cast<unsigned>(rows), 1, 32}; }
+static inline Shape sample_shape(int64_t rows) { return {1, static_cast<unsigned>(rows), 1, 256}; }  // logprobs too
 static inline Shape greedy_shape(int64_t rows) { return {1, static_cast<unsigned>(rows), 1, 256}; }
 
 }  // namespace tandem::cuda
