@@ -74,7 +74,7 @@ async function planCommand(argument: string | undefined, flags: Flags): Promise<
     ? parseProfile(await machineJson(flags.machine), flags.machine)
     : await profileHere({ fresh: flags.fresh, formats: wanted });
   const request = { context: flags.context, ram: flags.memory, vram: flags.vram, prompt: flags.prompt };
-  const passSize = () => new ChunkSize({ minRows: 64, maxRows: PASS.rows, firstRows: PASS.rows, targetMs: PASS.seconds * 1000 }); // biome-ignore format: one thought a line
+  const passSize = () => new ChunkSize({ minRows: 64, maxRows: PASS.rows, firstRows: PASS.rows, targetMs: PASS.seconds * 1000, mostMs: PASS.mostSeconds * 1000 }); // biome-ignore format: one thought a line
   const rows: Row[] = sized.quants.map((quant) => {
     if (quant.sizes === undefined) return quant;
     const context = flags.context && Math.min(flags.context, quant.sizes.contextLength);

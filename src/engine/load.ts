@@ -12,6 +12,7 @@ import type { Machine } from '../placement/lower.ts';
 import { nativeMachine } from '../placement/machine.ts';
 import { ruleWarnings } from '../placement/match.ts';
 import { executionsOf, lowerBoth } from '../placement/phases.ts';
+import { PASS } from '../placement/predict.ts';
 import type { Rule } from '../placement/rule.ts';
 import { worthwhileRowsOf } from '../placement/worthwhile-rows.ts';
 import { type KvType, type Program, pageBytes } from '../program/program.ts';
@@ -116,11 +117,9 @@ const ISAS = ['scalar', 'avx2', 'avx512', 'amx'];
 /** Time a pass with prefill rows should take: a neighbour's token waits about as long. */
 const TARGET_MS = 400;
 /** And where nobody decodes: only a newcomer and the progress bar wait. Experts meet more rows each, so it is faster. */
-const SOLO_TARGET_MS = 4000;
+const SOLO_TARGET_MS = PASS.seconds * 1000;
 /** The same where fewer rows would waste the pass's time (placement/worthwhile-rows.ts). */
-const SOLO_MOST_MS = 16_000;
-/** Of 256 experts, 8 a token, each meets 64 rows of so many: enough for tiles. */
-const MOST_ROWS = 2048;
+const SOLO_MOST_MS = PASS.mostSeconds * 1000;
 /** Output rows of a pass; logits of so many rows are held in memory. */
 const MAX_OUTPUTS = 64;
 
@@ -173,7 +172,7 @@ async function engineFor(
   const [whole, fewer] = chosenExperts(built.program, options.expertsPerToken);
   const [program, late] = deferredExperts(whole, options.deferExperts);
   const lossy = [...fewer, ...late];
-  const mostRows = Math.min(MOST_ROWS, Math.max(512, program.contextLength));
+  const mostRows = Math.min(PASS.rows, Math.max(512, program.contextLength));
   const maxRows = numberIn('maxBatchRows', options.maxBatchRows, { low: 2, high: 65536, integer: true }, mostRows);
   const maxOutputs = Math.min(maxRows, MAX_OUTPUTS);
   const available = Math.min(availableMemory(), memoryLimit ?? Number.POSITIVE_INFINITY);

@@ -13,6 +13,7 @@ import {
 } from './physics.ts';
 import { type MachineProfile, usedGpus } from './profile.ts';
 import { type MatrixWork, type Sizes, weightsPerToken } from './sizes.ts';
+import { worthwhileRows } from './worthwhile-rows.ts';
 
 /** Which parts of a model lie where. */
 export interface Placing {
@@ -55,12 +56,17 @@ const GPU = { read: 0.75, bf16: 0.4, handover: 40e-6, step: 4e-6 };
 /** The disk's reads are random, one expert at a time: about as fast as sequential ones, since an expert is megabytes. */
 const NO_DISK = 0.5e9;
 
-/** Rows of a pass and seconds that one may take while nobody else decodes, as the engine chooses them. */
-export const PASS = { rows: 2048, seconds: 1.5 };
+/**
+ * Of a pass while nobody else decodes, as the engine chooses it. Most rows: of 256 experts, 8 a token, each meets 64 of so
+ * many, enough for tiles. Seconds that it should take, for newcomers wait for it; and may, where fewer rows would waste them.
+ */
+export const PASS = { rows: 2048, seconds: 4, mostSeconds: 16 };
 
 /** How many rows a pass over a prompt takes, as the engine adapts it (`ChunkSize`). */
 export interface PassSize {
   readonly rows: number;
+  /** `rows`, or more where so many are worth their time. */
+  rowsFor?(worthwhile: number): number;
   measured(rows: number, milliseconds: number): void;
 }
 
@@ -125,13 +131,15 @@ export function predictPrefill(
   request: { readonly prompt: number; readonly rows?: number; readonly passSize?: PassSize },
 ): Prediction & { readonly rows: number; readonly streamed: boolean } {
   const { prompt, rows = PASS.rows, passSize = { rows, measured: () => {} } } = request;
-  const size = placing.kind === 'cpu' ? passSize : { rows, measured: () => {} };
+  const size: PassSize = placing.kind === 'cpu' ? passSize : { rows, measured: () => {} };
+  const worthwhile = worthwhileRows(sizes.attention, sum(sizes.matrices, weightsPerToken));
   const parts: Record<string, number> = {};
   let [streamed, passes] = [false, 0];
   for (const counted of [false, true]) {
     for (let first = 0; first < prompt; ) {
       const left = prompt - first;
-      const taken = Math.ceil(left / Math.ceil(left / Math.min(size.rows, rows)));
+      const wanted = size.rowsFor?.(worthwhile(first)) ?? size.rows;
+      const taken = Math.ceil(left / Math.ceil(left / Math.min(wanted, rows)));
       const pass = passSeconds(sizes, profile, placing, first, taken);
       size.measured(taken, total(pass.parts) * 1000);
       first += taken;
