@@ -69,8 +69,9 @@ Status bind_experts(const Binding& b, Launch& out) {
   fixed.alpha = static_cast<float>(b.step.number("alpha", 1.702));
   fixed.limit = static_cast<float>(b.step.number("limit", 7));
   const GpuPart& part = b.part;
-  // Where an expert is visited by so many rows on average, all are multiplied on tiles.
-  const int64_t tiles_from = b.step.tiles == 0 ? 0 : (b.step.tiles * experts + topk - 1) / topk;
+  // All experts or none: one kernel has the visits of all of them.
+  if (b.step.tiles > 1) return b.refuse("experts on a GPU are all multiplied on tiles (tiles 1) or none", "asks for tiles from " + std::to_string(b.step.tiles) + " rows on");
+  const bool tiled = b.step.tiles == 1;
   out = [=, &part](Stream& stream, PassRows rows) {
     const auto ints = [&](size_t place) { return reinterpret_cast<int32_t*>(part.scratch_at(place)); };
     for (int64_t first = 0, j = 0; first < rows.tokens; first += chunks.rows, j++) {
@@ -86,7 +87,6 @@ Status bind_experts(const Binding& b, Launch& out) {
       }
       const int32_t* const visited = whole ? ids.ints(rows) + first * topk : ints(ids_at);
       const float* const weights = whole ? chosen.at(rows) + first * topk : part.scratch_at(chosen_at);
-      const bool tiled = tiles_from > 0 && count >= tiles_from;
       if (tiled) {
         const ExpertGroupsArguments a = {visited, topk, experts, live, ints(order_at), ints(offsets_at), ints(tiles_at), ints(count_at)};
         TANDEM_TRY(launch_kernel(stream, groups, expert_groups_shape(), a));

@@ -104,6 +104,15 @@ class Placer {
       ...(tiles === undefined ? {} : { tiles }),
       ...(kernel === undefined ? {} : { kernel }),
       ...(rule === undefined ? {} : { origin: rule.origin + remark }),
+      ...(tiles === GPU_TILES.experts && device !== 'cpu' && this.#options.phase === undefined
+        ? {
+            decode: {
+              activation,
+              ...(middle === undefined ? {} : { middle }),
+              ...(kernel === undefined ? {} : { kernel }),
+            },
+          }
+        : {}),
     };
     return { ...step, placement };
   }
@@ -158,7 +167,8 @@ class Placer {
   #tiles(step: Step, device: string, place: RulePlace, rule: Rule | undefined): { tiles?: number; remark: string } {
     const { tiles: wanted = 'auto' } = place;
     const none = { remark: '' };
-    if (wanted === 'off' || device !== 'cpu' || step.outputs.some((id) => this.#routing.has(id))) return none;
+    if (wanted === 'off' || step.outputs.some((id) => this.#routing.has(id))) return none;
+    if (device !== 'cpu') return this.#tilesOnGpu(step, place);
     if (wanted === 'auto') {
       const { exact = false, activations = 'rounded' } = this.#options;
       const byRows = exact || activations === 'f32' || place.activation === 'f32' ? undefined : this.#machine.tiles;
@@ -175,6 +185,15 @@ class Placer {
     if (multiplies && !(this.#machine.hasTiles ?? this.#machine.tiles !== undefined))
       return { remark: ' (no tiles on this machine)' };
     return { tiles: wanted, remark: '' };
+  }
+
+  #tilesOnGpu(step: Step, { tiles: wanted = 'auto', activation }: RulePlace): { tiles?: number; remark: string } {
+    const { exact = false, activations = 'rounded', phase } = this.#options;
+    const routed = step.op === 'experts';
+    const fast = !exact && activations !== 'f32' && activation !== 'f32' && TILED.has(step.op);
+    if (!fast || (routed && phase === 'decode')) return { remark: '' };
+    const tiles = routed ? GPU_TILES.experts : GPU_TILES.rows;
+    return { tiles, remark: wanted === 'auto' || wanted === tiles ? '' : ` (tiles=${tiles} on GPUs)` };
   }
 
   #kernel(step: Step, { kernel }: RulePlace, rule: Rule | undefined): string | undefined {
@@ -270,6 +289,12 @@ function routerInputs(program: Program): ReadonlySet<number> {
 
 /** Operands gate, up and down. */
 const EXPERTS = [3, 4, 5];
+
+/**
+ * Rows from which GPUs multiply on tensor cores: more than a graph of theirs has, so that spare rows of one decide nothing. Of
+ * routed experts all that read a prompt do: few rows each, and one kernel for all of them.
+ */
+const GPU_TILES = { rows: 128, experts: 1 };
 
 /** Ops that have a fast way for many rows. */
 const TILED: ReadonlySet<string> = new Set(['linear', 'experts', 'attention', 'mla']);

@@ -14,7 +14,7 @@ import { batchOf } from '../conformance/tiny-batches.ts';
 import { TINY_VOCABULARY, type TinyOptions, tinyProgram } from '../conformance/tiny-program.ts';
 import { fakeDriverProblem, useFakeDriver } from './fake-driver.ts';
 
-const LIMITS = { pages: 8, maxRows: 128, maxOutputs: 128, threads: 2 };
+const LIMITS = { pages: 8, maxRows: 140, maxOutputs: 70, threads: 2 };
 const MACHINE = { device: 'cpu', devices: ['cpu', 'cuda:0', 'cuda:1'].map((name) => ({ name })) } as const;
 const reason = fakeDriverProblem();
 
@@ -123,5 +123,19 @@ describe.skipIf(reason)(`steps on GPUs ${reason ?? ''}`, () => {
     const { firstFailure: step } = report;
     expect(step && `${step.name}: ${describeFailure(step)}`).toBeUndefined();
     expect(report.steps.length).toBe(BATCHES.length * lowered.steps.length);
+  });
+
+  it('fast mode: matrices on tensor cores, experts of prompts too, stay within the bounds', async () => {
+    const { program, checkpoint } = tinyProgram({ seed: 8, format: 'q8_0', layers: [['gqa', 'experts']] });
+    const lowered = lower(program, MACHINE, { rules: parseRules(PLACES.gpu) });
+    expect(lowered.steps.map(({ placement }) => placement?.tiles)).toEqual(expect.arrayContaining([1, 128]));
+    await using left = await nativeBackend().prepare(lowered, checkpoint, LIMITS);
+    await using right = await referenceBackend({ trackMagnitudes: true }).prepare(lowered, checkpoint, LIMITS);
+    const batches = [
+      batchOf([{ tokens: tokens(130, 8), pages: [5, 2, 3], outputs: 'last' }]),
+      batchOf([{ tokens: tokens(1, 9), firstPosition: 130, pages: [5, 2, 3] }]),
+    ];
+    const { firstFailure: step } = await comparePrograms({ left, right, batches, ops: OPS });
+    expect(step && `${step.name}: ${describeFailure(step)}`).toBeUndefined();
   });
 });
