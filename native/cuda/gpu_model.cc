@@ -11,6 +11,9 @@ namespace {
 // Passes of up to so many rows, one a sequence, run as graphs; TANDEM_CUDA_GRAPHS=0: none does.
 constexpr int64_t kGraphRows = 64;
 
+// Blocks of a grid in y and z.
+constexpr int64_t kMostRows = 65535;
+
 bool graphs_wanted() {
   const char* const said = std::getenv("TANDEM_CUDA_GRAPHS");
   return said == nullptr || std::strcmp(said, "0") != 0;
@@ -28,6 +31,8 @@ bool GpuModel::wanted(const Program& program) {
 }
 
 Status GpuModel::open(const Program& program, const KernelFile& kernels, Limits limits, std::unique_ptr<GpuModel>& out) {
+  if (limits.max_rows > kMostRows)
+    return Status(Code::request_invalid, "[native] a pass on a GPU has up to " + std::to_string(kMostRows) + " rows, the blocks of a grid; given " + std::to_string(limits.max_rows) + "; use fewer (maxBatchRows)");
   std::unique_ptr<GpuModel> model(new GpuModel(program, limits));
   TANDEM_TRY(make_schedule(program, model->schedule_));
   TANDEM_TRY(model->open_devices(kernels));
