@@ -121,7 +121,7 @@ describe('tandem pull', () => {
       'a wrong endpoint',
       ['pull', 'org/jug'],
       { HF_ENDPOINT: 'huggingface.co' },
-      /HF_ENDPOINT is an http or https address; huggingface\.co/,
+      /HF_ENDPOINT is an http or https address.*; huggingface\.co/,
     ],
     ['a broken token', ['pull', 'org/jug'], { HF_TOKEN: 'hf_a hf_b' }, /a token is one word/],
     [
