@@ -47,6 +47,12 @@ describe.skipIf(nativeProblem())('bench', () => {
     expect(record.command).toBe(`tandem ${args.join(' ')} --no-ceiling --json --record`);
   });
 
+  test('model: every round computes the whole prompt', async () => {
+    const args = ['bench', 'model', '--prompt', '140', '--generate', '1', '--threads', '1', '--rounds', '2'];
+    const { runs } = JSON.parse((await tandem([...args, '--no-ceiling', '--json'])).stdout);
+    expect(runs.tandem.map(({ computedTokens }: { computedTokens: number }) => computedTokens)).toEqual([140, 140]);
+  });
+
   test('experts: an array, one object a batch size', async () => {
     const args = ['bench', 'experts', ...TINY, '--layers', '2', '--tokens', '1,16', '--rounds', '2', '--no-ceiling'];
     const { stdout, stderr } = await tandem([...args, '--json']);

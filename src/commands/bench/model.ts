@@ -163,7 +163,7 @@ async function workOf(
 async function measure(path: string, flags: Flags, machine: Machine, signal: AbortSignal) {
   const { prompt, generate, rounds, against, threads, ceiling: wanted } = flags;
   const contextLength = flags.context ?? prompt + generate + 1;
-  const options: LoadOptions = { ...loadOptions(flags), contextLength, maxSequences: 1 };
+  const options: LoadOptions = { ...loadOptions(flags), contextLength, maxSequences: 1, prefixCache: false };
   const runs: Record<string, PeerRates[]> = { tandem: [] };
   const ceilings: Ceiling[] = [];
   const bar = new ProgressBar('measuring');
@@ -194,16 +194,25 @@ async function measure(path: string, flags: Flags, machine: Machine, signal: Abo
   }
 }
 
-/** One prompt, one answer that goes on past the end of the text. */
-async function runTandem(engine: Engine, prompt: number, generate: number, signal: AbortSignal): Promise<Rates> {
+/** One prompt, one answer that goes on past the end of the text. `computedTokens`: of the prompt, all unless pages of it were kept. */
+async function runTandem(
+  engine: Engine,
+  prompt: number,
+  generate: number,
+  signal: AbortSignal,
+): Promise<Rates & { computedTokens: number }> {
   const ids = tokenIds(prompt, modulusFor(engine.info.vocabSize));
-  const { timings } = await engine.generate(ids, {
+  const { timings, usage } = await engine.generate(ids, {
     temperature: 0,
     maxTokens: generate + 1, // the first one ends the prefill
     ignoreEos: true,
     signal,
   });
-  return { prefillTokensPerSecond: timings.promptTokensPerSecond, decodeTokensPerSecond: timings.tokensPerSecond };
+  return {
+    prefillTokensPerSecond: timings.promptTokensPerSecond,
+    decodeTokensPerSecond: timings.tokensPerSecond,
+    computedTokens: usage.promptTokens - usage.cachedTokens,
+  };
 }
 
 function medians(runs: readonly Rates[]): Rates {
