@@ -1,17 +1,14 @@
 // Predictions against measurement: synthetic models of true shapes, each planned from its headers and then run.
 //   npm run build && node bench/predict.mjs [--only NAME,…] [--dir /tmp] [--prompt 512] [--generate 64] [--rounds 3] [--model FILE]… [--json] [--record]
-// A shared machine's memory gives twice as much in one second as in the next. So what it gives is read before and after the probe
-// of the kernels and again after the measurement (medians of some seconds of reading); the probe is moved from the mean around it to
-// the mean around the measurement, and that is held against the measurement. Files are at most 6 GB and are deleted afterwards.
+// A shared machine's memory gives twice as much in one second as in the next. So probe and measurement take turns, and their medians
+// are held against each other. Files are at most 6 GB and are deleted afterwards.
 // --record writes bench/results/predictions.json.
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { loadNative } from '../dist/backend/native/load.js';
 import { PUBLIC_CONFIGS } from '../dist/models/public-configs.js';
-import { atBandwidth } from '../dist/placement/at-bandwidth.js';
 
 const { values } = parseArgs({
   options: {
@@ -72,67 +69,38 @@ function made(name) {
   return file;
 }
 
-const READ_BYTES = 1 << 30;
-const READINGS = 5;
+const median = (numbers) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1];
 
-/** Bytes per second that the threads of a model read now: the median of some seconds of it. */
-function bandwidthNow() {
-  const readings = Array.from({ length: READINGS }, () => loadNative().readBandwidth(0, READ_BYTES).bytesPerSecond);
-  return readings.sort((a, b) => a - b)[READINGS >> 1];
-}
-
-const mean = (a, b) => (a + b) / 2;
-
-/** The plan of a file on a machine of that profile. */
-function planned(file, profile) {
-  const path = join(values.dir, `predict-machine-${process.pid}.json`);
-  writeFileSync(path, JSON.stringify(profile));
-  try {
-    return tandem('plan', file, '--prompt', values.prompt, '--machine', path).quants[0].plan;
-  } finally {
-    rmSync(path);
-  }
-}
-
-/** Reads, probes, reads, measures, reads; predicts from what was read around the measurement. */
+/** Probe and measurement by turns, each of its own process; medians of both are held against each other. */
 function held(name, file) {
-  const { prompt, generate, rounds } = values;
-  const first = bandwidthNow();
-  const probed = tandem('plan', file, '--prompt', prompt, '--fresh');
-  const before = bandwidthNow();
-  const run = tandem(
-    'bench',
-    'model',
-    file,
-    '--prompt',
-    prompt,
-    '--generate',
-    generate,
-    '--rounds',
-    rounds,
-    '--no-ceiling',
-  );
-  const after = bandwidthNow();
-  const { machine } = probed;
-  const profile = { ...machine, memory: { ...machine.memory, bandwidth: mean(first, before) } };
-  const plan = planned(file, atBandwidth(profile, mean(before, after)));
-  const phase = (which, measured) => {
-    const predicted = plan[which].tokensPerSecond.expected;
-    const asProbed = probed.quants[0].plan[which].tokensPerSecond.expected;
+  const { prompt, generate } = values;
+  const plans = [];
+  const runs = [];
+  for (let round = 0; round < Number(values.rounds); round++) {
+    plans.push(tandem('plan', file, '--prompt', prompt, '--fresh'));
+    const lengths = ['--prompt', prompt, '--generate', generate];
+    runs.push(tandem('bench', 'model', file, ...lengths, '--rounds', '1', '--no-ceiling'));
+  }
+  const of = (plan) => plan.quants[0].plan;
+  const phase = (which) => {
+    const predictions = plans.map((plan) => of(plan)[which].tokensPerSecond.expected);
+    const measurements = runs.map((run) => run[`${which}TokensPerSecond`]);
+    const [predicted, measured] = [median(predictions), median(measurements)];
     const ratio = predicted / measured;
-    return { predicted, asProbed, measured, ratio, holds: Math.abs(ratio - 1) <= LIMITS[which] };
+    return { predicted, measured, ratio, holds: Math.abs(ratio - 1) <= LIMITS[which], predictions, measurements };
   };
+  const [plan] = plans.map(of);
   return {
     name,
-    weightBytes: probed.quants[0].sizes.weightBytes,
-    readBandwidth: { first, before, after },
-    loadAverage: run.machine.loadAverage,
-    decode: phase('decode', run.decodeTokensPerSecond),
-    prefill: phase('prefill', run.prefillTokensPerSecond),
+    weightBytes: plans[0].quants[0].sizes.weightBytes,
+    readBandwidth: plans.map(({ machine }) => machine.memory.bandwidth),
+    loadAverage: runs.map(({ machine }) => machine.loadAverage),
+    decode: phase('decode'),
+    prefill: phase('prefill'),
     parts: { decode: plan.decode.parts, prefill: plan.prefill.parts },
     rows: plan.prefill.rows,
-    machine: run.machine,
-    commit: run.commit,
+    machine: runs[0].machine,
+    commit: runs[0].commit,
   };
 }
 
