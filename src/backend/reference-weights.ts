@@ -20,7 +20,7 @@ interface Loaded {
 }
 
 /** [N] is one row of N; [N, K] is N rows of K; [E, N, K] is E matrices of N rows of K. */
-export function matrixShape({ shape }: Weight): { matrices: number; rows: number; columns: number } {
+function matrixShape({ shape }: Weight): { matrices: number; rows: number; columns: number } {
   if (shape.length === 1) return { matrices: 1, rows: 1, columns: shape[0] };
   const [rows, columns] = shape.slice(-2);
   return { matrices: shape.length === 3 ? shape[0] : 1, rows, columns };

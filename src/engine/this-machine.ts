@@ -14,7 +14,7 @@ import { type KernelCosts, type MachineProfile, parseProfile } from '../placemen
 import { tileUnit } from '../placement/tiles.ts';
 
 /** The text of a file of the system, or undefined. */
-export const readSystem: ReadText = (path) => {
+const readSystem: ReadText = (path) => {
   try {
     return readFileSync(path, 'utf8');
   } catch {

@@ -26,7 +26,7 @@ export async function openCheckpoint(path: string): Promise<Checkpoint> {
 }
 
 /** The same of a folder wherever it is: on a disk, in memory, on a server. */
-export async function openCheckpointIn(folder: SourceFolder): Promise<Checkpoint> {
+async function openCheckpointIn(folder: SourceFolder): Promise<Checkpoint> {
   const files = await folder.list();
   const weights = files.includes(SINGLE_FILE) || files.includes(INDEX_FILE);
   if (weights && files.includes('config.json')) return openHuggingFace(folder);

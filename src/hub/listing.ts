@@ -83,7 +83,7 @@ export function hubOptions(
   };
 }
 
-export function refuseOffline({ offline }: HubSettings, repository: string): void {
+function refuseOffline({ offline }: HubSettings, repository: string): void {
   if (!offline) return;
   throw new TandemError('NETWORK_FAILED', {
     room: 'hub',

@@ -14,7 +14,7 @@ export const ARITHMETIC: Bound = { c: 16, epsilonAccumulate: EPSILON, epsilonOut
 export const EXACT: Bound = { c: 0, epsilonAccumulate: 0, epsilonOut: 0 };
 
 /** Numbers this small may be flushed: a vector exp clamps its argument where f32 becomes subnormal. */
-export const FLUSHED = 2 ** -110;
+const FLUSHED = 2 ** -110;
 
 export function tolerance(bound: Bound, expected: number, magnitude: number): number {
   return FLUSHED + bound.c * (bound.epsilonAccumulate * magnitude + bound.epsilonOut * Math.abs(expected));

@@ -47,7 +47,7 @@ export function matrixSeconds(work: MatrixWork, rows: number, profile: MachinePr
 }
 
 /** Bytes per second that all threads read there. */
-export function readable({ memory }: MachineProfile): number {
+function readable({ memory }: MachineProfile): number {
   return memory.bandwidth * (memory.measured ? 1 : SHARES.dataSheet);
 }
 

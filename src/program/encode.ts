@@ -12,7 +12,7 @@ export const PROGRAM_MAGIC = 0x4d444e54; // 'TNDM'
 export const BATCH_MAGIC = 0x54414254; // 'TBAT'
 export const PROGRAM_VERSION = 2;
 /** Of Programs of which steps compute in another way where every sequence has one row. */
-export const DECODE_VERSION = 3;
+const DECODE_VERSION = 3;
 export const BATCH_VERSION = 1;
 
 /** Where a tensor's bytes are: index into the list of files given to native beside the Program. */

@@ -5,7 +5,7 @@ import { TandemError } from '../errors.ts';
 import type { ServerOptions } from './context.ts';
 
 /** True for `localhost`, its subdomains and loopback addresses. */
-export function isLocal(hostname: string): boolean {
+function isLocal(hostname: string): boolean {
   return (
     hostname === 'localhost' ||
     hostname.endsWith('.localhost') ||

@@ -38,7 +38,7 @@ export interface GenerationOptions {
   seed?: number;
 }
 
-export const GENERATION_OPTIONS = [
+const GENERATION_OPTIONS = [
   'max_new_tokens',
   'max_length',
   'do_sample',

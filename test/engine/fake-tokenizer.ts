@@ -2,7 +2,7 @@
 import type { Tokenizer } from '../../src/text/tokenizer.ts';
 
 export const END = 256;
-export const BEGIN = 257;
+const BEGIN = 257;
 
 export const byteTokenizer: Tokenizer = {
   vocabSize: 258,

@@ -3,7 +3,7 @@ import { running, stop } from './answer.ts';
 import { currentId } from './conversations.ts';
 import { panel } from './panel.ts';
 
-export function focusQuestion(): void {
+function focusQuestion(): void {
   document.querySelector<HTMLTextAreaElement>('#question')?.focus();
 }
 

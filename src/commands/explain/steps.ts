@@ -8,7 +8,7 @@ import type { Program, Step } from '../../program/program.ts';
 import { formatBytes, paint, table } from '../terminal.ts';
 
 /** Of steps that no rule and nothing else decided. */
-export const BY_DEFAULT = 'default';
+const BY_DEFAULT = 'default';
 
 export interface ExplainedStep {
   /** Its name, within a layer without the layer's. */

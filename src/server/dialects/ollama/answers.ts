@@ -34,7 +34,7 @@ export function ollamaStream(model: string, shape: Shape): StreamFormat {
   };
 }
 
-export function callOf(name: string, json: string): object {
+function callOf(name: string, json: string): object {
   let value: unknown;
   try {
     value = JSON.parse(json === '' ? '{}' : json);
