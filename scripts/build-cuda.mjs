@@ -3,7 +3,7 @@
  *
  * Default: every architecture from 8.0 on, and PTX of the oldest for cards that are younger than the compiler. Where there is
  * no nvcc (PATH, CUDA_HOME, /usr/local/cuda) it says so in one line and ends with 0: nothing else needs the file. It is not
- * part of an install. `--report`: registers and spills of each kernel as ptxas says them, the worst first.
+ * part of an install. `--report`: registers, stack (arrays that are no registers) and spills of each kernel as ptxas says them, the worst first.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
@@ -31,13 +31,15 @@ function usage(text) {
   const kernels = [];
   for (const line of text.split('\n')) {
     const name = /Compiling entry function '(\w+)' for '(\w+)'/.exec(line);
-    if (name) kernels.push({ name: `${name[1]} ${name[2]}`, spilled: 0, registers: 0 });
+    if (name) kernels.push({ name: `${name[1]} ${name[2]}`, spilled: 0, stack: 0, registers: 0 });
+    const stack = /(\d+) bytes stack frame/.exec(line);
+    if (stack && kernels.length > 0) kernels.at(-1).stack = Number(stack[1]);
     const spilled = /(\d+) bytes spill stores/.exec(line);
     if (spilled && kernels.length > 0) kernels.at(-1).spilled = Number(spilled[1]);
     const registers = /Used (\d+) registers/.exec(line);
     if (registers && kernels.length > 0) kernels.at(-1).registers = Number(registers[1]);
   }
-  return kernels.sort((a, b) => b.spilled - a.spilled || b.registers - a.registers);
+  return kernels.sort((a, b) => b.spilled - a.spilled || b.stack - a.stack || b.registers - a.registers);
 }
 
 const nvcc = findCompiler();
@@ -82,8 +84,8 @@ if (status !== 0) {
 const release = /release (\d+\.\d+)/.exec(spawnSync(nvcc, ['--version'], { encoding: 'utf8' }).stdout)?.[1];
 writeFileSync(join(dirname(out), 'tandem-cuda.json'), `${JSON.stringify({ cuda: release, architectures })}\n`);
 if (flags.report) {
-  for (const { name, registers, spilled } of usage(stderr))
-    console.log(`${name}: ${registers} registers, ${spilled} bytes spilled`);
+  for (const { name, registers, stack, spilled } of usage(stderr))
+    console.log(`${name}: ${registers} registers, ${stack} bytes of stack, ${spilled} bytes spilled`);
 }
 const megabytes = (statSync(out).size / 2 ** 20).toFixed(1);
 const seconds = ((Date.now() - started) / 1000).toFixed(0);

@@ -1,140 +1,107 @@
-// What a card does with the parts that carry a pass: `gpu_card KERNELS VERSION [LAYERS]`. Every kernel of this version is found in the
-// file; device and bus copies are timed, the ceilings that kernels are held against; a pass that computes nothing gives
-// what a hand-over costs. One JSON object on stdout. Over the fake driver (TANDEM_CUDA_LIBRARY) it runs too, its times mean nothing.
-#include <algorithm>
-#include <chrono>
-#include <cstdio>
+// What a card does, a part at a time: `gpu_card PART KERNELS VERSION [small] [only=TEXT]`. JSON on stdout, lines for people on stderr.
+// A part is a process of its own, so that a card that hangs costs one part (bench/gpu/run.sh). `small`: sizes for the fake driver
+// (TANDEM_CUDA_LIBRARY), over which all parts run and whose times mean nothing.
 #include <cstdlib>
+#include <cstring>
 
 #include "cuda/kernels/list.h"
-#include "cuda/pass.h"
-#include "test/placed_program.h"
+#include "measure.h"
 
-using namespace tandem;
-using namespace tandem::cuda;
+namespace tandem::bench {
+
+using namespace cuda;
 
 namespace {
 
-constexpr int64_t kHidden = 7168;  // DeepSeek-V3
-constexpr int64_t kRounds = 20;
+// CUfunction_attribute.
+constexpr int kMostThreads = 0, kSharedBytes = 1, kLocalBytes = 3, kRegisters = 4, kBinaryVersion = 6;
 
-double seconds_of(const std::function<Status()>& work, Status& status) {
-  const auto start = std::chrono::steady_clock::now();
-  if (status.ok()) status = work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-double median(std::vector<double> all) {
-  std::sort(all.begin(), all.end());
-  return all[all.size() / 2];
-}
-
-Status find_kernels(Device& device, std::string& missing, int& found) {
-  const char* names[] = {
-#define NAME(name, ...) "tandem_" #name,
-      TANDEM_CUDA_KERNELS(NAME)
+struct Named {
+  const char* name;
+};
+constexpr Named kKernels[] = {
+#define NAME(name, ...) {"tandem_" #name},
+    TANDEM_CUDA_KERNELS(NAME)
 #undef NAME
-  };
-  for (const char* name : names) {
-    FunctionHandle* function = nullptr;
-    const Status status = device.function(name, function);
-    if (device.lost()) return status;
-    if (status.ok()) found++;
-    else missing += (missing.empty() ? "\"" : ", \"") + std::string(name) + "\"";
-  }
-  return {};
-}
-
-// Bytes a second of each way, of copies as large as a quarter of what is free, at most 1 GiB.
-Status copies(Device& device, double& within, double& in, double& out) {
-  size_t free = 0;
-  TANDEM_TRY(device.free_memory(free));
-  const size_t bytes = std::min<size_t>(free / 4, size_t{1} << 30);
-  Memory a, b;
-  Pinned host;
-  Stream stream;
-  TANDEM_TRY(device.allocate(bytes, "copies", a));
-  TANDEM_TRY(device.allocate(bytes, "copies", b));
-  TANDEM_TRY(device.pin(std::min<size_t>(bytes, size_t{1} << 28), "copies", host));
-  TANDEM_TRY(device.stream(stream));
-  const auto rate = [&](size_t moved, const std::function<Status()>& copy, double& result) -> Status {
-    Status status;
-    std::vector<double> times;
-    for (int64_t i = 0; i < kRounds; i++)
-      times.push_back(seconds_of([&]() -> Status {
-        TANDEM_TRY(copy());
-        return stream.finish();
-      }, status));
-    result = static_cast<double>(moved) / median(times);
-    return status;
-  };
-  TANDEM_TRY(rate(2 * bytes, [&] { return stream.copy_within(b.get(), a.get(), bytes); }, within));  // read and written
-  TANDEM_TRY(rate(host.size(), [&] { return stream.copy_in(a.get(), host.data(), host.size()); }, in));
-  return rate(host.size(), [&] { return stream.copy_out(host.data(), a.get(), host.size()); }, out);
-}
-
-// Layers of a hybrid model for one token, of which nothing but copies and words is left.
-test::PlacedProgram empty_layers(int layers) {
-  test::PlacedProgram p;
-  uint32_t x = p.copy(p.step("embed", "cpu", {}, kHidden), "cuda:0");
-  for (int layer = 0; layer < layers; layer++) {
-    const uint32_t ids = p.step("router", "cuda:0", {x}, 8);
-    const uint32_t a = p.copy(x, "cpu"), b = p.copy(ids, "cpu");
-    p.submit(layer, 1);
-    const uint32_t routed = p.step("experts", "cpu", {a, b}, kHidden);
-    p.wait(layer);
-    x = p.step("add", "cuda:0", {x, p.copy(routed, "cuda:0")}, kHidden);
-  }
-  p.plan();
-  return p;
-}
-
-// Seconds a layer.
-Status hand_over(Device& device, int layers, bool graph, double& result) {
-  const test::PlacedProgram placed = empty_layers(layers);
-  Schedule schedule;
-  TANDEM_TRY(make_schedule(placed.program, schedule));
-  std::unique_ptr<PassRunner> runner;
-  TANDEM_TRY(PassRunner::create(placed.program, std::move(schedule), {&device}, {1, 1}, {}, runner));
-  StepRunner steps;
-  steps.launch = [](uint32_t, Stream&, PassRows) { return Status(); };
-  steps.compute = [](uint32_t) { return Status(); };
-  PassRunner::Options options;
-  options.graph = graph;
-  Status status = runner->run({1, 1}, steps, options);  // captures
-  std::vector<double> times;
-  for (int64_t i = 0; i < kRounds; i++) times.push_back(seconds_of([&] { return runner->run({1, 1}, steps, options); }, status));
-  result = median(times) / layers;
-  return status;
-}
-
-Status measure(const KernelFile& kernels, int layers) {
-  std::unique_ptr<Device> device;
-  TANDEM_TRY(Device::open(0, kernels, device));
-  std::string missing;
-  int found = 0;
-  double within = 0, in = 0, out = 0, graph = 0, eager = 0;
-  TANDEM_TRY(find_kernels(*device, missing, found));
-  TANDEM_TRY(copies(*device, within, in, out));
-  TANDEM_TRY(hand_over(*device, layers, true, graph));
-  TANDEM_TRY(hand_over(*device, layers, false, eager));
-  const GpuInfo& info = device->info();
-  std::printf("{\"card\": \"%s\", \"capability\": \"%d.%d\", \"memoryBytes\": %lld, \"cuda\": \"%s\",\n", info.name.c_str(), info.major, info.minor,
-              static_cast<long long>(info.memory), version_name(device->driver().version).c_str());
-  std::printf(" \"kernels\": {\"found\": %d, \"missing\": [%s]},\n", found, missing.c_str());
-  std::printf(" \"bytesPerSecond\": {\"within\": %.4g, \"in\": %.4g, \"out\": %.4g, \"byDataSheet\": %.4g},\n", within, in, out, info.bandwidth);
-  std::printf(" \"handOverMicroseconds\": {\"layers\": %d, \"graph\": %.4g, \"eager\": %.4g}}\n", layers, graph * 1e6, eager * 1e6);
-  return {};
-}
+};
 
 }  // namespace
 
+// Every kernel of this version is in the file, and what the card says of it: registers, memory that is no register, whether 256
+// threads fit, and from which code it was made (90: of the card's own kind; 80 on a younger card: compiled by the driver).
+Status describe(Device& device, std::string& json, bool& missing) {
+  using Ask = Result (*)(int*, int, FunctionHandle*);
+  const auto ask = reinterpret_cast<Ask>(driver_call("cuFuncGetAttribute"));
+  std::vector<std::string> absent, kernels;
+  int local = 0, tight = 0, binary = 0;
+  const double start = now();
+  for (const Named& kernel : kKernels) {
+    FunctionHandle* function = nullptr;
+    const Status status = device.function(kernel.name, function);
+    if (device.lost()) return status;
+    if (!status.ok()) {
+      absent.push_back(quoted(kernel.name));
+      continue;
+    }
+    int values[8] = {};
+    if (ask != nullptr)
+      for (const int which : {kMostThreads, kSharedBytes, kLocalBytes, kRegisters, kBinaryVersion}) ask(&values[which], which, function);
+    local += values[kLocalBytes] > 0;
+    tight += values[kMostThreads] > 0 && values[kMostThreads] < 256;
+    binary = values[kBinaryVersion];
+    kernels.push_back(object({{"name", quoted(kernel.name)}, {"registers", number(values[kRegisters])}, {"shared", number(values[kSharedBytes])},
+                              {"local", number(values[kLocalBytes])}, {"threads", number(values[kMostThreads])}}));
+  }
+  const double seconds = now() - start;
+  const GpuInfo& info = device.info();
+  missing = !absent.empty();
+  say("%s, compute capability %d.%d, %.1f GiB, driver for CUDA %s", info.name.c_str(), info.major, info.minor, static_cast<double>(info.memory) / (1 << 30),
+      version_name(device.driver().version).c_str());
+  say("kernels in the file   %zu of %zu, found in %.2f s; %d with memory that is no register, %d that do not fit 256 threads; code for %d.%d", kernels.size(),
+      std::size(kKernels), seconds, local, tight, binary / 10, binary % 10);
+  json = object({{"card", quoted(info.name)}, {"capability", quoted(std::to_string(info.major) + "." + std::to_string(info.minor))}, {"memoryBytes", number(static_cast<double>(info.memory))},
+                 {"multiprocessors", number(info.multiprocessors)}, {"sharedBytes", number(static_cast<double>(info.shared_memory))}, {"cuda", quoted(version_name(device.driver().version))},
+                 {"bandwidthByClocks", number(info.bandwidth)}, {"bf16ByClocks", number(info.bf16)}, {"codeFor", number(binary)}, {"missing", array(absent)}, {"kernels", array(kernels, ",\n  ")}});
+  return {};
+}
+
+Status copies(Device& device, bool small, std::string& json) {
+  Ceilings c;
+  TANDEM_TRY(measure_ceilings(device, small, c));
+  say("copies on the card    %.0f GB/s read and written (by its clocks %.0f)", c.copy / 1e9, device.info().bandwidth / 1e9);
+  say("copies over the bus   %.1f GB/s in, %.1f GB/s out, pinned", c.in / 1e9, c.out / 1e9);
+  say("products of bf16      %.0f TFLOP/s of mma.sync (by its clocks %.0f dense)", c.instruction / 1e12, c.by_clocks / 1e12);
+  json = object({{"copyBytesPerSecond", number(c.copy)}, {"inBytesPerSecond", number(c.in)}, {"outBytesPerSecond", number(c.out)}, {"bf16Instruction", number(c.instruction)}, {"bf16ByClocks", number(c.by_clocks)}});
+  return {};
+}
+
+static Status run(const std::string& part, const KernelFile& kernels, bool small, const std::string& only, std::string& json, bool& failed) {
+  std::unique_ptr<Device> device;
+  TANDEM_TRY(Device::open(0, kernels, device));
+  if (part == "describe") return describe(*device, json, failed);
+  if (part == "copies") return copies(*device, small, json);
+  if (part == "uploads") return uploads(*device, small, json);
+  if (part == "hand-overs") return hand_overs(*device, small, json);
+  if (part == "timings") return timings(*device, small, only, json);
+  return Status(Code::request_invalid, "[bench] a part is describe, copies, uploads, hand-overs or timings; given " + part);
+}
+
+}  // namespace tandem::bench
+
 int main(int count, char** arguments) {
-  if (count < 3) {
-    std::fprintf(stderr, "usage: gpu_card KERNELS VERSION [LAYERS]\n");
+  using namespace tandem;
+  if (count < 4) {
+    std::fprintf(stderr, "usage: gpu_card PART KERNELS VERSION [small] [only=TEXT]\n");
     return 2;
   }
-  const Status status = measure({arguments[1], std::atoi(arguments[2])}, count > 3 ? std::atoi(arguments[3]) : 58);
+  bool small = false, failed = false;
+  std::string only, json;
+  for (int i = 4; i < count; i++) {
+    if (std::strcmp(arguments[i], "small") == 0) small = true;
+    if (std::strncmp(arguments[i], "only=", 5) == 0) only = arguments[i] + 5;
+  }
+  const Status status = bench::run(arguments[1], {arguments[2], std::atoi(arguments[3])}, small, only, json, failed);
+  if (!json.empty()) std::printf("%s\n", json.c_str());
   if (!status.ok()) std::fprintf(stderr, "%s\n", status.message().c_str());
-  return status.ok() ? 0 : 1;
+  return status.ok() && !failed ? 0 : 1;
 }

@@ -1,43 +1,135 @@
 #!/usr/bin/env bash
 # Everything there is to run on an NVIDIA card, in one go: bench/gpu/run.sh [OUT.json]
-# Builds the addon, the kernels and the native tests; runs the tests that need no card (kernels over the emulation, passes over the
-# fake driver); then, where there is a card: its description, whether every kernel is in the file, copy ceilings, what a
-# hand-over costs. Ends in a short table and JSON (default: build/gpu.json; results that are kept go to bench/results/).
-# Exit code 3: everything that needs no card passed, and there is none here.
-set -euo pipefail
-cd "$(dirname "$0")/../.."
-out=${1:-build/gpu.json}
-jobs=${JOBS:-$(nproc)}
+#
+# Part after part, each with a time of its own: what fails or hangs is told, and the rest goes on. After every part all that is known so
+# far lies in OUT.json (default build/gpu.json) and OUT.txt, the table. Results that are kept go to bench/results/, with the card's name.
+#
+#   RUN_PREBUILT=DIR   takes the programs and the kernels from there and builds nothing (bench/gpu/prebuild.sh DIR makes it)
+#   RUN_PARTS="a b"    these parts alone
+#   RUN_FAKE=1         over the fake driver, with little sizes: tries the script where there is no card; its times mean nothing
+#   RUN_SECONDS=570    parts that would begin later than this are left out
+#
+# Without Node the parts of programs in C++ run, and those of whole models are left out. Exit code: 0 all passed, 1 a part failed,
+# 3 there is no card here.
+set -uo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+out=${1:-$root/build/gpu.json}
+text=${out%.json}.txt
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+limit=${RUN_SECONDS:-570}
+parts=${RUN_PARTS:-}
+names=()
+failed=0
+mkdir -p "$(dirname "$out")"
 
-node scripts/build-native.mjs
-node scripts/build-cuda.mjs
-cmake -S native -B build/gpu -DTANDEM_TESTS=ON >/dev/null
-cmake --build build/gpu --parallel "$jobs" --target native_tests gpu_card
-build/gpu/native_tests cuda
+node=$(command -v node || true)
+[ -z "$node" ] && [ -x "${RUN_PREBUILT:-/nowhere}/node" ] && node=$RUN_PREBUILT/node
 
-kernels=build/tandem-cuda.fatbin
-if [ ! -e "$kernels" ]; then
-  echo "[gpu] no $kernels: there is no nvcc here; copy the file from where there is one" >&2
-  exit 3
+# What is known so far.
+write() {
+  {
+    printf '{"date": "%s", "commit": "%s", "seconds": %s, "parts": {' "$(date -u +%FT%TZ)" "$(git -C "$root" rev-parse --short HEAD 2>/dev/null || echo unknown)" "$SECONDS"
+    local first=1 name
+    for name in ${names[@]+"${names[@]}"}; do
+      [ $first = 1 ] || printf ','
+      first=0
+      printf '\n"%s": {"code": %s, "seconds": %s, "found": ' "$name" "$(cat "$work/$name.code")" "$(cat "$work/$name.seconds")"
+      if [ -s "$work/$name.json" ]; then cat "$work/$name.json"; else printf null; fi
+      printf '}'
+    done
+    printf '\n}}\n'
+  } >"$out.part" && mv "$out.part" "$out"
+  : >"$text"
+  for name in ${names[@]+"${names[@]}"}; do
+    printf '== %s: %s, %s s\n' "$name" "$(cat "$work/$name.word")" "$(cat "$work/$name.seconds")"
+    grep -v '^ok ' "$work/$name.log" | tail -n 120
+  done >>"$text"
+}
+
+# part NAME SECONDS COMMAND…: JSON on stdout, lines for people on stderr.
+part() {
+  local name=$1 seconds=$2 start=$SECONDS code word
+  shift 2
+  if [ -n "$parts" ] && [[ " $parts " != *" $name "* ]]; then return 0; fi
+  if [ "$SECONDS" -ge "$limit" ]; then
+    echo "[gpu] $name is left out: $limit s have passed" >&2
+    return 0
+  fi
+  echo "[gpu] $name" >&2
+  # A program that waits for a card may not hear TERM.
+  timeout -k 5 "$seconds" "$@" >"$work/$name.json" 2>"$work/$name.log"
+  code=$?
+  case $code in
+    0) word=passed ;;
+    124 | 137) word="took more than $seconds s" ;;
+    *) word="failed ($code)" ;;
+  esac
+  [ $code = 0 ] || failed=1
+  # Only whole JSON is kept.
+  case $(tail -c 2 "$work/$name.json") in *'}' | *']') ;; *) : >"$work/$name.json" ;; esac
+  echo $code >"$work/$name.code"
+  echo $((SECONDS - start)) >"$work/$name.seconds"
+  echo "$word" >"$work/$name.word"
+  names+=("$name")
+  [ $code = 0 ] || { echo "[gpu] $name $word" >&2; tail -n 5 "$work/$name.log" >&2; }
+  write
+  return $code
+}
+
+programs=${RUN_PREBUILT:-$root/build/gpu}
+kernels=${RUN_PREBUILT:-$root/build}/tandem-cuda.fatbin
+small=()
+
+build() {
+  cmake -S "$root/bench/gpu" -B "$root/build/gpu" >/dev/null && cmake --build "$root/build/gpu" --parallel "${JOBS:-$(nproc)}" >&2
+}
+build_kernels() {
+  if [ -n "$node" ]; then "$node" "$root/scripts/build-cuda.mjs"; else
+    echo "[gpu] no Node: the kernels are compiled for this card alone" >&2
+    nvcc -std=c++20 -O3 -fatbin -arch=native -I "$root/native" -o "$kernels" "$root/native/cuda/kernels/kernels.cu" &&
+      printf '{"cuda":"%s"}\n' "$(nvcc --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')" >"$root/build/tandem-cuda.json"
+  fi
+}
+export -f build build_kernels
+export root node kernels
+
+if [ -z "${RUN_PREBUILT:-}" ]; then
+  part build 300 bash -c build || { cat "$text"; exit 1; }
 fi
-version=$(node -p 'const [a, b] = JSON.parse(fs.readFileSync("build/tandem-cuda.json", "utf8")).cuda.split("."); a * 1000 + b * 10')
-if [ -z "${TANDEM_CUDA_LIBRARY:-}" ] && ! ldconfig -p | grep -q libcuda.so.1; then
-  echo "[gpu] no NVIDIA driver here; what needs no card has passed" >&2
+if [ -n "${RUN_FAKE:-}" ]; then
+  small=(small)
+  [ -n "${RUN_PREBUILT:-}" ] || cmake --build "$root/build/gpu" --target fake_cuda >/dev/null
+  export TANDEM_CUDA_LIBRARY=$programs/libfake_cuda.so TANDEM_FAKE_CUDA='gpus=2;memory=4000000000'
+  kernels=$work/kernels
+  : >"$kernels"
+elif [ -z "${TANDEM_CUDA_LIBRARY:-}" ] && ! { ldconfig -p | grep -q libcuda.so.1 || [ -e /usr/lib/wsl/lib/libcuda.so.1 ]; }; then
+  echo "[gpu] no NVIDIA driver here" >&2
   exit 3
+elif [ -z "${RUN_PREBUILT:-}" ] && ! { [ -e "$kernels" ] && ! find "$root/native/cuda/kernels" "$root/native/quant" -newer "$kernels" | grep -q .; }; then
+  part kernels-build 420 bash -c build_kernels || { cat "$text"; exit 1; }
 fi
-build/gpu/gpu_card "$kernels" "$version" > "$out"
-commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
-node -e '
-const [out, commit] = process.argv.slice(1);
-const found = { ...JSON.parse(fs.readFileSync(out, "utf8")), commit, date: new Date().toISOString() };
-fs.writeFileSync(out, JSON.stringify(found, null, 2) + "\n");
-const rate = (bytes) => (bytes / 1e9).toFixed(0) + " GB/s";
-const { card, capability, cuda, kernels, bytesPerSecond: copy, handOverMicroseconds: over } = found;
-console.log(`${card}, compute capability ${capability}, CUDA ${cuda}, commit ${commit}`);
-console.log(`kernels in the file   ${kernels.found} of ${kernels.found + kernels.missing.length}`);
-console.log(`copies on the card    ${rate(copy.within)} (by its clocks ${rate(copy.byDataSheet)})`);
-console.log(`copies over the bus   ${rate(copy.in)} in, ${rate(copy.out)} out`);
-console.log(`a hand-over           ${over.graph.toFixed(1)} us in a graph, ${over.eager.toFixed(1)} us eager (${over.layers} layers, 28 KB each way)`);
-console.log(out);
-if (kernels.missing.length > 0) process.exit(1);
-' "$out" "$commit"
+version=$(sed -n 's/.*"cuda": *"\([0-9]*\)\.\([0-9]*\)".*/\1 \2/p' "$(dirname "$kernels")/tandem-cuda.json" 2>/dev/null | awk '{print $1 * 1000 + $2 * 10}')
+version=${version:-0}
+
+card() { part "$1" "$2" "$programs/gpu_card" "${3:-$1}" "$kernels" "$version" ${small[@]+"${small[@]}"}; }
+
+card describe 60
+card copies 60
+# Every test of every kernel, with its bounds, on the card; then a few of them with the instructions that a driver compiles itself.
+part conformance 200 "$programs/gpu_kernels" "$kernels" "$version" ${RUN_FAKE:+cuda_rope}
+card hand-overs 60
+card uploads 60
+card timings 200
+[ -n "${RUN_FAKE:-}" ] || CUDA_FORCE_PTX_JIT=1 part compiled-by-driver 90 "$programs/gpu_kernels" "$kernels" "$version" cuda_linear_at_the_edges
+# Races and barriers of blocks as the card has them: slow, so a few tests.
+if [ -z "${RUN_FAKE:-}" ] && command -v compute-sanitizer >/dev/null; then
+  for tool in racecheck synccheck memcheck; do
+    part "$tool" 60 bash -c 'exec "$@" >&2' sanitizer compute-sanitizer --tool "$tool" --error-exitcode 9 "$programs/gpu_kernels" "$kernels" "$version" "${RUN_SANITIZE:-cuda_experts_tiles}"
+  done
+fi
+
+echo
+cat "$text"
+echo "$out"
+exit $failed

@@ -98,6 +98,7 @@ class Stream {
   Status finish(const std::function<Status()>& stop = {});
 
   Device& device() const { return *handle_.device(); }
+  StreamHandle* handle() const { return handle_.get(); }
   explicit operator bool() const { return static_cast<bool>(handle_); }
 
  private:

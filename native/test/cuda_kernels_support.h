@@ -45,7 +45,10 @@ inline bool within(double actual, double expected, double magnitude, double c = 
   return std::abs(actual - expected) <= 0x1p-110 + c * 0x1p-23 * (magnitude + std::abs(expected));
 }
 
-// Runs a kernel by name in all orders; the outputs of all must have the same bits. False after a failure.
+// Another place to run a kernel than the emulation (bench/gpu/kernels.cc); empty, or what went wrong.
+inline std::string (*launch_elsewhere)(const char* name, cuda::Shape shape, const void* arguments, size_t bytes) = nullptr;
+
+// Runs a kernel by name in all orders (elsewhere: as often); the outputs of all must have the same bits. False after a failure.
 template <typename Arguments>
 bool launch(const char* name, cuda::Shape shape, const Arguments& arguments, std::vector<float>& out) {
   using cuda::emulation::Order;
@@ -58,7 +61,8 @@ bool launch(const char* name, cuda::Shape shape, const Arguments& arguments, std
   std::vector<float> first;
   for (Order order : {Order::forward, Order::backward, Order::shuffled}) {
     std::memcpy(out.data(), before.data(), before.size() * sizeof(float));
-    const std::string error = entry->run({shape.x, shape.y, shape.z}, shape.threads, &arguments, order);
+    const std::string error = launch_elsewhere != nullptr ? launch_elsewhere(entry->name, shape, &arguments, sizeof arguments)
+                                                          : entry->run({shape.x, shape.y, shape.z}, shape.threads, &arguments, order);
     if (!error.empty()) {
       failed(__FILE__, __LINE__, std::string(name) + ": " + error);
       return false;

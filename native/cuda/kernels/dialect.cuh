@@ -129,6 +129,16 @@ static TANDEM_DEVICE uint32_t byte_permute(uint32_t a, uint32_t b, uint32_t sele
 #endif
 }
 
+// A product that is rounded by itself. Compilers for cards join a product with the sum that follows: one rounding less, which sums gain by,
+// but decoded weights would have other bits than those of native/quant.
+static TANDEM_DEVICE float rounded_product(float a, float b) {
+#ifdef __CUDA_ARCH__
+  return __fmul_rn(a, b);
+#else
+  return a * b;
+#endif
+}
+
 // Two floats to bf16, nearest even; the first in the low half.
 static TANDEM_DEVICE uint32_t pack_bf16(float low, float high) {
 #ifdef __CUDA_ARCH__

@@ -161,7 +161,7 @@ struct Piece<BlockQ4_1> {
   static TANDEM_DEVICE void decode(const uint8_t* row, const uint8_t*, int64_t piece, int64_t, float* w) {
     const uint8_t* block = row + piece * static_cast<int64_t>(sizeof(BlockQ4_1));
     const float d = load_half(block), m = load_half(block + 2);
-    nibbles(load_16<4>(block + 4), w, [&](uint32_t q, int) { return d * small_float(q) + m; });
+    nibbles(load_16<4>(block + 4), w, [&](uint32_t q, int) { return rounded_product(d, small_float(q)) + m; });
   }
 };
 
@@ -186,7 +186,7 @@ struct Piece<BlockQ5_1> {
     const uint8_t* block = row + piece * static_cast<int64_t>(sizeof(BlockQ5_1));
     const float d = load_half(block), m = load_half(block + 2);
     const uint32_t fifth = *reinterpret_cast<const uint32_t*>(block + 4);
-    nibbles(load_16<8>(block + 8), w, [&](uint32_t q, int i) { return d * small_float(q | (fifth >> i & 1) << 4) + m; });
+    nibbles(load_16<8>(block + 8), w, [&](uint32_t q, int i) { return rounded_product(d, small_float(q | (fifth >> i & 1) << 4)) + m; });
   }
 };
 
@@ -324,7 +324,7 @@ struct Piece<BlockQ4K> {
     const uint8_t* block = row + (piece >> 3) * static_cast<int64_t>(sizeof(BlockQ4K));
     const int part = static_cast<int>(piece & 7);
     const PairScales s = pair_scales(block, part >> 1);
-    nibbles(load_16<16>(block + 16 + 16 * part), w, [&](uint32_t q, int i) { return s.scale[i >> 4] * small_float(q) - s.min[i >> 4]; });
+    nibbles(load_16<16>(block + 16 + 16 * part), w, [&](uint32_t q, int i) { return rounded_product(s.scale[i >> 4], small_float(q)) - s.min[i >> 4]; });
   }
 };
 
@@ -340,7 +340,7 @@ struct Piece<BlockQ5K> {
     const int bit = part & 6;
     nibbles(load_16<16>(block + 48 + 16 * part), w, [&](uint32_t q, int i) {
       const uint32_t fifth = byte_of(high, i & 15) >> (bit + (i >> 4)) & 1;
-      return s.scale[i >> 4] * small_float(q | fifth << 4) - s.min[i >> 4];
+      return rounded_product(s.scale[i >> 4], small_float(q | fifth << 4)) - s.min[i >> 4];
     });
   }
 };

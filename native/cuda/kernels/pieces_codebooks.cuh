@@ -31,7 +31,7 @@ struct Piece<BlockQ2K> {
       const float scale = d * small_float(packed & 15), min = dmin * small_float(packed >> 4);
       const uint4 codes = load_16<4>(block + 16 + 32 * (part >> 2) + 16 * s);
       TANDEM_UNROLL
-      for (int i = 0; i < 16; i++) w[16 * s + i] = scale * small_float(byte_of(codes, i) >> shift & 3) - min;
+      for (int i = 0; i < 16; i++) w[16 * s + i] = rounded_product(scale, small_float(byte_of(codes, i) >> shift & 3)) - min;
     }
   }
 };
