@@ -7,6 +7,7 @@ export default defineConfig({
     alias: {
       'tandem/transformers': fileURLToPath(new URL('./src/transformers/index.ts', import.meta.url)),
       tandem: fileURLToPath(new URL('./src/index.ts', import.meta.url)),
+      'fast-check': fileURLToPath(new URL('./test/fast-check.ts', import.meta.url)),
     },
   },
   test: {

@@ -127,12 +127,12 @@ describe('passes', () => {
     ]);
     const whole = await executable.run(batch);
     const running = executable.run(batch);
-    setTimeout(() => executable.cancel(3), 0);
+    setImmediate(() => executable.cancel(3));
     const cut = await running;
     expect(whole.tokens[0]).toBeGreaterThanOrEqual(0);
     expect([...cut.tokens]).toEqual([-1, whole.tokens[1]]);
     const both = executable.run(batch);
-    setTimeout(() => [3, 4].map((slot) => executable.cancel(slot)), 0);
+    setImmediate(() => [3, 4].map((slot) => executable.cancel(slot)));
     expect([...(await both).tokens]).toEqual([-1, -1]);
   });
 

@@ -30,8 +30,12 @@ for (const [name, backend] of Object.entries(BACKENDS)) {
     it('dispose waits for the call of a Stepper that is under way', async () => {
       const executable = await prepare();
       const stepper = await executable.start(batch);
-      const step = stepper.step(0);
+      let ended = false;
+      const step = stepper.step(0).then(() => {
+        ended = true;
+      });
       await executable.dispose();
+      expect(ended).toBe(true);
       await step;
     });
 

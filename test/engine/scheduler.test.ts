@@ -156,6 +156,16 @@ describe('prefixes', () => {
     expect([...again.tokens()]).toEqual(alone(300, 5, 2));
   });
 
+  test('what a preempted sequence finds of its own again was not cached for it', () => {
+    const { scheduler, pass } = house({ prefixes: true, pages: 4 });
+    scheduler.add(sequenceOf(60, 100, 10, { stop: [] }));
+    const young = sequenceOf(60, 150, 20, { stop: [] });
+    scheduler.add(young);
+    while (pass());
+    expect(scheduler.stats.prefixes!.found).toBeGreaterThan(0);
+    expect([young.preemptions, young.cachedLen]).toEqual([1, 0]);
+  });
+
   test('logits that are wanted are computed, whatever is known', () => {
     const { scheduler, pass } = house({ prefixes: true });
     const prompt = promptOf(200, 2);
@@ -275,6 +285,40 @@ describe('order', () => {
     scheduler.add(late);
     for (let i = 0; i < 45; i++) pass();
     expect(late.generatedLen).toBeGreaterThan(0);
+  });
+
+  test('an eighth of the rows stays for who prefills, however many decode', () => {
+    const { scheduler, pass } = house({ maxRows: 16, maxOutputs: 32, maxSequences: 32, chunkRows: 16 });
+    for (let i = 0; i < 20; i++) scheduler.add(sequenceOf(2, 60, 100 + i, { stop: [] }));
+    for (let i = 0; i < 8; i++) pass();
+    scheduler.add(sequenceOf(40, 5, 4));
+    const plan = scheduler.next()!;
+    expect([plan.batch.tokens.length, plan.prefillRows]).toEqual([16, 2]);
+  });
+
+  test('a newcomer does not go before who waits longer for rows', () => {
+    const { scheduler, pass } = house({ chunkRows: 16 });
+    const [first, second, newcomer] = [2, 4, 8].map((salt) => sequenceOf(300, 5, salt));
+    scheduler.add(first);
+    scheduler.add(second);
+    pass();
+    pass();
+    expect([first.computedLen, second.computedLen]).toEqual([16, 16]);
+    scheduler.add(newcomer);
+    expect(scheduler.next()!.work.map(({ sequence }) => sequence)).toEqual([first]);
+  });
+
+  test('after a pass that failed each of it runs alone once, then all together again', () => {
+    const { scheduler, executable, pass } = house();
+    for (const salt of [2, 4, 8]) scheduler.add(sequenceOf(5, 30, salt, { stop: [] }));
+    pass();
+    expect(scheduler.fail(scheduler.next()!)).toEqual([]);
+    const sizes = Array.from({ length: 5 }, () => {
+      const plan = scheduler.next()!;
+      scheduler.commit(plan, executable.compute(plan.batch));
+      return plan.work.length;
+    });
+    expect(sizes).toEqual([1, 1, 1, 3, 3]);
   });
 
   test('a newcomer waits until a page for each that runs and may grow stays free beside its own', () => {
