@@ -3,7 +3,7 @@
  * what a hostile answer cannot do to them.
  */
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -11,9 +11,11 @@ import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { type BrowserContext, chromium, type Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import type { Batch } from '../../src/program/batch.ts';
 import type { ServerOptions } from '../../src/server/context.ts';
 import { pagePolicy } from '../../src/server/front-page.ts';
 import { serveAnswer, type TestServer } from './fixture.ts';
+import { gate } from './raw.ts';
 
 const CHROMIUM = [
   process.env.CHROMIUM_PATH ?? '',
@@ -62,6 +64,19 @@ $\\href{javascript:window.pwned=7}{x}$ $\\includegraphics{https://example.com/m.
 <details open ontoggle="window.pwned=12"><summary>y</summary></details>
 `;
 
+/** Puts the page of these sources in its place at once: other test files serve and pack it meanwhile. */
+function buildPage(): void {
+  const root = fileURLToPath(new URL('../..', import.meta.url));
+  const out = mkdtempSync(join(tmpdir(), 'tandem-page-built-'));
+  const vite = ['node_modules/vite/bin/vite.js', 'build', '--config', 'web/vite.config.ts', '--logLevel', 'error'];
+  execFileSync(process.execPath, [...vite, '--outDir', out], { cwd: root });
+  const place = join(root, 'web', 'dist');
+  mkdirSync(place, { recursive: true });
+  copyFileSync(join(out, 'index.html'), join(place, 'index.html.new'));
+  renameSync(join(place, 'index.html.new'), join(place, 'index.html'));
+  rmSync(out, { recursive: true });
+}
+
 interface Visit {
   readonly page: Page;
   readonly server: TestServer;
@@ -75,9 +90,7 @@ describe(`the chat page${SKIP}`, { skip: CHROMIUM === undefined }, () => {
   let context: BrowserContext;
 
   beforeAll(async () => {
-    const root = fileURLToPath(new URL('../..', import.meta.url));
-    const vite = ['node_modules/vite/bin/vite.js', 'build', '--config', 'web/vite.config.ts', '--logLevel', 'error'];
-    execFileSync(process.execPath, vite, { cwd: root });
+    buildPage();
     context = await chromium.launchPersistentContext(profile, {
       executablePath: CHROMIUM,
       args: ARGUMENTS,
@@ -100,7 +113,7 @@ describe(`the chat page${SKIP}`, { skip: CHROMIUM === undefined }, () => {
 
   async function visit(
     answer: string,
-    { pause, options }: { pause?: () => Promise<void>; options?: Partial<ServerOptions> } = {},
+    { pause, options }: { pause?: (batch: Batch) => Promise<void>; options?: Partial<ServerOptions> } = {},
     prepare?: (page: Page) => Promise<unknown>,
   ): Promise<Visit> {
     const server = await serveAnswer(answer, options, pause);
@@ -130,13 +143,16 @@ describe(`the chat page${SKIP}`, { skip: CHROMIUM === undefined }, () => {
   const whole = (page: Page) => page.waitForSelector('.answer footer');
 
   test('sends, streams, folds the thoughts, shows markdown and figures', async () => {
-    let slow = 20;
-    const { page, troubles } = await visit(PLAIN, { pause: () => sleep(slow) });
+    // Writes `First ` and no more until the page was looked at.
+    const seen = gate();
+    let written = 0;
+    const pause = ({ outputs }: Batch) => (outputs.length > 0 && ++written > 6 ? seen.passed : Promise.resolve());
+    const { page, troubles } = await visit(PLAIN, { pause });
     await send(page, 'Say hello');
     await page.waitForSelector('.thinking [aria-expanded=true]');
-    expect(await page.textContent('.thoughts')).toMatch(/^F/);
+    await expect.poll(() => page.textContent('.thoughts')).toMatch(/^F/);
     expect(await page.getAttribute('.answer', 'aria-busy')).toBe('true');
-    slow = 0;
+    seen.open();
     await whole(page);
     expect(await page.getAttribute('.thinking button', 'aria-expanded')).toBe('false');
     expect(await page.textContent('.answer strong')).toBe('world');
@@ -149,7 +165,7 @@ describe(`the chat page${SKIP}`, { skip: CHROMIUM === undefined }, () => {
   });
 
   test('stops by Esc and by the button; what was written stays', async () => {
-    const { page, server } = await visit(`x</think>${'word '.repeat(300)}`, { pause: () => sleep(10) });
+    const { page, server } = await visit(`x</think>${'word '.repeat(300)}`, { pause: () => sleep(50) });
     for (const stop of [() => page.keyboard.press('Escape'), () => page.click('[aria-label=Stop]')]) {
       await page.keyboard.press('Control+k');
       await send(page, 'Talk');
@@ -169,6 +185,55 @@ describe(`the chat page${SKIP}`, { skip: CHROMIUM === undefined }, () => {
     await page.waitForSelector('.answer footer');
     await page.waitForSelector('.thoughts:has-text("and another")');
     expect(await page.locator('.thoughts br').count()).toBe(1);
+  });
+
+  test('opens ready to be written to; a new question comes into view wherever the reader was', async () => {
+    const { page } = await visit(`x</think>${'line\n\n'.repeat(80)}`);
+    await page.waitForSelector('#question:focus');
+    await page.keyboard.type('Long');
+    await page.keyboard.press('Enter');
+    await whole(page);
+    await page.evaluate('document.querySelector(".conversation").scrollTop = 0');
+    await sleep(100);
+    await send(page, 'Again');
+    await page.waitForSelector('.answer >> nth=1 >> footer');
+    const below =
+      '(({ scrollHeight, scrollTop, clientHeight }) => scrollHeight - scrollTop - clientHeight)(document.querySelector(".conversation"))';
+    await expect.poll(() => page.evaluate<number>(below)).toBeLessThan(3);
+  });
+
+  test('the list says what is being answered; an answer cut off by a reload says that it stopped', async () => {
+    const { page } = await visit(`x</think>${'word '.repeat(300)}`, { pause: () => sleep(10) });
+    await send(page, 'Talk');
+    await page.waitForSelector('.markdown:has-text("word word")');
+    await page.keyboard.press('Control+k');
+    await page.waitForSelector('.sidebar li:has-text("Talk") .live');
+    await page.fill('input[type=search]', 'zebra');
+    await page.waitForSelector('.sidebar >> text=Nothing found');
+    await page.reload();
+    await page.click('.sidebar .title');
+    await page.waitForSelector('.answer >> text=Stopped');
+    expect(await page.locator('.sidebar .live').count()).toBe(0);
+  });
+
+  test('stress beside Chinese punctuation, ranges with tildes, aligned equations', async () => {
+    const { page, troubles } = await visit(
+      String.raw`x</think>里的**水（清水）**不能洒，3~5 天，10~15 天，~~没有~~。
+
+$$\begin{aligned} f(x) &= (x+1)^2 \\ &= x \end{aligned}$$`,
+    );
+    await send(page, 'Show');
+    await whole(page);
+    expect(await page.locator('.markdown strong').allTextContents()).toEqual(['水（清水）']);
+    expect(await page.locator('.markdown del').allTextContents()).toEqual(['没有']);
+    await page.waitForSelector('mtd');
+    // The signs of equality stand beneath each other.
+    const lefts = await page.evaluate<number[]>(
+      '[...document.querySelectorAll("mtd:nth-child(2) mo")].filter((e) => e.textContent === "=").map((e) => e.getBoundingClientRect().left)',
+    );
+    expect(lefts).toHaveLength(2);
+    expect(Math.abs(lefts[0] - lefts[1])).toBeLessThan(2);
+    expect(await troubles()).toEqual([]);
   });
 
   test('edits a question, answers again', async () => {
@@ -264,6 +329,7 @@ describe(`the chat page${SKIP}`, { skip: CHROMIUM === undefined }, () => {
 
   test('the keyboard does it all: write, stop, start anew, edit, answer again', async () => {
     const { page, server } = await visit(PLAIN);
+    await page.evaluate('document.activeElement.blur()');
     await page.keyboard.press('/');
     await page.keyboard.type('First line');
     await page.keyboard.press('Shift+Enter');

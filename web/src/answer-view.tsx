@@ -17,6 +17,8 @@ export function AnswerView({ conversationId, message }: MessageProps) {
   const live = useComputed(() => running.value?.messageId === message.id).value;
   const { content, reasoning, toolCalls, error, finish } = message;
   const begun = content !== '' || reasoning !== undefined || toolCalls !== undefined;
+  // A page that was closed or loaded anew in the middle of an answer wrote no end of it.
+  const stopped = finish === 'stopped' || (finish === undefined && error === undefined && !live);
   return (
     <article class="answer" aria-label={w.assistant} aria-busy={live}>
       {live && !begun && <PromptProgress />}
@@ -34,7 +36,7 @@ export function AnswerView({ conversationId, message }: MessageProps) {
         </p>
       )}
       {finish === 'length' && <p class="faint">{w.cut}</p>}
-      {finish === 'stopped' && <p class="faint">{w.stopped}</p>}
+      {stopped && <p class="faint">{w.stopped}</p>}
       {live && begun && <LiveSpeed />}
       {!live && (
         <footer>

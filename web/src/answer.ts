@@ -15,6 +15,7 @@ import { type ChatChunk, ServerFailure, streamChat } from './wire.ts';
 import { words } from './words.ts';
 
 export interface Running {
+  readonly conversationId: string;
   readonly messageId: string;
   readonly stop: () => void;
   /** How far the prompt is read. */
@@ -101,7 +102,7 @@ async function answer(id: string): Promise<void> {
   let message: Message = { id: newId(), role: 'assistant', content: '', model };
   changeConversation(id, (old) => ({ ...old, messages: [...old.messages, message] }));
   touch(id);
-  running.value = { messageId: message.id, stop: () => abort.abort() };
+  running.value = { conversationId: id, messageId: message.id, stop: () => abort.abort() };
   const tell = (news: Pick<Running, 'progress' | 'speed'>) => {
     if (running.value?.messageId === message.id) running.value = { ...running.value, ...news };
   };

@@ -1,6 +1,6 @@
 /** Where questions are written. Enter sends, Shift+Enter starts a line (so does Enter of a touch screen's keyboard, which has no other way); an input method's Enter does neither. */
 import { signal } from '@preact/signals';
-import { useLayoutEffect, useRef } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useRef } from 'preact/hooks';
 import { ask, running, stop } from './answer.ts';
 import { Icon } from './icon.tsx';
 import { words } from './words.ts';
@@ -25,6 +25,10 @@ export function Composer() {
     element.style.height = 'auto';
     if (text !== '') element.style.height = `${element.scrollHeight}px`;
   }, [text]);
+  // Where there are keys the page opens ready to be written to; a touch screen would raise its keyboard.
+  useEffect(() => {
+    if (!touch.matches) area.current?.focus();
+  }, []);
   const halt = () => {
     stop();
     if (!touch.matches) area.current?.focus();

@@ -1,4 +1,4 @@
-/** The shown conversation. It follows the answer to its end while the reader is there. */
+/** The shown conversation. It follows the answer to its end while the reader is there; a new question always comes into view. */
 import { useLayoutEffect, useRef } from 'preact/hooks';
 import { current } from './conversations.ts';
 import { MessageView } from './message-view.tsx';
@@ -11,6 +11,7 @@ export function ConversationView() {
   const place = useRef<HTMLDivElement>(null);
   const follows = useRef(true);
   const conversation = current.value;
+  const question = conversation?.messages.findLast(({ role }) => role === 'user')?.id;
   useLayoutEffect(() => {
     const element = place.current;
     if (element && follows.current) element.scrollTop = element.scrollHeight;
@@ -19,7 +20,7 @@ export function ConversationView() {
     follows.current = true;
     const element = place.current;
     if (element) element.scrollTop = element.scrollHeight;
-  }, [conversation?.id]);
+  }, [conversation?.id, question]);
   if (conversation === undefined || conversation.messages.length === 0)
     return (
       <div class="welcome">

@@ -8,6 +8,8 @@ import { Marked, Renderer, type Token } from 'marked';
 import { escapeHtml } from './escape.ts';
 import { highlight } from './highlight.ts';
 import { mathExtension } from './math.ts';
+import { alignTables } from './math-table.ts';
+import { stressExtension } from './stress.ts';
 import { words } from './words.ts';
 
 const BARE_TAG = /^<\/?(?:br|sub|sup|kbd|b|i|u|em|strong)\s*\/?>$/i;
@@ -21,7 +23,7 @@ const ATTRIBUTES = (
   'xmlns display mathvariant mathcolor mathbackground mathsize accent accentunder columnalign columnspacing columnlines rowlines rowspacing fence stretchy separator form lspace rspace linethickness notation scriptlevel displaystyle minsize maxsize movablelimits symmetric largeop width height depth voffset'
 ).split(' ');
 
-const marked = new Marked(mathExtension, {
+const marked = new Marked(mathExtension, stressExtension, {
   gfm: true,
   // Models end lines where they want them to end.
   breaks: true,
@@ -55,7 +57,7 @@ export function blocks(text: string): Token[] {
 }
 
 export function blockTree(block: Token): DocumentFragment {
-  return DOMPurify.sanitize(marked.parser([block]), {
+  const tree = DOMPurify.sanitize(marked.parser([block]), {
     ALLOWED_TAGS: TAGS,
     ALLOWED_ATTR: ['href', ...ATTRIBUTES],
     ADD_URI_SAFE_ATTR: ATTRIBUTES,
@@ -64,4 +66,6 @@ export function blockTree(block: Token): DocumentFragment {
     ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
     RETURN_DOM_FRAGMENT: true,
   });
+  alignTables(tree);
+  return tree;
 }

@@ -1,5 +1,6 @@
 /** All conversations: search, choose, rename, delete. */
-import { signal } from '@preact/signals';
+import { signal, useComputed } from '@preact/signals';
+import { running } from './answer.ts';
 import type { Conversation } from './conversation.ts';
 import { currentId, found, remove, rename, search } from './conversations.ts';
 import { IconButton } from './icon-button.tsx';
@@ -11,6 +12,7 @@ const renaming = signal('');
 
 function Entry({ conversation: { id, title } }: { readonly conversation: Conversation }) {
   const w = words.value;
+  const live = useComputed(() => running.value?.conversationId === id).value;
   if (renaming.value === id)
     return (
       <li>
@@ -42,6 +44,7 @@ function Entry({ conversation: { id, title } }: { readonly conversation: Convers
           panel.value = undefined;
         }}
       >
+        {live && <span class="live pulse" role="img" aria-label={w.answering} title={w.answering} />}
         {title}
       </button>
       <IconButton
@@ -92,7 +95,7 @@ export function Sidebar() {
         }}
       />
       {found.value.length === 0 ? (
-        <p class="faint">{w.noConversations}</p>
+        <p class="faint">{search.value.trim() === '' ? w.noConversations : w.noneFound}</p>
       ) : (
         <ul>
           {found.value.map((one) => (
