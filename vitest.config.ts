@@ -13,9 +13,9 @@ export default defineConfig({
   test: {
     include: ['src/**/*.test.ts', 'test/**/*.test.ts'],
     // A machine may be loaded; what hangs is found all the same.
-    testTimeout: 60_000,
-    hookTimeout: 120_000,
-    expect: { poll: { timeout: 30_000 } },
+    testTimeout: 180_000,
+    hookTimeout: 300_000,
+    expect: { poll: { timeout: 90_000 } },
     maxWorkers: 2,
     // Worker threads of the engine start from the sources too.
     execArgv: ['--import', fileURLToPath(new URL('./scripts/typescript-hooks.mjs', import.meta.url))],

@@ -70,6 +70,16 @@ describe('prefix archive', () => {
     second.check();
   });
 
+  test('of a prompt of whole pages the last one is not brought: its last token is computed anyway', async () => {
+    const first = archive();
+    first.compute(3);
+    await first.kept.close(60_000);
+    const second = archive();
+    for (const [key, page] of first.files) second.files.set(key, page);
+    await second.kept.restore(TOKENS.slice(0, 3 * 64));
+    expect(second.cache.find(TOKENS)).toHaveLength(2);
+  });
+
   test('the end waits for a slow disk so long and no longer', async () => {
     const slow = archive({ slow: () => new Promise(() => {}) });
     slow.compute(40);

@@ -319,7 +319,7 @@ describe('sockets', () => {
   });
 
   test('a head or a body that comes drop by drop is cut off; others are answered meanwhile', async () => {
-    const strict = await serveAnswer('x', { headTimeoutMs: 300, requestTimeoutMs: 600 });
+    const strict = await serveAnswer('x', { headTimeoutMs: 1000, requestTimeoutMs: 1500 });
     try {
       const drip = (start: string) =>
         new Promise<string>((resolve) => {

@@ -427,7 +427,7 @@ describe('the wire', () => {
   });
 
   test('the end: answers that run come to theirs, new ones are refused', async () => {
-    const slow = await serveAnswer('y'.repeat(40), {}, () => sleep(10));
+    const slow = await serveAnswer('y'.repeat(40), { drainMs: 60_000 }, () => sleep(10));
     const running = post(slow, '/v1/chat/completions', ASK).then((reply) => reply.json());
     await expect.poll(() => slow.models.peek('')!.stats().running).toBe(1);
     const closed = slow.close();
