@@ -6,12 +6,32 @@ import { fileError } from '../formats/file-source.ts';
 import { isRecord } from '../formats/safetensors.ts';
 import { PUBLIC_CONFIGS, type PublicModel } from '../models/public-configs.ts';
 import type { HuggingFaceConfig } from '../models/synthetic.ts';
+import { nearest } from '../nearest.ts';
 
-/** The known model or the path of the `config.json` that is meant; undefined where a name means weights. */
+/** Names that mean one of the known models. */
+const ALIASES: Readonly<Record<string, string>> = { mixtral: 'mixtral-8x7b' };
+
+/**
+ * The known model or the path of the `config.json` that is meant; undefined where a name means weights. FILE_NOT_FOUND for
+ * the misspelt name of a known model.
+ */
 export function descriptionOf(given: string): string | undefined {
-  const path = given.endsWith('.json') && !given.endsWith('.index.json');
-  if (path || Object.hasOwn(PUBLIC_CONFIGS, given)) return given;
-  return isDescription(given) ? `${given}/config.json` : undefined;
+  if (existsSync(given)) return isDescription(given) ? `${given}/config.json` : jsonOf(given);
+  const name = ALIASES[given] ?? given;
+  if (Object.hasOwn(PUBLIC_CONFIGS, name)) return name;
+  const known = Object.keys(PUBLIC_CONFIGS);
+  const near = /^[\w.-]+$/.test(given) && !/\.(?:gguf|json)$/.test(given) ? nearest(given, known) : undefined;
+  if (near === undefined) return jsonOf(given);
+  throw new TandemError('FILE_NOT_FOUND', {
+    room: 'cli',
+    rule: 'a model is a file, a folder, organization/model of a hub, or a known one',
+    given: `there is no ${given} here`,
+    fix: `did you mean ${near}? Known: ${known.join(', ')}`,
+  });
+}
+
+function jsonOf(given: string): string | undefined {
+  return given.endsWith('.json') && !given.endsWith('.index.json') ? given : undefined;
 }
 
 /** A folder with nothing but a description. */

@@ -59,10 +59,12 @@ async function run(model: string | undefined, flags: Flags): Promise<void> {
   const problem = nativeProblem();
   if (problem) throw problem;
   const named = model ?? flags.model;
+  const path = named === undefined ? undefined : await localPath(flags, model);
+  if (path !== undefined) await (await openCheckpoint(path)).close(); // what is wrong with it is told before measuring
   const facts = await gather(flags.threads ?? 0);
   const machine = findings(facts);
   if (!flags.json) process.stdout.write(`${render(machine)}\n`);
-  const measured = named === undefined ? undefined : await measure(await localPath(flags, model), flags);
+  const measured = path === undefined ? undefined : await measure(path, flags);
   if (!flags.json) {
     if (measured) process.stdout.write(`\n${renderSpeed(measured.speed)}\n\n${render(measured.answer)}\n`);
     else process.stdout.write('\ntandem doctor --model FILE says whether its speed is normal\n');

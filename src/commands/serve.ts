@@ -2,6 +2,7 @@
 import * as fs from 'node:fs';
 import { type Command, Option } from 'commander';
 import { TandemError } from '../errors.ts';
+import { systemReason } from '../formats/file-source.ts';
 import { DEFAULT_SERVER_OPTIONS } from '../server/context.ts';
 import { type ServedModel, startServer } from '../server/start.ts';
 import { type FamiliarFlags, familiarOptions, familiarRules, withFamiliar } from './familiar.ts';
@@ -221,7 +222,7 @@ function keysIn(path: string): string[] {
   try {
     text = fs.readFileSync(path, 'utf8');
   } catch (error) {
-    throw wrong((error as Error).message);
+    throw wrong(`${path}: ${systemReason(error)}`);
   }
   const keys = text
     .split('\n')

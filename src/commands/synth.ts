@@ -2,7 +2,7 @@
  * `tandem synth PRESET OUT`: a file with a public model's true shapes and random weights, to measure before downloading.
  * GGUF, or a Hugging Face folder where OUT does not end in .gguf.
  */
-import { mkdir, readFile, statfs, writeFile } from 'node:fs/promises';
+import { mkdir, statfs, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { TandemError } from '../errors.ts';
@@ -18,6 +18,7 @@ import { QUANT_MIXES, type QuantMix } from '../models/quant-mix.ts';
 import { synthesize } from '../models/synthesize.ts';
 import { FOLDER_FORMATS, type FolderFormat, synthesizeFolder } from '../models/synthesize-folder.ts';
 import type { HuggingFaceConfig, SyntheticTensor } from '../models/synthetic.ts';
+import { configOf, descriptionOf } from './description.ts';
 import { count, memorySize, positive } from './options.ts';
 import { formatBytes, ProgressBar } from './terminal.ts';
 
@@ -58,8 +59,7 @@ Examples:
 }
 
 async function synth(model: string, out: string, flags: Flags): Promise<void> {
-  const known = await configOf(model);
-  const config = flags.layers === undefined ? known : { ...known, num_hidden_layers: flags.layers };
+  const config = sliced(await described(model), flags.layers);
   const interrupt = new AbortController();
   process.once('SIGINT', () => interrupt.abort());
   const bar = new ProgressBar('writing');
@@ -154,23 +154,30 @@ function tensorBytes({ shape, format }: SyntheticTensor): number {
   return rows * rowBytes(quantFormat(format), shape[shape.length - 1]);
 }
 
-/** Names that mean one of the public models. */
-const ALIASES: Readonly<Record<string, string>> = { mixtral: 'mixtral-8x7b' };
-
-async function configOf(given: string): Promise<HuggingFaceConfig> {
-  const model = ALIASES[given] ?? given;
-  if (Object.hasOwn(PUBLIC_CONFIGS, model)) return PUBLIC_CONFIGS[model as keyof typeof PUBLIC_CONFIGS];
-  try {
-    return JSON.parse(await readFile(model, 'utf8')) as HuggingFaceConfig;
-  } catch (cause) {
-    throw new TandemError('FILE_NOT_FOUND', {
+/** Fewer layers than the description has; REQUEST_INVALID for more. */
+function sliced(config: HuggingFaceConfig, layers: number | undefined): HuggingFaceConfig {
+  const all = config.num_hidden_layers;
+  if (layers === undefined) return config;
+  if (typeof all === 'number' && layers > all)
+    throw new TandemError('REQUEST_INVALID', {
       room: 'cli',
-      rule: 'synth takes a known model or a config.json',
-      given: `${model} is neither (${(cause as Error).message})`,
-      fix: `known models: ${Object.keys(PUBLIC_CONFIGS).join(', ')}`,
-      cause,
+      rule: '--layers takes a slice of the model',
+      given: `it has ${all} layers, ${layers} were asked for`,
+      fix: 'leave it out for the whole model',
     });
-  }
+  return { ...config, num_hidden_layers: layers };
+}
+
+/** REQUEST_INVALID for a name that describes no model. */
+function described(given: string): Promise<HuggingFaceConfig> {
+  const description = descriptionOf(given);
+  if (description !== undefined) return configOf(description);
+  throw new TandemError('FILE_NOT_FOUND', {
+    room: 'cli',
+    rule: 'synth takes a known model, a config.json or the folder it is in',
+    given: `${given} is none of them`,
+    fix: `known models: ${Object.keys(PUBLIC_CONFIGS).join(', ')}`,
+  });
 }
 
 async function checkSpace(folder: string, bytes: number): Promise<void> {

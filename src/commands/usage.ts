@@ -46,10 +46,17 @@ export function usageError(text: string, args: readonly string[], cli: Command):
   const unknown = /^unknown option '(.*)'$/s.exec(rule)?.[1];
   const known = unknown === undefined ? undefined : ELSEWHERE[unknown.split('=')[0]];
   const guess = guesses.map((line) => line.replace(/^\((.*)\)$/, '$1').replace(/^Did/, 'did')).join(' ');
-  const command = cli.commands.find((candidate) => args.includes(candidate.name()));
-  const more = `tandem ${command ? `${command.name()} ` : ''}--help tells more`;
+  const more = `${['tandem', ...path(args, cli)].join(' ')} --help tells more`;
   const fix = unknown?.includes(' ') ? `text that begins with a dash comes after --: tandem run -- "${unknown}"` : more;
   return ['[cli] '.concat(rule), known ?? guess, fix].filter((part) => part !== '').join('; ');
+}
+
+/** The command that is meant, and of `bench experts` both words. */
+function path([first, second]: readonly string[], cli: Command): string[] {
+  const of = (command: Command | undefined, name: string | undefined) =>
+    command?.commands.find((one) => one.name() === name || (name !== undefined && one.aliases().includes(name)));
+  const command = of(cli, first);
+  return [command, of(command, second)].flatMap((one) => one?.name() ?? []);
 }
 
 /** The message of an error; option names of the API (`maxTokens`) become the flags of the command line. */
@@ -59,6 +66,9 @@ export function inFlags(error: unknown, cli: Command): string {
   const flags = new Map(Object.entries(RENAMED));
   for (const { options } of cli.commands)
     for (const option of options) if (option.long) flags.set(option.attributeName(), option.long);
-  // Only names like no word of a sentence.
-  return message.replace(/(?<![\w./-])[a-z]+(?:[A-Z][a-z]*)+(?![\w./-])/g, (name) => flags.get(name) ?? name);
+  // Only names like no word of a sentence, and those that a rule begins with.
+  const named = message.replace(/^(\[engine\] )([a-z]+)(?= is )/, (all, room: string, name: string) =>
+    flags.has(name) ? room + flags.get(name) : all,
+  );
+  return named.replace(/(?<![\w./-])[a-z]+(?:[A-Z][a-z]*)+(?![\w./-])/g, (name) => flags.get(name) ?? name);
 }

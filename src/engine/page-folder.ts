@@ -13,6 +13,7 @@ import { randomBytes } from 'node:crypto';
 import * as fs from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { TandemError } from '../errors.ts';
+import { systemReason } from '../formats/file-source.ts';
 
 /** What a folder does to the disk; tests put faults here. */
 export type FolderFiles = Pick<
@@ -80,7 +81,7 @@ export class PageFolder {
       throw new TandemError('FILE_IO', {
         room: 'engine',
         rule: 'the folder of the prefix cache can be read and written',
-        given: (error as Error).message,
+        given: `${options.directory}: ${systemReason(error)}`,
         fix: 'choose another folder, or leave the disk tier off',
         cause: error,
       });

@@ -4,6 +4,7 @@ import { readdir } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { TandemError } from '../errors.ts';
+import { systemReason } from '../formats/file-source.ts';
 import { nearest } from '../nearest.ts';
 import type { Rule } from '../placement/rule.ts';
 import { parseRules, parseRulesFile, type RuleDescription } from '../placement/rules-file.ts';
@@ -38,7 +39,7 @@ async function readFileOf(given: string): Promise<Rule[]> {
     throw new TandemError(cause.code === 'ENOENT' ? 'FILE_NOT_FOUND' : 'FILE_IO', {
       room: 'engine',
       rule: `rules are a YAML file, or one that ships: ${shipped.join(', ')}`,
-      given: cause.code === 'ENOENT' ? `there is no ${given}` : String(cause.message),
+      given: cause.code === 'ENOENT' ? `there is no ${given}` : `${given}: ${systemReason(cause)}`,
       fix: near !== undefined && isName ? `did you mean ${near}?` : 'give the path of a rule file',
       cause,
     });

@@ -128,6 +128,12 @@ const REASONS: Readonly<Record<string, readonly [given: string, fix: string]>> =
   EMFILE: ['too many files are open', 'raise the limit with `ulimit -n`'],
 };
 
+/** Why a system call failed, in words. */
+export function systemReason(cause: unknown): string {
+  const code = (cause as NodeJS.ErrnoException | undefined)?.code ?? '';
+  return REASONS[code]?.[0] ?? (cause instanceof Error ? cause.message : String(cause));
+}
+
 /** The one error for a failed system call on `path`. */
 export function fileError(verb: string, path: string, cause: unknown): TandemError {
   const code = (cause as NodeJS.ErrnoException | undefined)?.code ?? '';

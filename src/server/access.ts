@@ -32,8 +32,8 @@ export function checkHost(header: string | undefined, options: Pick<ServerOption
     const allowed = [...options.allowedHosts, options.host].map((host) => host.toLowerCase());
     if (isLocal(name) || isIP(name) !== 0 || allowed.includes(name)) return;
   }
-  throw new TandemError('ACCESS_DENIED', {
-    room: 'origin',
+  throw new TandemError('ORIGIN_DENIED', {
+    room: 'server',
     rule: 'the Host header is an address, localhost or an allowed name',
     given: name === undefined ? 'it is malformed' : `it is ${name}`,
     fix: 'start the server with --allowed-host NAME, or * for any',
@@ -58,8 +58,8 @@ export function checkSite(header: (name: string) => string | undefined, allowed:
   const origin = header('origin');
   if (origin === undefined || !/^(https?:|null$)/.test(origin) || !isCrossSite(origin, header)) return;
   if (allowedOrigin(origin, allowed) !== undefined) return;
-  throw new TandemError('ACCESS_DENIED', {
-    room: 'origin',
+  throw new TandemError('ORIGIN_DENIED', {
+    room: 'server',
     rule: 'pages of other sites ask from an allowed origin',
     given: `this one is of ${origin.slice(0, 100)}`,
     fix: 'start the server with --cors ORIGIN, or * for any',

@@ -17,8 +17,10 @@ const FAILURES: Partial<Record<ErrorCode, HttpFailure>> = {
   TEMPLATE_INVALID: INVALID,
   FORMAT_UNSUPPORTED: INVALID,
   ACCESS_DENIED: { status: 401, type: 'authentication_error' },
+  ORIGIN_DENIED: { status: 403, type: 'permission_error' },
   MODEL_UNKNOWN: { status: 404, type: 'not_found_error' },
   ROUTE_UNKNOWN: { status: 404, type: 'not_found_error' },
+  METHOD_UNKNOWN: { status: 405, type: 'not_found_error' },
   BODY_TOO_LARGE: { status: 413, type: 'request_too_large' },
   QUEUE_FULL: { status: 429, type: 'rate_limit_error', retryAfter: 2 },
   ABORTED: { status: 499, type: 'cancelled' },
@@ -30,11 +32,7 @@ const FAILURES: Partial<Record<ErrorCode, HttpFailure>> = {
 const INTERNAL: HttpFailure = { status: 500, type: 'api_error' };
 
 export function httpFailure(error: TandemError): HttpFailure {
-  const failure = FAILURES[error.code] ?? INTERNAL;
-  if (error.code === 'ACCESS_DENIED' && error.room === 'origin')
-    return { ...failure, status: 403, type: 'permission_error' };
-  if (error.code === 'ROUTE_UNKNOWN' && error.room === 'method') return { ...failure, status: 405 };
-  return failure;
+  return FAILURES[error.code] ?? INTERNAL;
 }
 
 /** Headers that keep clients from repeating what cannot succeed, and tell them when to repeat what can. */
@@ -45,12 +43,13 @@ export function retryHeaders({ retryAfter }: HttpFailure): Record<string, string
 }
 
 /** `error.code` of OpenAI's clients, where they have a word for it. */
-export function openaiCode({ code, room }: TandemError): string {
-  if (code === 'ACCESS_DENIED' && room === 'origin') return 'access_denied';
+export function openaiCode({ code }: TandemError): string {
   const words: Partial<Record<ErrorCode, string>> = {
     CONTEXT_OVERFLOW: 'context_length_exceeded',
     MODEL_UNKNOWN: 'model_not_found',
     ACCESS_DENIED: 'invalid_api_key',
+    ORIGIN_DENIED: 'access_denied',
+    METHOD_UNKNOWN: 'route_unknown',
     QUEUE_FULL: 'rate_limit_exceeded',
     MODEL_LOADING: 'model_loading',
   };

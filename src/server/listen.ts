@@ -7,6 +7,7 @@ import type { AddressInfo, Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { getRequestListener, RequestError } from '@hono/node-server';
 import { TandemError } from '../errors.ts';
+import { systemReason } from '../formats/file-source.ts';
 import type { ServerHandle } from './app.ts';
 import type { ServerOptions } from './context.ts';
 import { openaiError } from './dialects/openai/failure.ts';
@@ -108,7 +109,7 @@ function tlsFile<T>(path: string, what: string, parse: (text: Buffer) => T): { t
   try {
     text = readFileSync(path);
   } catch (error) {
-    throw wrongTls((error as Error).message, 'FILE_NOT_FOUND');
+    throw wrongTls(`${path}: ${systemReason(error)}`, 'FILE_NOT_FOUND');
   }
   try {
     return { text, value: parse(text) };

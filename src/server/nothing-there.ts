@@ -12,8 +12,8 @@ export function methodsOf(app: ServerApp, path: string): string[] {
 export function nothingThere({ req: { method, path } }: ServerRequest, allowed: readonly string[]): TandemError {
   const shown = `${method} ${path.length > 100 ? `${path.slice(0, 100)}…` : path}`;
   if (allowed.length > 0)
-    return new TandemError('ROUTE_UNKNOWN', {
-      room: 'method',
+    return new TandemError('METHOD_UNKNOWN', {
+      room: 'server',
       rule: 'a route is asked with a method it has',
       given: shown,
       fix: `use ${allowed.join(' or ')}`,
