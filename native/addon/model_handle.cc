@@ -1,5 +1,6 @@
 #include "addon/model_handle.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <utility>
@@ -104,6 +105,16 @@ Status read_options(const Napi::Object& given, ModelOptions& out) {
     out.kernels.path = given.Get("kernels").As<Napi::String>().Utf8Value();
     out.kernels.version = static_cast<int>(whole(given.Get("kernelsVersion")));
   }
+  // What GPUs compute of experts on the CPU: all left out where they compute nothing of them.
+  if (const Napi::Value slots = given.Get("hotSlots"); slots.IsTypedArray() && slots.As<Napi::TypedArray>().TypedArrayType() == napi_int32_array) {
+    const Napi::Int32Array by_layer = slots.As<Napi::Int32Array>();
+    out.shares.hot_slots.assign(by_layer.Data(), by_layer.Data() + by_layer.ElementLength());
+    if (given.Get("hotPayBack").IsNumber()) out.shares.hot_pay_back = given.Get("hotPayBack").As<Napi::Number>().DoubleValue();
+  }
+  if (given.Get("streamFrom").IsNumber()) {
+    out.shares.stream_from = whole(given.Get("streamFrom"));
+    out.shares.stream_memory = static_cast<size_t>(std::max<int64_t>(whole(given.Get("streamMemory")), 0));
+  }
   if (out.memory < 0) return wrong_argument("options.memory is a number of bytes, 0 for all there are");
   return {};
 }
@@ -119,6 +130,7 @@ Napi::Function ModelHandle::define(Napi::Env env) {
                       InstanceMethod<&ModelHandle::write>("write"), InstanceMethod<&ModelHandle::end>("end"),
                       InstanceMethod<&ModelHandle::read_page>("readPage"), InstanceMethod<&ModelHandle::write_page>("writePage"),
                       InstanceMethod<&ModelHandle::timings>("timings"), InstanceMethod<&ModelHandle::expert_visits>("expertVisits"),
+                      InstanceMethod<&ModelHandle::share_counts>("shareCounts"),
                       InstanceMethod<&ModelHandle::dispose>("dispose")});
 }
 
@@ -344,6 +356,28 @@ Napi::Value ModelHandle::expert_visits(const Napi::CallbackInfo& info) {
   object.Set("layers", typed<Napi::Int32Array>(env, visits.layers));
   object.Set("experts", Napi::Number::New(env, static_cast<double>(visits.experts)));
   object.Set("counts", typed<Napi::Uint32Array>(env, visits.counts));
+  return object;
+}
+
+Napi::Value ModelHandle::share_counts(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (disposed_) {
+    throw_status(env, gone());
+    return env.Undefined();
+  }
+  const cuda::ShareRunner::Counts counts = worker_->model->share_counts();
+  Napi::Object object = Napi::Object::New(env);
+  const auto set = [&](const char* key, auto count) { object.Set(key, Napi::Number::New(env, static_cast<double>(count))); };
+  set("slots", counts.slots);
+  set("held", counts.held);
+  set("hits", counts.hits);
+  set("misses", counts.misses);
+  set("uploads", counts.uploads);
+  set("evictions", counts.evictions);
+  set("failures", counts.failures);
+  set("uploadedBytes", counts.bytes);
+  set("streamedPasses", counts.streamed_passes);
+  set("streamedBytes", counts.streamed_bytes);
   return object;
 }
 

@@ -34,6 +34,7 @@ class ModelHandle : public Napi::ObjectWrap<ModelHandle> {
   void cancel(const Napi::CallbackInfo& info);
   Napi::Value describe(const Napi::CallbackInfo& info);
   Napi::Value expert_visits(const Napi::CallbackInfo& info);
+  Napi::Value share_counts(const Napi::CallbackInfo& info);
   Napi::Value timings(const Napi::CallbackInfo& info);
 
   // Runs `job` on the executor's thread and settles the promise on this one.

@@ -52,6 +52,7 @@ Status Model::load(ModelOptions options, std::thread::native_handle_type owner, 
                                    model->team_->plan(), gpu == nullptr ? RemoteWeights() : gpu->remote(), progress));
   if (gpu != nullptr) TANDEM_TRY(gpu->upload(model->weights_, progress));
   TANDEM_TRY(model->bind_steps());
+  if (gpu != nullptr) TANDEM_TRY(gpu->judge([&model](const cuda::ShareRunner::PlainCall& call) { return model->run_plain(call); }));
   out = std::move(model);
   return {};
 }
@@ -68,7 +69,7 @@ Status Model::allocate(const ModelOptions& options) {
   max_rows_ = options.max_rows;
   max_outputs_ = options.max_outputs;
   if (cuda::GpuModel::wanted(program_)) {
-    TANDEM_TRY(cuda::GpuModel::open(program_, options.kernels, {options.pages, options.max_rows, options.max_outputs}, gpu_));
+    TANDEM_TRY(cuda::GpuModel::open(program_, options.kernels, {options.pages, options.max_rows, options.max_outputs, options.shares}, gpu_));
     slots_.resize(program_.slots.size());
     for (uint32_t id = 0; id < program_.values.size(); id++) slots_[program_.values[id].slot] = gpu_->host(id);
     return allocate_cache(options);
@@ -237,6 +238,25 @@ Status Model::run_gpu_step(size_t index) {
   TANDEM_TRY(read(step.outputs[0], ids));
   count_visits(index, reinterpret_cast<const int32_t*>(ids.words.data()), static_cast<int64_t>(ids.words.size()));
   return {};
+}
+
+// An `experts` step over rows of its own, nothing rounded.
+Status Model::run_plain(const cuda::ShareRunner::PlainCall& call) {
+  StepContext context = contexts_[call.step];
+  Step step = program_.steps[call.step];
+  step.activation = step.middle = Activation::f32;
+  step.tiles = 0;
+  const Batch nobody;
+  const auto rows_of = [&](MatrixView& view, float* data) { view = {data, call.rows, view.columns, view.columns}; };
+  rows_of(context.inputs[0], call.x);
+  rows_of(context.inputs[1], reinterpret_cast<float*>(call.ids));
+  rows_of(context.inputs[2], call.weights);
+  rows_of(context.outputs[0], call.y);
+  context.step = &step;
+  context.batch = &nobody;
+  context.dead = nullptr;
+  scratch_.reset();
+  return kernels_[call.step](context);
 }
 
 // Chosen experts, as a dense matrix.
@@ -448,6 +468,8 @@ std::vector<std::pair<std::string, std::variant<double, std::string>>> Model::de
       {"gpus", gpu == nullptr ? std::string() : gpu->names()},
       {"gpuWeightBytes", gpu == nullptr ? 0.0 : static_cast<double>(gpu->weight_bytes())},
       {"gpuKvBytes", gpu == nullptr ? 0.0 : static_cast<double>(gpu->cache_bytes())},
+      {"hotExperts", gpu == nullptr ? std::string() : gpu->shares().held()},
+      {"streamedPrefill", gpu == nullptr ? std::string() : gpu->shares().streamed()},
       {"gpuBufferBytes", gpu == nullptr ? 0.0 : static_cast<double>(gpu->buffer_bytes())},
       {"isa", std::string(isa_name(isa_))},
       {"tiles", std::string(tile_engine_ ? tile_engine_->name : "")},

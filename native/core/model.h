@@ -36,6 +36,7 @@ struct ModelOptions {
   LoadMode load = LoadMode::automatic;
   int64_t memory = 0;            // most bytes to take, 0 = what the machine has
   cuda::KernelFile kernels;      // of GPUs, where steps are placed on some
+  cuda::ShareOptions shares;     // what they compute of experts on the CPU
   const std::atomic<bool>* stop = nullptr;  // when it becomes true a pass ends at its next step with Code::disposed
 };
 
@@ -84,6 +85,9 @@ class Model {
   };
   ExpertVisits expert_visits() const;
 
+  // What GPUs have computed of experts on the CPU since load. Any thread.
+  cuda::ShareRunner::Counts share_counts() const { return gpu_ == nullptr ? cuda::ShareRunner::Counts() : gpu_->shares().counts(); }
+
   const Program& program() const { return program_; }
   const std::vector<StepTiming>& timings() const { return timings_; }
   std::vector<std::pair<std::string, std::variant<double, std::string>>> describe() const;
@@ -98,6 +102,7 @@ class Model {
   Status run_step(size_t index);
   Status run_gpu_step(size_t index);
   Status run_with_gpu();
+  Status run_plain(const cuda::ShareRunner::PlainCall& call);
   Status ready(size_t index) const;
   void count_visits(size_t index, const int32_t* ids, int64_t count);
   bool drop_cancelled();

@@ -34,7 +34,8 @@ Status GpuModel::open(const Program& program, const KernelFile& kernels, Limits 
   if (limits.max_rows > kMostRows)
     return Status(Code::request_invalid, "[native] a pass on a GPU has up to " + std::to_string(kMostRows) + " rows, the blocks of a grid; given " + std::to_string(limits.max_rows) + "; use fewer (maxBatchRows)");
   std::unique_ptr<GpuModel> model(new GpuModel(program, limits));
-  TANDEM_TRY(make_schedule(program, model->schedule_));
+  model->shares_ = std::make_unique<ShareRunner>(program, limits.shares, limits.max_rows, kGraphRows);
+  TANDEM_TRY(make_schedule(program, model->schedule_, model->shares_->shares()));
   TANDEM_TRY(model->open_devices(kernels));
   TANDEM_TRY(model->find_caches());
   TANDEM_TRY(model->bind());
@@ -89,7 +90,7 @@ Status GpuModel::bind() {
       if (step.op == "attention") tiles_ = std::max(tiles_, step.tiles);
     }
   }
-  return {};
+  return shares_->bind(parts_);
 }
 
 Status GpuModel::allocate() {
@@ -106,7 +107,7 @@ Status GpuModel::allocate() {
     if (step.op == "router" && step.device != "cpu") kept.push_back(step.outputs[0]);
   TANDEM_TRY(PassRunner::create(program_, schedule_, devices, {limits_.max_rows, limits_.max_outputs, 0}, kept, runner_));
   for (const auto& part : parts_) part->runner = runner_.get();
-  return {};
+  return shares_->allocate();
 }
 
 RemoteWeights GpuModel::remote() const {
@@ -121,8 +122,20 @@ RemoteWeights GpuModel::remote() const {
 }
 
 Status GpuModel::upload(const WeightStore& store, LoadProgress& progress) {
+  store_ = &store;
   for (const auto& part : parts_) TANDEM_TRY(part->weights.upload(*part->device, store, progress));
   return store.remote_unchanged();
+}
+
+Status GpuModel::judge(const ShareRunner::Plain& plain) {
+  const auto send = [this](int64_t rows, Stream& stream, size_t device) {
+    const std::vector<int32_t> tokens(static_cast<size_t>(rows));
+    Batch batch;
+    batch.tokens = tokens;
+    TANDEM_TRY(header_->fill(batch, nullptr, 0));
+    return header_->send(device, stream);
+  };
+  return shares_->judge(*store_, send, plain);
 }
 
 Status GpuModel::begin(const Batch& batch, const std::vector<uint8_t>& dead, bool decode) {
@@ -137,26 +150,38 @@ Status GpuModel::begin(const Batch& batch, const std::vector<uint8_t>& dead, boo
   return {};
 }
 
-StepRunner GpuModel::steps(const Compute& compute) {
+StepRunner GpuModel::steps(const Compute& compute, const std::function<Status()>& alive) {
   StepRunner runner;
   const std::vector<Launch>* const launches = &launches_[decode_ ? 1 : 0];
   runner.launch = [launches](uint32_t index, Stream& stream, PassRows rows) { return (*launches)[index](stream, rows); };
   runner.compute = compute;
-  runner.begin = [this](size_t device, Stream& stream) { return header_->send(device, stream); };
+  runner.begin = [this](size_t device, Stream& stream) -> Status {
+    TANDEM_TRY(header_->send(device, stream));
+    return shares_->send(device, stream);
+  };
+  runner.share = [this, alive](const Operation& operation, Stream& stream, PassRows rows) { return shares_->give(operation, stream, rows, alive); };
   return runner;
 }
 
 Status GpuModel::run(const Compute& compute, const std::function<Status()>& alive) {
   PassRunner::Options options;
   options.watch.alive = alive;
-  const int64_t tokens = graph_bucket(rows_.tokens, std::min(kGraphRows, limits_.max_rows));
+  const int64_t rows = rows_.tokens;
+  const int64_t tokens = graph_bucket(rows, std::min(kGraphRows, limits_.max_rows));
   if (decode_ && tokens > 0) {
     // The same launches with and without a graph.
     options.graph = graphs_wanted();
     rows_.tokens = tokens;
     rows_.outputs = graph_bucket(rows_.outputs, limits_.max_outputs);
   }
-  return runner_->run(rows_, steps(compute), options);
+  TANDEM_TRY(shares_->begin(*store_, decode_, rows));
+  const Compute shared = [&](uint32_t step) {
+    shares_->prepare_step(step, rows);
+    return compute(step);
+  };
+  const Status status = runner_->run(rows_, steps(shared, alive), options);
+  shares_->end(status.ok());
+  return status;
 }
 
 Status GpuModel::step(uint32_t index, const Compute& compute) {
@@ -204,7 +229,7 @@ int64_t GpuModel::cache_bytes() const {
 }
 
 int64_t GpuModel::buffer_bytes() const {
-  int64_t total = static_cast<int64_t>(runner_->device_bytes());
+  int64_t total = static_cast<int64_t>(runner_->device_bytes()) + shares_->device_bytes();
   for (const auto& part : parts_) total += static_cast<int64_t>(part->scratch_bytes);
   return total;
 }

@@ -13,6 +13,7 @@
 #include "core/weights.h"
 #include "cuda/launch.h"
 #include "cuda/pass.h"
+#include "cuda/share_runner.h"
 
 namespace tandem::cuda {
 
@@ -20,6 +21,7 @@ class GpuModel {
  public:
   struct Limits {
     int64_t pages = 0, max_rows = 0, max_outputs = 0;
+    ShareOptions shares = {};
   };
   using Compute = std::function<Status(uint32_t step)>;
 
@@ -32,6 +34,8 @@ class GpuModel {
   // Weights that no step of the CPU reads.
   RemoteWeights remote() const;
   Status upload(const WeightStore& store, LoadProgress& progress);
+  // Once, after that: whether experts may stream (share_runner.h).
+  Status judge(const ShareRunner::Plain& plain);
 
   // A pass. `decode`: every sequence has one row. `alive`: asked now and then, ends the pass.
   Status begin(const Batch& batch, const std::vector<uint8_t>& dead, bool decode);
@@ -53,6 +57,7 @@ class GpuModel {
   Status read_page(int64_t layer, int64_t page, uint8_t* to) const { return move_page(layer, page, to, false); }
   Status write_page(int64_t layer, int64_t page, const uint8_t* from) const { return move_page(layer, page, const_cast<uint8_t*>(from), true); }
 
+  const ShareRunner& shares() const { return *shares_; }
   std::string names() const;  // "cuda:0 NVIDIA …"
   int64_t weight_bytes() const;
   int64_t cache_bytes() const;
@@ -67,7 +72,7 @@ class GpuModel {
   Status allocate();
   GpuPart* cache_part(int64_t layer) const;
   Status move_page(int64_t layer, int64_t page, uint8_t* data, bool in) const;
-  StepRunner steps(const Compute& compute);
+  StepRunner steps(const Compute& compute, const std::function<Status()>& alive = {});
 
   const Program& program_;
   Limits limits_;
@@ -76,6 +81,8 @@ class GpuModel {
   std::unique_ptr<PassHeader> header_;
   std::vector<std::unique_ptr<GpuPart>> parts_;
   std::unique_ptr<PassRunner> runner_;
+  std::unique_ptr<ShareRunner> shares_;
+  const WeightStore* store_ = nullptr;
   std::vector<Launch> launches_[2];  // by step; for prompts, and where every sequence has one row
   int64_t tiles_ = 0;                // rows from which a sequence's attention goes over tiles
 

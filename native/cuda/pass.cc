@@ -129,6 +129,10 @@ Status PassRunner::give(const Operation& operation, PassRows rows, const StepRun
     case Kind::wait:
       TANDEM_TRY(stream.wait(events_[operation.number]));
       break;
+    case Kind::share:
+    case Kind::join:
+      TANDEM_TRY(steps.share(operation, stream, rows));
+      break;
   }
   return operation.event < 0 ? Status() : stream.record(events_[static_cast<size_t>(operation.event)]);
 }

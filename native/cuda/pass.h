@@ -32,6 +32,8 @@ struct StepRunner {
   std::function<Status(uint32_t step)> compute;  // on the CPU, by the caller's thread
   // Gives a device what it needs before all steps; never part of a graph. May be left out.
   std::function<Status(size_t device, Stream& stream)> begin = {};
+  // Gives a `share` or a `join`. May be left out where the schedule has none.
+  std::function<Status(const Operation& operation, Stream& stream, PassRows rows)> share = {};
 };
 
 class PassRunner {

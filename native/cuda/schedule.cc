@@ -31,7 +31,7 @@ void merge(Clock& into, const Clock& from) {
 // whose numbers they have.
 class Scheduler {
  public:
-  Scheduler(const Program& program, Schedule& out) : p_(program), s_(out) {}
+  Scheduler(const Program& program, const std::vector<ExpertShare>& shares, Schedule& out) : p_(program), shares_(shares), s_(out) {}
 
   Status run() {
     TANDEM_TRY(find_places());
@@ -39,7 +39,7 @@ class Scheduler {
     host_ = static_cast<uint32_t>(s_.streams.size());
     clocks_.assign(actors, Clock(actors, 0));
     history_.resize(actors);
-    uses_.resize(p_.slots.size());
+    uses_.resize(p_.slots.size() + share_buffers(shares_));
     s_.sections.emplace_back();
     for (uint32_t i = 0; i < p_.steps.size();) {
       const Step& step = p_.steps[i];
@@ -172,6 +172,10 @@ class Scheduler {
   void place(Operation operation) {
     std::vector<uint32_t> reads, writes;
     slots_of(operation.step, reads, writes);
+    place(operation, reads, writes);
+  }
+
+  void place(Operation operation, const std::vector<uint32_t>& reads, const std::vector<uint32_t>& writes) {
     for (const Access& access : before(reads, writes)) order(operation.stream, access);
     touch(reads, writes, emit(operation));
   }
@@ -184,6 +188,13 @@ class Scheduler {
     const int32_t from = s_.slot_device[p_.values[step.inputs[0].index].slot], to = place_[index];
     if (from < 0) place({Operation::Kind::copy_in, copies(to), index});
     else place({to < 0 ? Operation::Kind::copy_out : Operation::Kind::copy_peer, copies(from), index});
+    for (uint32_t n = 0; n < shares_.size(); n++) {
+      const uint32_t buffer = static_cast<uint32_t>(p_.slots.size()) + shares_[n].buffer;
+      const auto slot = [this](uint32_t value) { return p_.values[value].slot; };
+      if (shares_[n].after == index) place({Operation::Kind::share, compute(from), shares_[n].step, n}, {slot(shares_[n].x), slot(shares_[n].ids), slot(shares_[n].weights)}, {buffer});
+      // Where it was brought: who waits for the CPU waits for this, and nobody else.
+      if (shares_[n].joins == index) place({Operation::Kind::join, copies(to), index, n}, {buffer}, {slot(step.outputs[0])});
+    }
     return {};
   }
 
@@ -215,6 +226,7 @@ class Scheduler {
   }
 
   const Program& p_;
+  const std::vector<ExpertShare>& shares_;
   Schedule& s_;
   uint32_t host_ = 0;
   std::vector<int32_t> place_;  // of each step: index of its device, −1 = cpu
@@ -235,9 +247,9 @@ int device_ordinal(std::string_view device) {
   return ordinal;
 }
 
-Status make_schedule(const Program& program, Schedule& out) {
+Status make_schedule(const Program& program, Schedule& out, const std::vector<ExpertShare>& shares) {
   out = Schedule();
-  return Scheduler(program, out).run();
+  return Scheduler(program, shares, out).run();
 }
 
 }  // namespace tandem::cuda

@@ -12,6 +12,7 @@
 
 #include "core/program.h"
 #include "core/status.h"
+#include "cuda/expert_shares.h"
 
 namespace tandem::cuda {
 
@@ -24,11 +25,13 @@ struct Operation {
     post,       // `number` of a section: the CPU may begin
     take,       // `number` of a section: it has been computed
     wait,       // `number` of an event
+    share,      // what a GPU computes of a step of the CPU (expert_shares.h), into its buffer; `step`: the CPU's
+    join,       // share `number` is added to what `step`, a copy, has brought
   };
   Kind kind;
   uint32_t stream;
   uint32_t step = 0;
-  uint32_t number = 0;
+  uint32_t number = 0;  // of post and take a section, of wait an event, of share and join a share
   int32_t event = -1;  // recorded after it, or −1
 };
 
@@ -56,6 +59,6 @@ struct Schedule {
 int device_ordinal(std::string_view device);
 
 // PROGRAM_INVALID naming the step that breaks a rule between devices (src/program/validate-devices.ts).
-Status make_schedule(const Program& program, Schedule& out);
+Status make_schedule(const Program& program, Schedule& out, const std::vector<ExpertShare>& shares = {});
 
 }  // namespace tandem::cuda

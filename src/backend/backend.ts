@@ -23,6 +23,8 @@ export interface PrepareOptions {
   readonly load?: 'auto' | 'mmap' | 'pages';
   /** Native only: most bytes to take; default: what the machine or its control group has. */
   readonly memory?: number;
+  /** Native only: what GPUs compute of experts on the processor (placement/expert-sharing.ts); default: nothing. */
+  readonly sharing?: SharingPlan;
 }
 
 /** Runs steps one by one over one batch, so that two backends can be compared in lock-step. */
@@ -46,6 +48,31 @@ export interface ExpertVisits {
   readonly counts: Uint32Array;
 }
 
+/** Experts of each layer of the Program that its GPU holds beside the processor's, and passes whose experts stream through GPUs. */
+export interface SharingPlan {
+  /** Absent: none. `payBack`: hits that an upload must bring (placement/hot-experts.ts), default 1. */
+  readonly hot?: { readonly slots: Int32Array; readonly bytes: number; readonly payBack?: number };
+  /** Rows of a pass from which experts stream, and bytes of each card for both buffers; absent: never. */
+  readonly stream?: { readonly from: number; readonly memory: number };
+}
+
+/** What GPUs have computed of experts on the processor since load. */
+export interface SharingCounts {
+  /** Experts that GPUs have room for, and those that they hold. */
+  readonly slots: number;
+  readonly held: number;
+  /** Choices of passes that generate: of experts that were held, and of others. */
+  readonly hits: number;
+  readonly misses: number;
+  readonly uploads: number;
+  readonly evictions: number;
+  /** Uploads that did not arrive. */
+  readonly failures: number;
+  readonly uploadedBytes: number;
+  readonly streamedPasses: number;
+  readonly streamedBytes: number;
+}
+
 export interface Executable extends AsyncDisposable {
   readonly program: Program;
   readonly pages: number;
@@ -58,6 +85,8 @@ export interface Executable extends AsyncDisposable {
   start(batch: Batch): Promise<Stepper>;
   /** Where the backend counts them: how often each expert was chosen since load. */
   expertVisits?(): ExpertVisits;
+  /** Where the backend shares experts with GPUs. */
+  sharingCounts?(): SharingCounts;
   /** Where the backend can: the bytes of one page of its cache, and back; both wait for the pass in flight. */
   readPage?(page: number): Promise<Uint8Array>;
   writePage?(page: number, bytes: Uint8Array): Promise<void>;

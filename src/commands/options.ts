@@ -5,6 +5,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { TandemError } from '../errors.ts';
 import { type ChatOptions, defaultModelPath, type LoadOptions, type SamplingOptions } from '../index.ts';
+import type { SharingWish } from '../placement/expert-sharing.ts';
 
 /** Parses a number, or says what was wrong with it. */
 export function number(text: string): number {
@@ -18,6 +19,11 @@ export function count(text: string): number {
   const value = number(text);
   if (!Number.isInteger(value) || value < 0) throw new InvalidArgumentError('It must be a whole number, 0 or more.');
   return value;
+}
+
+/** Parses `auto`, `off` or an integer ≥ 1. */
+function wish(text: string): SharingWish {
+  return text === 'auto' || text === 'off' ? text : positive(text);
 }
 
 /** Parses an integer ≥ 1. */
@@ -107,7 +113,9 @@ export function withModel(command: Command): Command {
 /** Adds the options of loading. */
 export function withLoading(command: Command): Command {
   const backend = new Option('--backend <name>', 'what computes; reference is plain TypeScript, slow, the definition');
-  return withRules(withBudget(withCpu(command.addOption(backend.choices(['native', 'reference']).default('native')))))
+  return withSharing(
+    withRules(withBudget(withCpu(command.addOption(backend.choices(['native', 'reference']).default('native'))))),
+  )
     .option('-c, --context <tokens>', "context length (default: the model's, if memory allows)", positive)
     .option('--kv-budget <size>', 'memory for the KV cache, e.g. 2GB (default: by what is free)', memorySize)
     .addOption(
@@ -128,6 +136,21 @@ export function withLoading(command: Command): Command {
         .default('auto'),
     )
     .option('--defer-experts <n>', 'so many experts of a token come one layer late: faster beside a GPU, lossy', count);
+}
+
+/** Adds what GPUs compute of experts on the CPU. */
+export function withSharing(command: Command): Command {
+  return command
+    .option(
+      '--hot-experts <n>',
+      "experts of each layer that a GPU holds beside the CPU's: auto, off or a number (default: auto, what there is room for)",
+      wish,
+    )
+    .option(
+      '--stream-prefill <rows>',
+      'prompts of so many rows and more send all experts through the GPU: auto, off or a number (default: auto)',
+      wish,
+    );
 }
 
 /** Adds `--ram` (or `--memory`) and `--vram`. */
@@ -154,6 +177,8 @@ export interface ModelFlags {
   memory?: number;
   vram?: number;
   deferExperts?: number;
+  hotExperts?: SharingWish;
+  streamPrefill?: SharingWish;
 }
 
 /**
@@ -194,6 +219,8 @@ export function loadOptions(flags: ModelFlags): LoadOptions {
     memory: flags.memory,
     vram: flags.vram,
     deferExperts: flags.deferExperts,
+    hotExperts: flags.hotExperts,
+    streamPrefill: flags.streamPrefill,
   };
 }
 

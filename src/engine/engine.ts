@@ -2,7 +2,7 @@
  * A loaded model that answers. Any number of requests may run at once; they share passes and KV pages and never see
  * each other. Everything is an option of the call; the engine keeps no conversation.
  */
-import type { ExpertVisits } from '../backend/backend.ts';
+import type { ExpertVisits, SharingCounts } from '../backend/backend.ts';
 import { TandemError } from '../errors.ts';
 import { PAGE_TOKENS } from '../program/program.ts';
 import type { ChatTemplate } from '../text/chat-template.ts';
@@ -404,6 +404,12 @@ export class Engine implements AsyncDisposable {
   expertVisits(): ExpertVisits | undefined {
     if (this.#disposing) throw disposed();
     return this.#parts.executable.expertVisits?.();
+  }
+
+  /** What GPUs have computed of experts on the processor since load; undefined where the backend shares none. */
+  sharingCounts(): SharingCounts | undefined {
+    if (this.#disposing) throw disposed();
+    return this.#parts.executable.sharingCounts?.();
   }
 
   /** What runs and waits now, oldest first. */

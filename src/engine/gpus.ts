@@ -51,10 +51,10 @@ const CACHE_SHARE = 0.8;
 export function memoryFor(
   placed: Program,
   machine: Machine,
-  request: MemoryRequest & { readonly vram?: number },
+  request: MemoryRequest & { readonly vram?: number; readonly reserved?: ReadonlyMap<string, number> },
 ): MemoryChoice {
   if (request.kvBytes !== undefined || !usesGpus(placed)) return chooseMemory(placed, request);
-  const { maxRows, maxOutputs, available, vram = Infinity } = request;
+  const { maxRows, maxOutputs, available, vram = Infinity, reserved } = request;
   const all = memoryByDevice(placed, { pages: 0, maxRows, maxOutputs });
   const taken = all.reduce((sum, { device, total }) => sum + (device === HOST ? 0 : total), 0);
   const cards = all.filter(({ device, pageBytes: page }) => device !== HOST && page > 0);
@@ -62,7 +62,7 @@ export function memoryFor(
     if (page === 0) return [];
     if (device === HOST) return [Math.max(available - total, available / 8) / 2 / page];
     const memory = machine.devices?.find(({ name }) => name === device)?.memory ?? Infinity;
-    const free = memory - Math.max(memory * HEADROOM.share, HEADROOM.bytes) - total;
+    const free = memory - Math.max(memory * HEADROOM.share, HEADROOM.bytes) - total - (reserved?.get(device) ?? 0);
     return [(Math.min(free, (vram - taken) / cards.length) * CACHE_SHARE) / page];
   });
   const most = Math.max(1, Math.floor(Math.min(...pages)));

@@ -8,6 +8,7 @@ import { localModel } from '../hub/resolve.ts';
 import { deferralWarning, withDeferredExperts } from '../models/deferred-experts.ts';
 import { expertsPerToken, lossyWarning, withExpertsPerToken } from '../models/experts-per-token.ts';
 import { buildProgram } from '../models/index.ts';
+import { planSharing, reservedFor, sharedLayers } from '../placement/expert-sharing.ts';
 import type { Machine } from '../placement/lower.ts';
 import { nativeMachine } from '../placement/machine.ts';
 import { ruleWarnings } from '../placement/match.ts';
@@ -23,6 +24,7 @@ import { Engine } from './engine.ts';
 import { fingerprint } from './fingerprint.ts';
 import { firstRows } from './first-rows.ts';
 import { samplingDefaults } from './generation-defaults.ts';
+import { cardRoom, sharingRequest, sharingWarnings } from './gpu-sharing.ts';
 import { canGiveWay, fellBack, gpuWarnings, memoryFor, usesGpus, withoutGpus } from './gpus.ts';
 import { availableMemory, chooseMemory, type MemoryRequest } from './memory.ts';
 import { checkOptionNames } from './option-names.ts';
@@ -76,6 +78,16 @@ export interface LoadOptions {
    * attention: lossy, told in `engine.info.warnings`. Less than the experts of a token. Default 0.
    */
   deferExperts?: number;
+  /**
+   * Where GPUs have all of a layer but its routed experts: experts of each such layer that its GPU holds a copy of, those that are
+   * asked for most, the processor computes the others. `auto`: as many as there is room for. Not in exact mode. Default `auto`.
+   */
+  hotExperts?: 'auto' | 'off' | number;
+  /**
+   * There, too: passes over prompts of so many rows and more send all experts through the GPU. `auto`: from where it pays, if there
+   * is room. Not in exact mode. Default `auto`.
+   */
+  streamPrefill?: 'auto' | 'off' | number;
   /** Most sequences that run at once, [1, 4096]; more wait. Default 32. */
   maxSequences?: number;
   /**
@@ -106,6 +118,8 @@ const LOAD_OPTIONS = [
   'maxBatchRows',
   'expertsPerToken',
   'deferExperts',
+  'hotExperts',
+  'streamPrefill',
   'maxSequences',
   'prefixCache',
   'signal',
@@ -175,6 +189,7 @@ async function engineFor(
   const mostRows = Math.min(PASS.rows, Math.max(512, program.contextLength));
   const maxRows = numberIn('maxBatchRows', options.maxBatchRows, { low: 2, high: 65536, integer: true }, mostRows);
   const maxOutputs = Math.min(maxRows, MAX_OUTPUTS);
+  const sharing = sharingRequest(options, { exact, rounded: activations === 'rounded', judging, maxRows });
   const available = Math.min(availableMemory(), memoryLimit ?? Number.POSITIVE_INFINITY);
   const vram = options.vram && numberIn('vram', options.vram, { low: 1, high: 2 ** 53, integer: true }, 0);
   const sizes: MemoryRequest = {
@@ -199,24 +214,35 @@ async function engineFor(
   const placeBy = (on: Machine, behind: readonly Rule[]) =>
     lowerBoth(program, on, { exact, activations, rules: [...rules, ...behind] });
   const prepare = async (placed: Program) => {
-    const memory = memoryFor(placed, machine, { ...sizes, vram });
+    const shared = sharedLayers(placed);
+    const memory = memoryFor(placed, machine, { ...sizes, vram, reserved: reservedFor(shared, sharing) });
     const limits = { pages: memory.pages, maxRows, maxOutputs };
+    const plan = planSharing(shared, cardRoom(placed, machine, { ...limits, vram }), sharing);
     const executable = await watched(options, (watch) =>
-      backend.prepare(placed, checkpoint, { ...limits, ...watch, threads, isa, load, memory: memoryLimit }),
+      backend.prepare(placed, checkpoint, {
+        ...limits,
+        ...watch,
+        threads,
+        isa,
+        load,
+        memory: memoryLimit,
+        sharing: plan,
+      }),
     );
-    return { placed, memory, executable };
+    return { placed, memory, executable, plan };
   };
   const wished = placeBy(machine, automatic);
   if (rules.length > 0 && !judging) checkPlaced(wished, machine, { ...wanted, maxOutputs });
   const said = gpuWarnings(wished, machine);
-  const { placed, memory, executable } = await prepare(wished).catch((error) => {
+  const { placed, memory, executable, plan } = await prepare(wished).catch((error) => {
     // What nobody asked for gives way; the CPU then has to hold the model alone.
     const processor = withoutGpus(machine);
     if (!canGiveWay(error) || !usesGpus(wished) || usesGpus(placeBy(machine, []))) throw error;
     said.splice(0, said.length, fellBack(error));
     return prepare(placeBy(processor, placeAutomatically(whole, processor, wanted)));
   });
-  const numerics = executionsOf(placed).some(({ tiles }) => tiles !== undefined) ? 'fast' : 'exact';
+  const shares = plan.hot !== undefined || plan.stream !== undefined;
+  const numerics = shares || executionsOf(placed).some(({ tiles }) => tiles !== undefined) ? 'fast' : 'exact';
   const pageStore =
     folder &&
     new PageStore({
@@ -250,7 +276,8 @@ async function engineFor(
       soloTargetMs: SOLO_TARGET_MS,
       soloMostMs: SOLO_MOST_MS,
       firstRows: firstRows(placed, executable.description, SOLO_TARGET_MS),
-      worthwhileRows: worthwhileRowsOf(placed),
+      // Experts that stream cost the same whatever the rows.
+      worthwhileRows: plan.stream ? () => maxRows : worthwhileRowsOf(placed),
       prefixCache: options.prefixCache !== false,
     },
     close: () => checkpoint.close(),
@@ -267,7 +294,7 @@ async function engineFor(
       kv: memory.kv,
       buffers: memory.buffers,
       execution: executable.description,
-      warnings: [...ruleWarnings(program, rules), ...lossy, ...said],
+      warnings: [...ruleWarnings(program, rules), ...lossy, ...said, ...sharingWarnings(executable.description)],
     },
   });
 }

@@ -40,8 +40,7 @@ export function hotBudget(
   expertBytes: readonly number[],
   experts: number,
 ): HotBudget {
-  const headroom = Math.max(HEADROOM.bytes, card.total * HEADROOM.share);
-  let left = card.free - headroom;
+  let left = card.free - headroomOf(card.total);
   const all = expertBytes.reduce((sum, bytes) => sum + bytes, 0);
   const even = all === 0 ? 0 : Math.min(experts, Math.max(0, Math.floor(left / all)));
   left -= even * all;
@@ -55,7 +54,11 @@ export function hotBudget(
   return { slots, bytes: held };
 }
 
-/** Of a card, kept free of experts: caches and graphs of drivers grow. */
+/** Of a card with so much memory, kept free of experts: caches and graphs of drivers grow. */
+export function headroomOf(total: number): number {
+  return Math.max(HEADROOM.bytes, total * HEADROOM.share);
+}
+
 const HEADROOM = { share: 0.05, bytes: 0.5e9 };
 
 export interface HotOptions {

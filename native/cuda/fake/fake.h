@@ -13,7 +13,8 @@ using FakeKernel = void (*)(const unsigned grid[3], const unsigned block[3], uns
 // `image`: what cuModuleLoadData answers. The library starts with what TANDEM_FAKE_CUDA says; TANDEM_FAKE_CUDA_FAIL is read at every
 // call: "cuLaunchKernel:3:719" is tandem_fake_fail by those who have no dlsym. Kernels stay.
 void tandem_fake_reset(const char* machine);
-// The n-th next call of this symbol answers so, once; results that lose a device go on being answered by all calls.
+// The n-th next call of this symbol answers so, once; results that lose a device go on being answered by all calls. Of copies to a
+// GPU −1: it, or the next one of 8 KiB at least, answers well, and nothing is copied.
 void tandem_fake_fail(const char* symbol, int n, int result);
 // Streams begin no further work, as on a card that hangs.
 void tandem_fake_stall(bool on);

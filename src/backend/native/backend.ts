@@ -9,7 +9,7 @@ import { planBuffers } from '../../program/buffers.ts';
 import { encodeBatch, encodeProgram, type TensorLocation } from '../../program/encode.ts';
 import type { Program } from '../../program/program.ts';
 import { HOST } from '../../program/validate-devices.ts';
-import type { Backend, Executable, ExpertVisits, PrepareOptions, Stepper } from '../backend.ts';
+import type { Backend, Executable, ExpertVisits, PrepareOptions, SharingCounts, Stepper } from '../backend.ts';
 import { checkBatch } from '../check-batch.ts';
 import { Turns } from '../turns.ts';
 import type { Isa, NativeBinding, NativeModel, NativeModelOptions, NativePassResult } from './binding.ts';
@@ -58,6 +58,7 @@ export function nativeBackend(binding: NativeBinding = loadNative()): NativeBack
             load: options.load ?? 'auto',
             memory: options.memory ?? 0,
             ...kernelsFor(program),
+            ...sharingFor(options),
           },
           options.onProgress ?? (() => {}),
           cancel,
@@ -77,6 +78,13 @@ function kernelsFor({ steps }: Program): Pick<NativeModelOptions, 'kernels' | 'k
   if (steps.every(({ placement }) => (placement?.device ?? HOST) === HOST)) return {};
   const { path, version } = gpuKernels();
   return { kernels: path, kernelsVersion: version };
+}
+
+function sharingFor({ sharing: { hot, stream } = {} }: PrepareOptions): Partial<NativeModelOptions> {
+  return {
+    ...(hot && { hotSlots: hot.slots, ...(hot.payBack !== undefined && { hotPayBack: hot.payBack }) }),
+    ...(stream && { streamFrom: stream.from, streamMemory: stream.memory }),
+  };
 }
 
 /** The model is let go where a kernel that a step names is not there. */
@@ -197,6 +205,8 @@ class NativeExecutor implements NativeExecutable {
       gpuWeightBytes,
       gpuKvBytes,
       gpuBufferBytes,
+      hotExperts,
+      streamedPrefill,
       ...rest
     } = model.describe();
     this.description = {
@@ -217,6 +227,8 @@ class NativeExecutor implements NativeExecutable {
             'gpu weight bytes': gpuWeightBytes,
             'gpu kv bytes': gpuKvBytes,
             'gpu buffer bytes': gpuBufferBytes,
+            ...(hotExperts === '' ? {} : { 'hot experts': hotExperts }),
+            ...(streamedPrefill === '' ? {} : { 'streamed prefill': streamedPrefill }),
           }
         : {}),
       ...(kernels.description === '' ? {} : { kernels: kernels.description }),
@@ -305,6 +317,10 @@ class NativeExecutor implements NativeExecutable {
 
   expertVisits(): ExpertVisits {
     return this.#model.expertVisits();
+  }
+
+  sharingCounts(): SharingCounts {
+    return this.#model.shareCounts();
   }
 
   timings(): readonly StepTiming[] {

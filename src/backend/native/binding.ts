@@ -4,7 +4,7 @@
  */
 
 import type { ActivationFormat } from '../../program/program.ts';
-import type { ExpertVisits } from '../backend.ts';
+import type { ExpertVisits, SharingCounts } from '../backend.ts';
 
 export type Isa = 'scalar' | 'avx2' | 'avx512' | 'amx';
 
@@ -84,6 +84,12 @@ export interface NativeModelOptions {
   /** Where steps are placed on GPUs: file of their compiled kernels, and CUDA that compiled them (13000 = 13.0, 0 = not known). */
   readonly kernels?: string;
   readonly kernelsVersion?: number;
+  /** Experts of each layer that its GPU holds beside the processor's, and hits that an upload must bring. Left out: none. */
+  readonly hotSlots?: Int32Array;
+  readonly hotPayBack?: number;
+  /** Rows of a prompt from which experts stream, and bytes of each GPU for both buffers. Left out: never. */
+  readonly streamFrom?: number;
+  readonly streamMemory?: number;
 }
 
 /** Result of a pass as native returns it; `top*` are [outputs, maxTop], padded with −1 / NaN. */
@@ -113,6 +119,8 @@ export interface NativeModel {
   end(): Promise<NativePassResult>;
   /** How often each expert was chosen since load, [layers with a router, experts]; counts wrap at 2³². */
   expertVisits(): ExpertVisits;
+  /** What GPUs have computed of experts on the processor since load. */
+  shareCounts(): SharingCounts;
   /** The bytes of one page of the cache, and back. */
   readPage(page: number): Promise<Uint8Array>;
   writePage(page: number, bytes: Uint8Array): Promise<void>;

@@ -1,0 +1,28 @@
+// What a GPU can compute of routed experts that are placed on the CPU: of steps whose rows, choices and weights a GPU sends, and whose
+// sums it gets back. Which of the choices it computes, if any, is decided pass by pass (hot_experts.h, streaming.h); the CPU has
+// the others.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/program.h"
+
+namespace tandem::cuda {
+
+struct ExpertShare {
+  uint32_t step;             // experts, on the CPU
+  int ordinal;               // of the GPU
+  uint32_t x, ids, weights;  // values there
+  uint32_t after;            // the last copy of them to the CPU; until there all three are what they were
+  uint32_t joins;            // the copy that brings the CPU's part, perhaps with more added to it: there the GPU's part is added
+  uint32_t buffer = 0;       // [rows, columns of y] that no other share has between `after` and `joins`
+};
+
+// How many buffers they have.
+uint32_t share_buffers(const std::vector<ExpertShare>& shares);
+
+// In the order of `after`. Steps whose weights no kernel of GPUs reads, or that get a part of a value, are none.
+std::vector<ExpertShare> find_shares(const Program& program);
+
+}  // namespace tandem::cuda
