@@ -34,6 +34,8 @@ describe('choice', () => {
     expect(routerIds(choices, { ...grouped, groupScore: 'top2' })).toEqual([2, 3]);
     expect(routerIds(choices, { ...grouped, groupTopk: 2, topk: 3, groupScore: 'top2' })).toEqual([0, 2, 3]);
     expect(routerIds(Float32Array.of(1, 0, 1, 0), { ...grouped, groups: 2 })).toEqual([0, 1]);
+    const single = { ...PLAIN, groups: 3, groupTopk: 2, groupScore: 'top2' } as const;
+    expect(routerIds(Float32Array.of(0.1, 0.3, 0.2), single)).toEqual([1, 2]); // groups of one expert
   });
 
   it('the bias moves the choice and not the weight', () => {

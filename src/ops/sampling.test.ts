@@ -52,6 +52,9 @@ describe('drawing', () => {
     expect(support({ topK: 3 })).toEqual([1, 2, 3]);
     // Probabilities: 3 and 3: 0.394 each, 2: 0.145, 1: 0.053, −1: 0.007.
     expect(support({ topP: 0.3 })).toEqual([1]);
+    const equal = Float32Array.of(0, 0);
+    const drawn = [0, 1, 2, 3, 4, 5].map((position) => pick({ temperature: 1, topP: 0.5, position }, equal));
+    expect(drawn).toEqual([0, 0, 0, 0, 0, 0]); // the bound itself is enough
     expect(support({ topP: 0.78 })).toEqual([1, 3]);
     expect(support({ topP: 0.8 })).toEqual([1, 2, 3]);
     expect(support({ minP: 0.3 })).toEqual([1, 2, 3]);

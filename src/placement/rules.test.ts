@@ -62,6 +62,7 @@ describe('matching', () => {
     [{ name: '^head$' }, ['head']],
     [{ name: '\\.1\\.experts' }, ['layers.1.experts']],
     [{ op: 'linear', format: 'f32' }, ['layers.1.router_in', 'layers.2.router_in']],
+    [{ format: 'f32' }, ['layers.1.router_in', 'layers.2.router_in']], // matrices; norms are f32 everywhere
     [{ op: 'add', layers: [0, [2, 2]] }, ['layers.0.add_1', 'layers.0.add_2', 'layers.2.add_1', 'layers.2.add_2']],
     [{ op: 'rms-norm', layers: '0-last', name: 'q_norm' }, ['layers.0.q_norm', 'layers.2.q_norm']],
   ])('%j', (match, expected) => {

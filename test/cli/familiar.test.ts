@@ -86,7 +86,7 @@ test('late experts: it says what that means, and perplexity says what it costs',
 
 test.each<[string, string[], RegExp]>([
   ['two prompts', ['run', '-p', 'a', 'b'], /^\[cli\] run takes one prompt; -p and "b"/],
-  ['a file that is not there', ['run', '-f', '/nope'], /there is no such file/],
+  ['a file that is not there', ['run', '-f', '/nope'], /\/nope/],
   ['layers that are no number', ['run', ...HERE, '-ngl', 'many', SUM], /-ngl takes a number of layers, or all; many/],
   [
     'a device of others',
