@@ -173,3 +173,26 @@ describe('which are held', () => {
     );
   });
 });
+
+test('decides what the native port decides (native/test/cuda_shares_test.cc has the same number)', () => {
+  const [experts, slots] = [8, [2, 0, 3]];
+  const policy = new HotExperts({ experts, slots, payBack: 1.5 });
+  let [state, digest] = [1, 2166136261];
+  const random = () => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) >>> 24;
+  const add = (number: number) => {
+    digest = Math.imul(digest ^ number, 16777619) >>> 0;
+  };
+  const counts = new Uint32Array(slots.length * experts);
+  for (let pass = 0; pass < 400; pass++) {
+    for (let layer = 0; layer < slots.length; layer++)
+      for (let pick = 0; pick < 2; pick++) counts[layer * experts + (random() % 5) + Math.floor(pass / 150)]++;
+    policy.observe({ counts });
+    const upload = policy.next();
+    if (!upload) continue;
+    for (const number of [upload.layer, upload.expert, upload.slot, upload.evicts]) add(number);
+    if (random() % 4 === 0) policy.failed(upload);
+    else policy.done(upload);
+  }
+  slots.forEach((_, layer) => policy.table(layer).forEach(add));
+  expect(digest).toBe(191725866);
+});
