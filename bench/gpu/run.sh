@@ -21,6 +21,7 @@ limit=${RUN_SECONDS:-570}
 parts=${RUN_PARTS:-}
 names=()
 failed=0
+[ -n "${RUN_PREBUILT:-}" ] && RUN_PREBUILT=$(cd "$RUN_PREBUILT" && pwd)
 mkdir -p "$(dirname "$out")"
 
 node=$(command -v node || true)
@@ -84,6 +85,10 @@ small=()
 build() {
   cmake -S "$root/bench/gpu" -B "$root/build/gpu" >/dev/null && cmake --build "$root/build/gpu" --parallel "${JOBS:-$(nproc)}" >&2
 }
+build_models() {
+  cmake -S "$root/native" -B "$root/build/gpu-models" -DTANDEM_TESTS=ON >/dev/null &&
+    cmake --build "$root/build/gpu-models" --parallel "${JOBS:-$(nproc)}" --target gpu_replay >&2 && cp "$root/build/gpu-models/gpu_replay" "$root/build/gpu/"
+}
 build_kernels() {
   if [ -n "$node" ]; then "$node" "$root/scripts/build-cuda.mjs"; else
     echo "[gpu] no Node: the kernels are compiled for this card alone" >&2
@@ -91,11 +96,13 @@ build_kernels() {
       printf '{"cuda":"%s"}\n' "$(nvcc --version | sed -n 's/.*release \([0-9.]*\).*/\1/p')" >"$root/build/tandem-cuda.json"
   fi
 }
-export -f build build_kernels
+export -f build build_kernels build_models
 export root node kernels
 
 if [ -z "${RUN_PREBUILT:-}" ]; then
   part build 300 bash -c build || { cat "$text"; exit 1; }
+  part build-models 300 bash -c build_models
+  [ -z "$node" ] || "$node" "$root/bench/gpu/record.mjs" "$root/build/gpu/models.tape" || echo "[gpu] no tape of models (npm run build first)" >&2
 fi
 if [ -n "${RUN_FAKE:-}" ]; then
   small=(small)
@@ -118,6 +125,14 @@ card describe 60
 card copies 60
 # Every test of every kernel, with its bounds, on the card; then a few of them with the instructions that a driver compiles itself.
 part conformance 200 "$programs/gpu_kernels" "$kernels" "$version" ${RUN_FAKE:+cuda_rope}
+# Small models of every architecture, and the one that ships, in every split: as the CPU computes them, graph = eager.
+tape=$programs/models.tape
+if [ ! -e "$tape" ] && [ -e "$tape.xz" ]; then xz -dc "$tape.xz" >"$work/models.tape" && tape=$work/models.tape; fi
+if [ -e "$tape" ] && [ -x "$programs/gpu_replay" ]; then
+  part models 200 "$programs/gpu_replay" "$tape" "$root" "$kernels" "$version" ${small[@]+"${small[@]}"}
+else
+  echo "[gpu] no $tape or no gpu_replay: whole models are left out" >&2
+fi
 card hand-overs 60
 card uploads 60
 card timings 200
@@ -126,6 +141,18 @@ card timings 200
 if [ -z "${RUN_FAKE:-}" ] && command -v compute-sanitizer >/dev/null; then
   for tool in racecheck synccheck memcheck; do
     part "$tool" 60 bash -c 'exec "$@" >&2' sanitizer compute-sanitizer --tool "$tool" --error-exitcode 9 "$programs/gpu_kernels" "$kernels" "$version" "${RUN_SANITIZE:-cuda_experts_tiles}"
+  done
+fi
+
+# Shapes of real models, a few layers of them, as the command line measures them.
+if [ -n "$node" ] && [ -z "${RUN_FAKE:-}" ] && [ -e "$root/dist/cli.js" ] && [ -e "$root/build/tandem.node" ]; then
+  for model in qwen3-30b-a3b deepseek-v2-lite; do
+    file=$work/$model.gguf
+    part "$model-synth" 60 "$node" "$root/dist/cli.js" synth "$model" "$file" --layers 6 --json || continue
+    for rules in cpu one-gpu gpu-only; do
+      part "$model-$rules" 60 "$node" "$root/dist/cli.js" bench model "$file" --rules "$rules" --prompt 512 --generate 64 --json
+    done
+    rm -f "$file"
   done
 fi
 

@@ -63,6 +63,9 @@ Status Driver::check(Result code, const char* what) const {
   const std::string said = std::string("[native] the NVIDIA driver does what it is asked to (") + what + "); it said " + describe(code);
   if (code == result::kOutOfMemory) return Status(Code::out_of_memory, said + "; place less on the GPU");
   if (code == result::kNoDevice) return Status(Code::native_failed, said + "; look at nvidia-smi and CUDA_VISIBLE_DEVICES");
+  if (code == result::kStubLibrary) return Status(Code::native_failed, said + "; this libcuda.so.1 is for linking only: take its folder out of LD_LIBRARY_PATH");
+  if (code == result::kUnavailable) return Status(Code::native_failed, said + "; another process has the GPU for itself: look at nvidia-smi (processes, compute mode)");
+  if (code == result::kNotReadyYet) return Status(Code::native_failed, said + "; machines with NVSwitch need nvidia-fabricmanager running, in the driver's version");
   if (code == result::kDriverMismatch) return Status(Code::native_failed, said + "; the driver was updated under a running system: restart the machine");
   return Status(Code::native_failed, said + "; see dmesg for what the kernel module says");
 }

@@ -23,11 +23,11 @@ struct GraphExecHandle;
 
 // Results that are looked at; the driver names all others.
 namespace result {
-constexpr Result kSuccess = 0, kOutOfMemory = 2, kDeinitialized = 4, kNoDevice = 100, kInvalidImage = 200, kInvalidContext = 201,
+constexpr Result kSuccess = 0, kOutOfMemory = 2, kDeinitialized = 4, kStubLibrary = 34, kUnavailable = 46, kNoDevice = 100, kInvalidImage = 200, kInvalidContext = 201,
                  kNoBinaryForGpu = 209, kEccUncorrectable = 214, kInvalidPtx = 218, kNvlinkUncorrectable = 220, kJitCompilerNotFound = 221,
                  kUnsupportedPtx = 222, kJitDisabled = 223, kContained = 226, kNotFound = 500, kNotReady = 600, kIllegalAddress = 700,
                  kLaunchTimeout = 702, kContextIsDestroyed = 709, kAssert = 710, kHardwareStackError = 714, kLaunchFailed = 719,
-                 kTensorMemoryLeak = 721, kDriverMismatch = 803, kExternalDevice = 911, kUnknown = 999;
+                 kTensorMemoryLeak = 721, kNotReadyYet = 802, kDriverMismatch = 803, kExternalDevice = 911, kUnknown = 999;
 }  // namespace result
 
 // The numbers of CUdevice_attribute.

@@ -9,6 +9,11 @@ namespace tandem::cuda {
 namespace {
 
 using Kind = Operation::Kind;
+using Clock = std::chrono::steady_clock;
+
+// How often the driver is asked for errors while a graph waits for the CPU. A call may be held up by another thread's (one that gives
+// memory back waits for all work of the card, so for this graph), and then nobody would compute what the graph waits for.
+constexpr auto kBetweenQueries = std::chrono::seconds(1);
 
 }  // namespace
 
@@ -238,8 +243,11 @@ Status PassRunner::run(PassRows rows, const StepRunner& steps, const Options& op
   computed_ = 0;
   // Errors of work that runs show up in queries.
   Mailbox::Watch watch = options.watch;
-  watch.alive = [&]() -> Status {
+  watch.alive = [&, asked = Clock::now()]() mutable -> Status {
     if (options.watch.alive) TANDEM_TRY(options.watch.alive());
+    const bool waited_for = options.graph && computed_ < schedule_.sections.size();
+    if (waited_for && Clock::now() - asked < kBetweenQueries) return {};
+    asked = Clock::now();
     for (Stream& stream : streams_) {
       bool done = false;
       TANDEM_TRY(stream.query(done));

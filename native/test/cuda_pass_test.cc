@@ -1,5 +1,7 @@
+#include <chrono>
 #include <cmath>
 #include <cstring>
+#include <thread>
 
 #include "cuda/pass.h"
 #include "test/fake_cuda.h"
@@ -43,6 +45,11 @@ void mix_kernel(const unsigned*, const unsigned*, unsigned, void** parameters) {
   mix(m.step, *m.pass, inputs, m.out, m.columns, m.rows);
 }
 
+void slow_mix_kernel(const unsigned* grid, const unsigned* block, unsigned shared, void** parameters) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  mix_kernel(grid, block, shared, parameters);
+}
+
 // A Program on fake devices, and the same computed step by step.
 struct Bench {
   FakeCuda& fake;
@@ -52,6 +59,7 @@ struct Bench {
   Pinned pass;  // its number, as graphs read what changes
   int fail_at = -1;  // step of the CPU that fails
   int computed = 0;
+  std::vector<int> asked;  // how often the driver was asked, at each step of the CPU
 
   Bench(FakeCuda& fake, PlacedProgram program) : fake(fake), placed(std::move(program)) {
     const size_t size = sizeof(Mix);
@@ -92,6 +100,7 @@ struct Bench {
     };
     steps.compute = [this, rows](uint32_t index) -> Status {
       computed++;
+      asked.push_back(fake.calls("cuStreamQuery"));
       if (static_cast<int>(index) == fail_at) return Status(Code::model_invalid, "a kernel of the CPU failed");
       const Step& step = placed.program.steps[index];
       std::vector<std::pair<const float*, int64_t>> inputs;
@@ -176,6 +185,21 @@ TEST(cuda_a_graph_serves_every_pass_of_its_rows) {
     EXPECT((fake.calls("cuLaunchKernel") == launches) == (pass >= 2));
   }
   EXPECT(bench.runner->graphs() == 2 && fake.calls("cuGraphLaunch") == 10);
+}
+
+// Another thread may hold the driver until the card rests, which waits for this one.
+TEST(cuda_nobody_asks_the_driver_while_a_graph_waits_for_the_cpu) {
+  FakeCuda fake;
+  Bench bench(fake, test::hybrid(3, false));
+  const size_t size = sizeof(Mix);
+  fake.kernel("mix", slow_mix_kernel, &size, 1);
+  EXPECT_OK(bench.open());
+  for (const bool graph : {true, false}) {
+    bench.asked.clear();
+    EXPECT_OK(bench.run(1, options(graph)));
+    EXPECT(bench.right(1));
+    EXPECT((bench.asked.back() == bench.asked.front()) == graph);
+  }
 }
 
 TEST(cuda_a_step_of_the_cpu_that_fails_ends_the_pass) {
