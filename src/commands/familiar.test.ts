@@ -24,6 +24,9 @@ describe('words of llama.cpp', () => {
     ['run -c 0 -n -1 --ctx-size 0 --n-predict=-1 x', 'run x'],
     ['run -b 512 -ub 128 x=y', 'run -b 512 --ubatch-size 128 x=y'],
     ['run -fa x -- -ngl -fa', 'run --flash-attn x -- -ngl -fa'],
+    ['run --jinja -no-cnv -st --mlock -tb 8 --numa=distribute -ctv q8_0 --no-warmup x', 'run x'],
+    ['serve m.gguf -n 512 -a it --reasoning-format deepseek', 'serve m.gguf --max-new-tokens 512 --alias it --reasoning-format separate'], // biome-ignore format: a table
+    ['serve m.gguf --n-predict -1 --reasoning-format none -tb 4 -cb', 'serve m.gguf --reasoning-format none'],
     ['bench model -fa', 'bench model -fa'],
     ['help run -fa', 'help run -fa'],
   ])('%s', (line, expected) => {

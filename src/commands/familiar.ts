@@ -46,12 +46,35 @@ const SWITCHES: Readonly<Record<string, readonly string[]>> = {
   '--no-mmap': ['--load', 'pages'],
   '--mmap': ['--load', 'mmap'],
   '-fa': ['--flash-attn'],
-  '-cnv': [],
-  '--conversation': [],
+  ...nothing('-cnv --conversation -no-cnv --no-conversation -st --single-turn --jinja --mlock --warmup --no-warmup'),
+  ...nothing('-cb --cont-batching --no-context-shift --metrics --slots --no-display-prompt -co --color'),
 };
 
+/** With a value that says nothing here: threads read prompts and answers alike, memory is laid out by itself. */
+const VALUED = ['-tb', '--threads-batch', '--numa', '-ctv', '--cache-type-v', '--poll', '--prio'];
+
+/** What `serve` calls otherwise. */
+const SERVED: Readonly<Record<string, string>> = {
+  '-n': '--max-new-tokens',
+  '--max-tokens': '--max-new-tokens',
+  '-a': '--alias',
+};
+
+/** Ways of `--reasoning-format` that set thinking apart. */
+const APART = ['auto', 'deepseek', 'deepseek-legacy'];
+
+function nothing(words: string): Record<string, readonly string[]> {
+  return Object.fromEntries(words.split(' ').map((word) => [word, []]));
+}
+
 /** A value there that means "as the model has it", which is said here by leaving the flag away. */
-const UNSET: Readonly<Record<string, string>> = { '--context': '0', '-c': '0', '--max-tokens': '-1', '-n': '-1' };
+const UNSET: Readonly<Record<string, string>> = {
+  '--context': '0',
+  '-c': '0',
+  '--max-tokens': '-1',
+  '-n': '-1',
+  '--max-new-tokens': '-1',
+};
 
 /** The command line with those words replaced; other commands and what comes after `--` stay. */
 export function familiarWords(argv: readonly string[]): string[] {
@@ -70,12 +93,26 @@ export function familiarWords(argv: readonly string[]): string[] {
       out.push(...SWITCHES[name]);
       continue;
     }
-    const known = Object.hasOwn(WORDS, name) ? WORDS[name] : name;
+    if (VALUED.includes(name)) {
+      if (at < 0) i++;
+      continue;
+    }
+    const known = nameOf(name, argv[start]);
     const value = at < 0 ? argv[i + 1] : rest.slice(1);
+    if (known === '--reasoning-format' && APART.includes(value)) {
+      out.push(known, 'separate');
+      if (at < 0) i++;
+      continue;
+    }
     if (!Object.hasOwn(UNSET, known) || UNSET[known] !== value) out.push(known + rest);
     else if (at < 0) i++;
   }
   return out;
+}
+
+function nameOf(name: string, command: string): string {
+  const known = Object.hasOwn(WORDS, name) ? WORDS[name] : name;
+  return command === 'serve' && Object.hasOwn(SERVED, known) ? SERVED[known] : known;
 }
 
 export interface FamiliarFlags {
