@@ -81,7 +81,7 @@ Status ModelFile::read_direct(uint64_t offset, uint64_t bytes, uint8_t* to, bool
   for (uint64_t done = 0; done < wanted;) {
     const ssize_t got = pread(direct_, to + done, bytes - done, static_cast<off_t>(offset + done));
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0 && errno == EINVAL) {
+    if (got < 0 && (errno == EINVAL || errno == EOPNOTSUPP || errno == ENOMEM)) {
       direct_works_.store(false, std::memory_order_relaxed);
       supported = false;
       return {};

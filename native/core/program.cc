@@ -176,13 +176,14 @@ class Decoder {
         return invalid("a weight has one part, or one per matrix", quoted(weight.name) + " has " + std::to_string(parts));
       if (!weight.scales.empty() && weight.scales.size() != parts)
         return invalid("scales are parallel to parts", quoted(weight.name) + " has " + std::to_string(weight.scales.size()) + " scales");
-      const uint32_t scale_type = r_.u32();
+      const uint32_t stored = r_.u32();
       weight.start = r_.u32();
       weight.step = r_.u32();
       weight.of = r_.u32();
       if (r_.failed()) return truncated();
-      if (scale_type > 1) return invalid("scales are of the format's type (0) or bf16 (1)", quoted(weight.name) + " has " + std::to_string(scale_type));
-      weight.scales_bf16 = scale_type == 1;
+      if (stored > 3) return invalid("a weight says how it is stored in two bits", quoted(weight.name) + " has " + std::to_string(stored));
+      weight.scales_bf16 = (stored & 1) != 0;
+      weight.by_columns = (stored & 2) != 0;
       const int64_t rows = dimensions >= 2 ? weight.shape[dimensions - 2] : 1;
       if (weight.step < 1 || weight.start + (rows - 1) * weight.step >= weight.of)
         return invalid("the rows of a weight lie in its stored matrices", quoted(weight.name) + " has rows from " + std::to_string(weight.start) +

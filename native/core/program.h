@@ -54,6 +54,7 @@ struct Weight {
   std::vector<Location> parts;   // one with everything, or (3-D) one per matrix
   std::vector<Location> scales;  // empty, or parallel to parts
   bool scales_bf16 = false;      // the scales are bf16 where the format's own are f32
+  bool by_columns = false;       // the parts store matrices as [K, of] numbers
   // Matrices that are some rows of stored ones: row n is stored row start + n * step of `of`, all in range.
   int64_t start = 0, step = 1, of = 0;
 };

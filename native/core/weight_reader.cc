@@ -31,6 +31,23 @@ void use_all_cores() {
 
 }  // namespace
 
+void run_on_all_cores(int wanted, const std::function<void()>& task) {
+  std::vector<std::thread> helpers;
+  helpers.reserve(static_cast<size_t>(wanted));  // below, only the system may refuse
+  for (int i = 1; i < wanted; i++) {
+    try {
+      helpers.emplace_back([&task] {
+        use_all_cores();
+        task();
+      });
+    } catch (const std::system_error&) {
+      break;  // fewer, then
+    }
+  }
+  task();
+  for (std::thread& helper : helpers) helper.join();
+}
+
 // Aligned memory of one thread for direct reads; made at the first one.
 struct WeightReader::Buffer {
   Region region;
@@ -90,25 +107,9 @@ std::vector<WeightReader::Block> WeightReader::cut(std::vector<WeightPiece>& pie
 Status WeightReader::read(std::vector<WeightPiece> pieces, int threads) {
   std::vector<Block> blocks = cut(pieces);
   const int wanted = std::min<int>(std::clamp(4 * threads, kLeastReaders, kMostReaders), static_cast<int>(std::min<size_t>(blocks.size(), kMostReaders)));
-  const auto all = [wanted](const auto& task) {
-    std::vector<std::thread> readers;
-    readers.reserve(static_cast<size_t>(wanted));  // below, only the system may refuse
-    for (int i = 1; i < wanted; i++) {
-      try {
-        readers.emplace_back([&task] {
-          use_all_cores();
-          task();
-        });
-      } catch (const std::system_error&) {
-        break;  // fewer, then
-      }
-    }
-    task();
-    for (std::thread& reader : readers) reader.join();
-  };
-  all([&] { look(blocks, pieces); });
+  run_on_all_cores(wanted, [&] { look(blocks, pieces); });
   next_.store(0);
-  all([&] { work(pieces, blocks); });
+  run_on_all_cores(wanted, [&] { work(pieces, blocks); });
   if (progress_.cancel.load()) return Status(Code::aborted, "[native] loading was cancelled");
   if (!first_.ok()) return first_;
   if (failed_.load()) return Status(Code::out_of_memory, "[native] memory was refused while loading; close other programs");

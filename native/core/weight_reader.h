@@ -6,6 +6,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -36,6 +37,10 @@ struct WeightPiece {
   int64_t first_row = 0;                  // of the tensor, for messages
   const std::string* name = nullptr;      // for messages
 };
+
+// task() on the calling thread and `wanted` - 1 others, fewer where the system refuses; returns when all are done. The others
+// may run on all cores that the process has: the caller is bound to one, and new threads inherit that.
+void run_on_all_cores(int wanted, const std::function<void()>& task);
 
 class WeightReader {
  public:

@@ -52,14 +52,18 @@ struct WeightStore::Range {
   bool routed;                // of routed experts
   bool remote = false;        // only other devices use it, from the file
   bool widened = false;       // bf16 in the file, f32 in the region: `aligned`
+  // Matrices of so many rows of `row_bytes` become as many columns in the region: `aligned`. 0: they stay as they are.
+  int64_t turned_rows = 0;
   std::string name;           // of the first weight that uses it, for messages
   uint8_t* target = nullptr;  // in the region; null: `data` points into the file
   const uint8_t* data = nullptr;
   // Split over nodes: bounds of a matrix's rows [nodes + 1], and where the rows of each node begin, those of all matrices
-  // one after the other. `target` and `data` are then the first of these.
+  // one after the other. `target` and `data` are then the first of these. A row is `in_turn` stored ones: of gate and up that
+  // take turns a node has both. Gate above up are two matrices.
   const std::vector<int64_t>* bounds = nullptr;
+  int64_t in_turn = 1;
   std::vector<uint8_t*> node_targets = {};
-  int64_t matrices() const { return static_cast<int64_t>(bytes) / row_bytes / bounds->back(); }
+  int64_t matrices() const { return static_cast<int64_t>(bytes) / (row_bytes * in_turn * bounds->back()); }
 };
 
 namespace {
@@ -70,6 +74,21 @@ void widen(uint8_t* data, uint64_t count) {
     const float value = quant::bf16_to_f32(quant::load_u16(data + 2 * i));
     std::memcpy(data + 4 * i, &value, sizeof value);
   }
+}
+
+// A matrix [rows, columns] of words becomes [columns, rows] in its place; `scratch` is as large. By squares that a core's
+// first cache holds.
+template <typename Word> void turn_matrix(uint8_t* data, int64_t rows, int64_t columns, uint8_t* scratch) {
+  constexpr int64_t kSide = 64;
+  constexpr int64_t kSize = sizeof(Word);
+  for (int64_t r0 = 0; r0 < rows; r0 += kSide) {
+    for (int64_t c0 = 0; c0 < columns; c0 += kSide) {
+      const int64_t r1 = std::min(r0 + kSide, rows), c1 = std::min(c0 + kSide, columns);
+      for (int64_t c = c0; c < c1; c++)
+        for (int64_t r = r0; r < r1; r++) std::memcpy(scratch + (c * rows + r) * kSize, data + (r * columns + c) * kSize, kSize);
+    }
+  }
+  std::memcpy(data, scratch, static_cast<size_t>(rows * columns * kSize));
 }
 
 }  // namespace
@@ -99,6 +118,7 @@ Status WeightStore::load(const Program& program, std::vector<FileInput> files, L
   TANDEM_TRY(read(team.threads(), progress));
   for (const Range& range : ranges_)
     if (range.widened) widen(range.target, range.bytes / 2);
+  TANDEM_TRY(turn(team.threads(), progress));
   bind(program);
   report_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   conclude();
@@ -115,8 +135,8 @@ Status WeightStore::open_files() {
 Status WeightStore::collect(const Program& program, const std::vector<bool>& remote) {
   const quant::FormatInfo* bf16 = quant::find_format("bf16");
   std::map<std::tuple<uint32_t, uint64_t, uint64_t>, size_t> known;
-  const auto range_of = [&](const std::string& name, const Location& at, const quant::FormatInfo* format, int64_t row_bytes, bool aligned,
-                            bool routed, uint64_t expected, size_t& index) -> Status {
+  const auto range_of = [&](const std::string& name, const Location& at, const quant::FormatInfo* format, int64_t row_bytes, int64_t turned_rows,
+                            bool aligned, bool routed, uint64_t expected, size_t& index) -> Status {
     if (at.bytes != expected)
       return invalid("a tensor has as many bytes as its shape needs", name + " has " + std::to_string(at.bytes) + ", its shape needs " + std::to_string(expected));
     const LoadFile& file = *files_[at.file];
@@ -127,8 +147,11 @@ Status WeightStore::collect(const Program& program, const std::vector<bool>& rem
                                        "; the file is incomplete, copy or download it again");
     const auto [entry, fresh] = known.try_emplace({at.file, at.offset, at.bytes}, ranges_.size());
     index = entry->second;
-    if (fresh) ranges_.push_back({at.file, at.offset, at.bytes, format, row_bytes, aligned, routed, false, false, name, nullptr, nullptr});
-    else ranges_[index].aligned = ranges_[index].aligned || aligned;
+    if (fresh) ranges_.push_back({at.file, at.offset, at.bytes, format, row_bytes, aligned, routed, false, false, turned_rows, name, nullptr, nullptr});
+    Range& range = ranges_[index];
+    if (range.turned_rows != turned_rows || (turned_rows != 0 && range.row_bytes != row_bytes))
+      return invalid("weights of one tensor agree on how it is stored", name + " does not with " + range.name);
+    range.aligned = range.aligned || aligned;
     return {};
   };
 
@@ -146,20 +169,26 @@ Status WeightStore::collect(const Program& program, const std::vector<bool>& rem
       return invalid("columns are a multiple of the format's block", weight.name + " has " + std::to_string(columns) + " columns of " + weight.format);
     if ((format->scale_rows > 0) == weight.scales.empty())
       return invalid(weight.format + (format->scale_rows > 0 ? " weights have scales" : " weights have no scales"), weight.name);
-    if (weight.of != rows && format->scale_rows > 1) return invalid("matrices whose rows share scales are stored whole", weight.name);
+    if (format->scale_rows > 1 && (weight.step != 1 || weight.start % format->scale_rows != 0))
+      return invalid("some rows of stored matrices begin with those that share a scale", weight.name);
+    if (weight.by_columns && (rank < 2 || format->block_size != 1 || format->block_bytes < 2 || format->scale_rows > 0))
+      return invalid("matrices of single numbers alone may be stored column by column", weight.name + " is " + weight.format);
     if (weight.scales_bf16 && format->scale_bytes != 4) return invalid("scales are of their format's type, or bf16 for f32", weight.name);
     const int64_t row_bytes = quant::row_bytes(*format, columns);
     const int64_t each = experts / static_cast<int64_t>(weight.parts.size());  // matrices in a part
     const uint64_t part_bytes = static_cast<uint64_t>(each) * static_cast<uint64_t>(weight.of) * static_cast<uint64_t>(row_bytes);
     std::vector<size_t> parts(weight.parts.size()), scales(weight.scales.size());
-    for (size_t i = 0; i < parts.size(); i++)
-      TANDEM_TRY(range_of(weight.name, weight.parts[i], format, row_bytes, part_bytes <= kSmallBytes && experts == 1, routed[id], part_bytes, parts[i]));
+    const int64_t stored_row = weight.by_columns ? quant::row_bytes(*format, weight.of) : row_bytes;
+    for (size_t i = 0; i < parts.size(); i++) {
+      const bool aligned = weight.by_columns || (part_bytes <= kSmallBytes && experts == 1);
+      TANDEM_TRY(range_of(weight.name, weight.parts[i], format, stored_row, weight.by_columns ? columns : 0, aligned, routed[id], part_bytes, parts[i]));
+    }
     for (size_t i = 0; i < scales.size(); i++) {
       const quant::FormatInfo* stored = weight.scales_bf16 ? bf16 : quant::scale_format(*format);
       const int64_t stride = ceil_divide(columns, format->scale_columns) * stored->block_bytes;
       const int64_t bytes = each * ceil_divide(weight.of, format->scale_rows) * stride;
       const bool shared = format->scale_rows > 1;  // few: read in either mode
-      TANDEM_TRY(range_of(weight.name + " (scales)", weight.scales[i], stored, stride, shared, routed[id], static_cast<uint64_t>(bytes), scales[i]));
+      TANDEM_TRY(range_of(weight.name + " (scales)", weight.scales[i], stored, stride, 0, shared, routed[id], static_cast<uint64_t>(bytes), scales[i]));
       ranges_[scales[i]].widened = weight.scales_bf16;
     }
     part_of_.push_back(std::move(parts));
@@ -173,7 +202,7 @@ Status WeightStore::collect(const Program& program, const std::vector<bool>& rem
 
 // Ranges that remote weights alone use, and that are taken as they are.
 void WeightStore::find_remote(const std::vector<bool>& remote) {
-  for (Range& range : ranges_) range.remote = !range.widened;
+  for (Range& range : ranges_) range.remote = !range.widened && range.turned_rows == 0;
   for (size_t id = 0; id < remote.size(); id++) {
     if (remote[id]) continue;
     for (const auto* indices : {&part_of_, &scales_of_})
@@ -182,10 +211,10 @@ void WeightStore::find_remote(const std::vector<bool>& remote) {
 }
 
 // Which ranges may be split over the nodes: matrices that only `linear` and `experts` multiply by, in ranges that no other weight
-// uses, row after row.
+// uses, or only such as take the other rows of the same stored matrices.
 void WeightStore::choose_split(const Program& program, const TeamPlan& team) {
   if (team.nodes() < 2) return;
-  std::vector<int> users(ranges_.size());
+  std::vector<int> users(ranges_.size()), fitting(ranges_.size());
   for (const auto* indices : {&part_of_, &scales_of_})
     for (const std::vector<size_t>& list : *indices)
       for (size_t index : list) users[index]++;
@@ -201,12 +230,31 @@ void WeightStore::choose_split(const Program& program, const TeamPlan& team) {
     const Weight& weight = program.weights[id];
     if (!multiplied[id] || otherwise[id] || weight.shape.size() < 2) continue;
     const int64_t rows = weight.shape[weight.shape.size() - 2];
-    const bool alone = std::all_of(part_of_[id].begin(), part_of_[id].end(), [&](size_t index) { return users[index] == 1; });
-    if (!alone || weight.step != 1 || weight.of != rows) continue;
+    const bool in_turn = weight.of == rows * weight.step && weight.start < weight.step;
+    const bool above = weight.step == 1 && weight.of % rows == 0 && weight.start % rows == 0;
+    if (!in_turn && !above) continue;
     const std::vector<int64_t>& bounds = bounds_.try_emplace(rows, split_rows(rows, team)).first->second;
     if (bounds.empty()) continue;
-    for (size_t index : part_of_[id])
-      if (!ranges_[index].remote) ranges_[index].bounds = &bounds;
+    for (size_t index : part_of_[id]) {
+      Range& range = ranges_[index];
+      if (range.remote || range.turned_rows != 0) continue;
+      if (fitting[index] > 0 && (range.bounds != &bounds || range.in_turn != weight.step)) continue;
+      fitting[index]++;
+      range.bounds = &bounds;
+      range.in_turn = weight.step;
+    }
+  }
+  // A weight lies wholly on the nodes or not at all, and so does what shares its ranges.
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (const std::vector<size_t>& parts : part_of_) {
+      const bool all = std::all_of(parts.begin(), parts.end(), [&](size_t index) { return ranges_[index].bounds != nullptr && fitting[index] == users[index]; });
+      for (size_t index : parts) {
+        if (all || ranges_[index].bounds == nullptr) continue;
+        ranges_[index].bounds = nullptr;
+        changed = true;
+      }
+    }
   }
 }
 
@@ -260,7 +308,8 @@ Status WeightStore::place(const TeamPlan& team) {
   const auto place_of = [&](const Range& range) { return padded((range.widened ? 2 : 1) * range.bytes); };
   const size_t nodes = static_cast<size_t>(team.nodes());
   const auto rows_of_node = [](const Range& range, size_t node) {
-    return static_cast<uint64_t>((*range.bounds)[node + 1] - (*range.bounds)[node]) * static_cast<uint64_t>(range.matrices() * range.row_bytes);
+    const int64_t rows = (*range.bounds)[node + 1] - (*range.bounds)[node];
+    return static_cast<uint64_t>(rows * range.matrices() * range.in_turn * range.row_bytes);
   };
   std::vector<size_t> sizes(nodes + 1);  // of the common part, then of the nodes'
   for (Range& range : ranges_) {
@@ -329,10 +378,10 @@ std::vector<WeightPiece> WeightStore::pieces_of(const Range& range) const {
   std::vector<WeightPiece> pieces;
   for (int64_t matrix = 0; matrix < range.matrices(); matrix++) {
     for (size_t node = 0; node < range.node_targets.size(); node++) {
-      const int64_t first = (*range.bounds)[node], rows = (*range.bounds)[node + 1] - first;
+      const int64_t first = (*range.bounds)[node] * range.in_turn, rows = (*range.bounds)[node + 1] * range.in_turn - first;
       if (rows == 0) continue;
       WeightPiece piece = whole;
-      piece.first_row = matrix * range.bounds->back() + first;
+      piece.first_row = matrix * range.bounds->back() * range.in_turn + first;
       piece.offset += static_cast<uint64_t>(piece.first_row * range.row_bytes);
       piece.bytes = static_cast<uint64_t>(rows * range.row_bytes);
       piece.target = range.node_targets[node] + matrix * rows * range.row_bytes;
@@ -362,6 +411,38 @@ Status WeightStore::read(int threads, LoadProgress& progress) {
   report_.from_disk = reader.from_disk();
   for (const auto& file : files_) file->file.end_reading();
   return status;
+}
+
+// Matrices that are stored column by column become rows, each where it is.
+Status WeightStore::turn(int threads, const LoadProgress& progress) {
+  struct Matrix {
+    uint8_t* data;
+    int64_t rows, columns, size;  // as stored; bytes of a number
+  };
+  std::vector<Matrix> matrices;
+  size_t largest = 0;
+  for (const Range& range : ranges_) {
+    if (range.turned_rows == 0) continue;
+    const int64_t bytes = range.turned_rows * range.row_bytes, size = range.format->block_bytes;
+    for (uint64_t at = 0; at < range.bytes; at += static_cast<uint64_t>(bytes))
+      matrices.push_back({range.target + at, range.turned_rows, range.row_bytes / size, size});
+    largest = std::max(largest, static_cast<size_t>(bytes));
+  }
+  std::atomic<size_t> next{0};
+  std::atomic<bool> refused{false};
+  const auto work = [&] {
+    Region scratch;
+    if (!scratch.allocate(largest, true, "turning weights").ok()) refused.store(true);
+    for (size_t i; !refused.load() && !progress.cancel.load() && (i = next.fetch_add(1)) < matrices.size();) {
+      const Matrix& m = matrices[i];
+      (m.size == 4 ? turn_matrix<uint32_t> : turn_matrix<uint16_t>)(m.data, m.rows, m.columns, scratch.data());
+    }
+  };
+  if (matrices.empty()) return {};
+  run_on_all_cores(static_cast<int>(std::min<size_t>(static_cast<size_t>(std::max(threads, 1)), matrices.size())), work);
+  if (progress.cancel.load()) return Status(Code::aborted, "[native] loading was cancelled");
+  if (refused.load()) return Status(Code::out_of_memory, "[native] memory was refused while loading; close other programs");
+  return {};
 }
 
 void WeightStore::bind(const Program& program) {
@@ -394,12 +475,14 @@ void WeightStore::bind(const Program& program) {
       const int64_t within = e % each;
       for (int node = 0; b.node_rows != nullptr && node < b.nodes; node++) {
         const int64_t rows = b.node_rows[node + 1] - b.node_rows[node];
-        const uint8_t* data = ranges_[parts[part]].node_targets[static_cast<size_t>(node)] + within * rows * row_bytes;
+        const int64_t matrix = (within * weight.of + weight.start) / (b.rows * weight.step);  // of the range's
+        const uint8_t* data = ranges_[parts[part]].node_targets[static_cast<size_t>(node)] + matrix * rows * b.row_bytes +
+                              (weight.step > 1 ? weight.start : 0) * row_bytes;
         binding->outer[static_cast<size_t>(e * b.nodes + node)].store(data, std::memory_order_release);
       }
       if (b.node_rows == nullptr) binding->outer[static_cast<size_t>(e)].store(ranges_[parts[part]].data + (within * weight.of + weight.start) * row_bytes, std::memory_order_release);
       if (scales.empty()) continue;
-      const int64_t first = within * ceil_divide(weight.of, b.format->scale_rows) + weight.start;
+      const int64_t first = within * ceil_divide(weight.of, b.format->scale_rows) + weight.start / b.format->scale_rows;
       binding->scales[static_cast<size_t>(e)] = ranges_[scales[part]].data + first * scale_row;
     }
     b.outer = binding->outer.get();

@@ -6,7 +6,8 @@
 // `automatic`: pages where all fits; else routed experts stay mapped and the rest goes into pages; else all is mapped.
 // Where the team has several NUMA nodes, the matrices of `linear` and `experts` that are in the region lie by rows: every node has
 // its rows of each, in memory of its own; what all threads use is spread over the nodes.
-// Small tensors (norms, biases, routers) and scale tensors are read in every mode, so they are always aligned to 64.
+// Small tensors (norms, biases, routers) and scale tensors are read in every mode, so they are always aligned to 64; so are
+// matrices that are stored column by column, which are turned in the region.
 #pragma once
 
 #include <map>
@@ -67,6 +68,7 @@ class WeightStore {
   Status place(const TeamPlan& team);
   std::vector<WeightPiece> pieces_of(const Range& range) const;
   Status read(int threads, LoadProgress& progress);
+  Status turn(int threads, const LoadProgress& progress);
   void bind(const Program& program);
   void conclude();
 

@@ -106,13 +106,15 @@ double cpu_quota(const std::string& root) {
   return least;
 }
 
-// Page cache that the kernel gives up first counts as available.
-int64_t inactive_file(const std::string& path, const std::string& key) {
+// Page cache counts as available, as in the system's MemAvailable: a file that was read twice lies in the active list, and is
+// given up all the same.
+int64_t page_cache(const std::string& path, const std::string& prefix) {
   std::ifstream file(path);
   std::string name;
+  int64_t bytes = 0;
   for (int64_t value; file >> name >> value;)
-    if (name == key) return value;
-  return 0;
+    if (name == prefix + "inactive_file" || name == prefix + "active_file") bytes += value;
+  return bytes;
 }
 
 }  // namespace
@@ -162,9 +164,9 @@ Topology read_topology(const std::string& root) {
   return t;
 }
 
-Memory read_memory() {
+Memory read_memory(const std::string& root) {
   Memory m;
-  std::ifstream info("/proc/meminfo");
+  std::ifstream info(root + "/proc/meminfo");
   for (std::string line; std::getline(info, line);) {
     int64_t kib = 0;
     std::string key, unit;
@@ -172,19 +174,21 @@ Memory read_memory() {
     if (key == "MemTotal:") m.total = kib * 1024;
     if (key == "MemAvailable:") m.available = kib * 1024;
   }
-  const auto limit = [&m](int64_t most, int64_t used, int64_t reclaimable) {
-    if (most <= 0 || most >= m.total) return;
-    m.total = most;
-    m.available = std::min(m.available, std::max<int64_t>(0, most - used + reclaimable));
+  // Of every group on the way up: others in a larger one may leave less than the own limit.
+  const int64_t machine = m.total;
+  const auto limit = [&m, machine](int64_t most, int64_t used, int64_t reclaimable) {
+    if (most <= 0 || most >= machine) return;
+    m.total = std::min(m.total, most);
+    m.available = std::min(m.available, std::max<int64_t>(0, most - std::max<int64_t>(0, used - reclaimable)));
   };
   int64_t most = 0, used = 0;
-  for (const std::string& folder : cgroup_folders("", "")) {
+  for (const std::string& folder : cgroup_folders(root, "")) {
     if (read_number(folder + "/memory.max", most) && read_number(folder + "/memory.current", used))
-      limit(most, used, inactive_file(folder + "/memory.stat", "inactive_file"));
+      limit(most, used, page_cache(folder + "/memory.stat", ""));
   }
-  for (const std::string& folder : cgroup_folders("", "memory")) {
+  for (const std::string& folder : cgroup_folders(root, "memory")) {
     if (read_number(folder + "/memory.limit_in_bytes", most) && read_number(folder + "/memory.usage_in_bytes", used))
-      limit(most, used, inactive_file(folder + "/memory.stat", "total_inactive_file"));
+      limit(most, used, page_cache(folder + "/memory.stat", "total_"));
   }
   return m;
 }

@@ -34,6 +34,7 @@ struct Memory {
   int64_t total = 0;          // bytes: of the machine or of the control group, whichever is less
   int64_t available = 0;      // bytes that can be taken without swapping, limit of the control group included
 };
-Memory read_memory();
+// `root` as of read_topology.
+Memory read_memory(const std::string& root = "");
 
 }  // namespace tandem

@@ -100,6 +100,36 @@ TEST(topology_knows_limits) {
   EXPECT(machine.read().usable == 1);
 }
 
+// Limits of all groups on the way up count; page cache that is given up is left, in whichever list it lies.
+TEST(memory_knows_limits) {
+  const Machine machine(1, 2);
+  constexpr int64_t kGiB = int64_t{1} << 30;
+  const auto bytes = [](int64_t gib) { return std::to_string(gib * kGiB); };
+  machine.write("/proc/meminfo", "MemTotal: " + std::to_string(64 << 20) + " kB\nMemAvailable: " + std::to_string(60 << 20) + " kB");
+  Memory m = read_memory(machine.root);
+  EXPECT(m.total == 64 * kGiB && m.available == 60 * kGiB);
+  machine.write("/proc/self/cgroup", "0::/box/inner");
+  machine.write("/sys/fs/cgroup/box/inner/memory.max", bytes(32));
+  machine.write("/sys/fs/cgroup/box/inner/memory.current", bytes(30));
+  machine.write("/sys/fs/cgroup/box/inner/memory.stat", "anon " + bytes(2) + "\ninactive_file " + bytes(10) + "\nactive_file " + bytes(18));
+  m = read_memory(machine.root);
+  EXPECT(m.total == 32 * kGiB && m.available == 30 * kGiB);
+  machine.write("/sys/fs/cgroup/box/memory.max", bytes(40));  // larger, and nearly full of others
+  machine.write("/sys/fs/cgroup/box/memory.current", bytes(39));
+  m = read_memory(machine.root);
+  EXPECT(m.total == 32 * kGiB && m.available == kGiB);
+  const Machine first(1, 2);
+  first.write("/proc/meminfo", "MemTotal: " + std::to_string(64 << 20) + " kB\nMemAvailable: " + std::to_string(60 << 20) + " kB");
+  first.write("/proc/self/cgroup", "4:memory:/box");
+  first.write("/sys/fs/cgroup/memory/box/memory.limit_in_bytes", bytes(8));
+  first.write("/sys/fs/cgroup/memory/box/memory.usage_in_bytes", bytes(7));
+  first.write("/sys/fs/cgroup/memory/box/memory.stat", "active_file 1\ntotal_inactive_file " + bytes(1) + "\ntotal_active_file " + bytes(2));
+  first.write("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712");
+  first.write("/sys/fs/cgroup/memory/memory.usage_in_bytes", bytes(63));
+  m = read_memory(first.root);
+  EXPECT(m.total == 8 * kGiB && m.available == 4 * kGiB);
+}
+
 TEST(topology_of_few_cores_leaves_none) {
   EXPECT(Machine(1, 2).read().automatic == 2);
   EXPECT(Machine(1, 7).read().automatic == 7);

@@ -82,14 +82,19 @@ export class ReferenceWeights {
     const format = quantFormat(weight.format);
     const of = weight.rows?.of ?? rows;
     const stored = await this.#part(weight, weight.parts, matrix, rowBytes(format, columns) * of);
-    const data = ownRows(weight, stored, rowBytes(format, columns), rows);
+    const data = ownRows(
+      weight,
+      weight.byColumns ? turned(stored, columns, of) : stored,
+      rowBytes(format, columns),
+      rows,
+    );
     let scales: Float32Array | undefined;
     if (weight.scales && format.scaleBlock) {
       const { rows: height, columns: width, type } = format.scaleBlock;
       const scaleType = weight.scaleType ?? type;
       const bytes = Math.ceil(columns / width) * SCALE_BYTES[scaleType];
       const table = await this.#part(weight, weight.scales, matrix, Math.ceil(of / height) * bytes);
-      scales = decodeScales(scaleType, weight.rows ? ownRows(weight, table, bytes, rows) : table);
+      scales = decodeScales(scaleType, ownRows(weight, table, bytes, Math.ceil(rows / height), height));
     }
     const raw = { data, scales };
     if (!decode) return { bytes: data.length, raw };
@@ -149,16 +154,30 @@ export class ReferenceWeights {
   }
 }
 
-/** The rows of a matrix that are the weight's. */
-function ownRows({ rows: view }: Weight, stored: Uint8Array, bytes: number, rows: number): Uint8Array {
+/** The rows of a matrix that are the weight's; of a table in which `height` rows share one, `rows` are counted in those. */
+function ownRows({ rows: view }: Weight, stored: Uint8Array, bytes: number, rows: number, height = 1): Uint8Array {
   if (!view) return stored;
-  const { start, step = 1 } = view;
+  const { step = 1 } = view;
+  const start = view.start / height;
   if (step === 1) return stored.subarray(start * bytes, (start + rows) * bytes);
   const own = new Uint8Array(rows * bytes);
   for (let n = 0; n < rows; n++) {
     const at = (start + n * step) * bytes;
     own.set(stored.subarray(at, at + bytes), n * bytes);
   }
+  return own;
+}
+
+/** A matrix of numbers stored as `columns` rows, with its rows as they are. */
+function turned(stored: Uint8Array, columns: number, rows: number): Uint8Array {
+  const size = stored.length / (columns * rows);
+  const own = new Uint8Array(stored.length);
+  for (let c = 0; c < columns; c++)
+    for (let r = 0; r < rows; r++) {
+      const from = (c * rows + r) * size;
+      const to = (r * columns + c) * size;
+      for (let b = 0; b < size; b++) own[to + b] = stored[from + b];
+    }
   return own;
 }
 

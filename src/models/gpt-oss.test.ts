@@ -2,6 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import type { Checkpoint } from '../formats/checkpoint.ts';
 import { OPS } from '../ops/index.ts';
+import { printProgram } from '../program/print.ts';
 import { validateProgram } from '../program/validate.ts';
 import type { GptOssConfig } from './gpt-oss.ts';
 import { buildProgram } from './index.ts';
@@ -84,14 +85,36 @@ test('its own files hold gate and up rows in turn', async () => {
   expect(views).toEqual([inTurn(0), inTurn(1), undefined, inTurn(0), inTurn(1), undefined]);
 });
 
-test('experts stored column by column are refused', async () => {
+/** The experts of layer 0 as transformers writes them. */
+async function tuned(format: string, gateUp: number[]): Promise<Checkpoint> {
   const checkpoint = await folder();
   const tensors = new Map(checkpoint.tensors);
-  const name = 'model.layers.0.mlp.experts.gate_up_proj';
-  const { file, offset } = tensors.get(`${name}_blocks`)!;
-  tensors.delete(`${name}_blocks`);
-  tensors.set(name, { name, shape: [32, 2880, 5760], format: 'bf16', file, offset, bytes: 32 * 2880 * 5760 * 2 });
-  await expect(buildProgram({ ...checkpoint, tensors })).rejects.toThrow('stored column by column');
+  const path = 'model.layers.0.mlp.experts';
+  const replace = (name: string, shape: number[]) => {
+    const { file, offset } = tensors.get(`${name}_blocks`)!;
+    for (const part of ['blocks', 'scales']) tensors.delete(`${name}_${part}`);
+    tensors.set(name, { name, shape, format, file, offset, bytes: 2 * shape.reduce((a, b) => a * b) });
+  };
+  replace(`${path}.gate_up_proj`, gateUp);
+  replace(`${path}.down_proj`, [32, 2880, 2880]);
+  return { ...checkpoint, tensors };
+}
+
+test('experts in bf16 are stored column by column', async () => {
+  const { program, unused } = await buildProgram(await tuned('bf16', [32, 2880, 5760]));
+  expect(unused).toEqual([]);
+  const inTurn = { start: 1, of: 5760, step: 2 };
+  const matrices = program.weights.filter(({ name, shape }) => name.includes('layers.0.mlp.experts') && shape[2] > 1);
+  expect(matrices.map(({ byColumns }) => byColumns)).toEqual([true, true, true]);
+  expect(matrices.map(({ rows }) => rows)).toEqual([{ ...inTurn, start: 0 }, inTurn, undefined]);
+  const text = printProgram(program);
+  expect(text).toContain('model.layers.0.mlp.experts.gate_up_proj[bf16 32x2880x2880 rows 1+2n of 5760 by columns]');
+  // Packed numbers lie along the rows.
+  expect(text).toContain('model.layers.1.mlp.experts.down_proj[mxfp4_g32 32x2880x2880]');
+});
+
+test('bf16 experts stored row by row are refused: a square matrix would not show it', async () => {
+  await expect(buildProgram(await tuned('bf16', [32, 5760, 2880]))).rejects.toThrow('it is 32 × 5760 × 2880');
 });
 
 test('layer types that are unknown or too few are refused', async () => {

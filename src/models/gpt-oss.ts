@@ -1,6 +1,7 @@
 /**
  * gpt-oss (20b, 120b): grouped-query attention with sinks, every other layer over a window, routed experts with biases
- * and a clamped SwiGLU. arXiv:2508.10925. Its own files hold MXFP4 with gate and up rows in turn.
+ * and a clamped SwiGLU. arXiv:2508.10925. Its own files hold MXFP4 with gate and up rows in turn; those that were tuned hold
+ * bf16, column by column, as transformers computes it.
  */
 import type { ConfigReader } from './config-reader.ts';
 import { type BaseConfig, defineModel } from './define-model.ts';
@@ -67,7 +68,7 @@ export const gptOss = defineModel<GptOssConfig>({
           alpha: ALPHA,
           limit,
           bias: true,
-          inTurn: true,
+          stored: { inTurn: true, byColumns: true },
         });
       },
     );

@@ -8,7 +8,7 @@ import { TandemError } from '../errors.ts';
 import type { Routing } from '../ops/routing.ts';
 import { type Attribute, type KvLayer, type KvType, PAGE_TOKENS, type Program, type Step } from '../program/program.ts';
 import type { Operand, Rows, Value, Weight } from '../program/tensor.ts';
-import type { WeightFinder } from './weights.ts';
+import type { ExpertHabits, WeightFinder } from './weights.ts';
 
 /** A value, or a range of its columns. */
 export interface Tensor {
@@ -52,8 +52,8 @@ export interface ExpertsSpec {
   readonly limit?: number;
   /** Each product has a bias. */
   readonly bias?: boolean;
-  /** Where one tensor holds gate and up, their rows alternate. */
-  readonly inTurn?: boolean;
+  /** How Hugging Face's files keep them. */
+  readonly stored?: ExpertHabits;
 }
 
 export interface MlaSpec {
@@ -174,10 +174,10 @@ export class Graph {
     route: { ids: Tensor; weights: Tensor },
     experts: number,
     ffn: number,
-    { bias = false, inTurn, activation = 'silu', ...constants }: ExpertsSpec = {},
+    { bias = false, stored, activation = 'silu', ...constants }: ExpertsSpec = {},
   ): Tensor {
     const find = (projection: 'gate' | 'up' | 'down', rows: number, columns: number) =>
-      this.weights.findExperts(this.path(path), projection, [experts, rows, columns], { inTurn });
+      this.weights.findExperts(this.path(path), projection, [experts, rows, columns], stored);
     const findBias = (projection: 'gate' | 'up' | 'down', rows: number) =>
       this.weights.findExpertBias(this.path(path), projection, [experts, rows]);
     const gate = find('gate', ffn, x.columns);

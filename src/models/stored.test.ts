@@ -73,6 +73,14 @@ describe('FP8', () => {
     expect(stored.scaleType).toBe(format === 'bf16' ? 'bf16' : undefined);
   });
 
+  test('experts in one tensor have scales for each', () => {
+    const scales = 'x.weight_scale_inv';
+    const tensors = { 'x.weight': ['f8_e4m3', 5, 200, 300], [scales]: ['f32', 5, 2, 3] } as never;
+    expect(storedWeight(checkpoint(tensors), 'x.weight')).toMatchObject({ shape: [5, 200, 300] });
+    const flat = { 'x.weight': ['f8_e4m3', 5, 200, 300], [scales]: ['f32', 8, 3] } as never;
+    expect(() => storedWeight(checkpoint(flat), 'x.weight')).toThrow('expected 5 × 2 × 3 f32');
+  });
+
   test('scales of another type or shape are refused', () => {
     for (const scale of [
       ['f16', 2, 3],

@@ -4,6 +4,7 @@
  *   compressed-tensors   `x.weight_packed` i32 [N, K/8], `x.weight_scale` bf16 [N, K/32], `x.weight_shape`   → int4_g32
  *   gpt-oss              `x_blocks` u8 [E, N, K/32, 16], `x_scales` u8 [E, N, K/32]                          → mxfp4_g32
  *   block-scaled FP8     `x.weight` e4m3 [N, K], `x.weight_scale_inv` f32 or bf16 [⌈N/128⌉, ⌈K/128⌉]         → f8_e4m3
+ *                        or experts in one: [E, N, K], [E, ⌈N/128⌉, ⌈K/128⌉]
  */
 import { TandemError } from '../errors.ts';
 import type { Checkpoint, TensorInfo } from '../formats/checkpoint.ts';
@@ -105,7 +106,8 @@ function fp8Scales(checkpoint: Checkpoint, tensor: TensorInfo): Pick<Stored, 'sc
   const block = quantFormat(tensor.format).scaleBlock!;
   const name = `${tensor.name}_scale_inv`;
   const scales = checkpoint.tensors.get(name);
-  const expected = [Math.ceil(tensor.shape[0] / block.rows), Math.ceil(tensor.shape[1] / block.columns)];
+  const [rows, columns] = tensor.shape.slice(-2);
+  const expected = [...tensor.shape.slice(0, -2), Math.ceil(rows / block.rows), Math.ceil(columns / block.columns)];
   const rule = `an ${tensor.format} weight has f32 or bf16 scales of ${block.rows} × ${block.columns} blocks`;
   const fix = 'use a checkpoint with block-scaled FP8, as DeepSeek and Qwen publish';
   if (scales === undefined) throw invalid(rule, `${checkpoint.name} has no ${name}`, fix);

@@ -32,13 +32,18 @@ export interface WeightFinder {
   /** The weight at `path`; MODEL_INVALID where it is missing or has another shape. */
   find(path: string, shape: readonly number[]): Weight;
   findOptional(path: string, shape: readonly number[]): Weight | undefined;
-  /**
-   * Routed experts [E, N, K] under `path`: one fused tensor, or one per expert. `inTurn`: where one tensor of Hugging Face
-   * holds gate and up, their rows alternate.
-   */
-  findExperts(path: string, projection: Projection, shape: Experts, options?: { readonly inTurn?: boolean }): Weight;
+  /** Routed experts [E, N, K] under `path`: one fused tensor, or one per expert. */
+  findExperts(path: string, projection: Projection, shape: Experts, habits?: ExpertHabits): Weight;
   /** Biases of routed experts as [E, N, 1]: a tensor of their own, or gate and up in turn in one. */
   findExpertBias(path: string, projection: Projection, shape: readonly [number, number]): Weight;
+}
+
+/** How Hugging Face's files of a model keep the experts of a layer in one tensor. */
+export interface ExpertHabits {
+  /** Where one tensor holds gate and up, their rows alternate. */
+  readonly inTurn?: boolean;
+  /** Numbers that are not packed are stored column by column: [E, K, N]. */
+  readonly byColumns?: boolean;
 }
 
 type Experts = readonly [experts: number, rows: number, columns: number];
@@ -87,19 +92,21 @@ export class WeightSource implements WeightFinder {
     return this.has(path) ? this.find(path, shape) : undefined;
   }
 
-  findExperts(path: string, projection: Projection, shape: Experts, { inTurn = false } = {}): Weight {
+  findExperts(path: string, projection: Projection, shape: Experts, habits: ExpertHabits = {}): Weight {
     const { kind } = this.checkpoint;
+    const own = kind === 'huggingface' ? habits : {};
     const names = expertNames(kind, path, projection);
     const found = names.find((name) => storedWeight(this.checkpoint, name.replace('{e}', '0')));
     if (found === undefined) {
       const both = gateUpNames(kind, path, projection).find((name) => storedWeight(this.checkpoint, name));
       if (both === undefined) throw this.#missing(`${path} ${projection}`, names, shape);
-      return this.#half(both, projection, shape, inTurn && kind === 'huggingface');
+      return this.#half(both, projection, shape, own);
     }
     if (!found.includes('{e}')) {
       const stored = storedWeight(this.checkpoint, found)!;
-      this.#checkShape(stored, shape);
-      return this.#add(found, shape, [stored]);
+      const byColumns = isByColumns(stored, own);
+      this.#checkShape(stored, byColumns ? columnsFirst(shape) : shape);
+      return this.#add(found, shape, [stored], { byColumns });
     }
     const parts: Stored[] = [];
     for (let e = 0; e < shape[0]; e++) {
@@ -122,33 +129,29 @@ export class WeightSource implements WeightFinder {
     if (both === undefined) throw this.#missing(`${path} ${projection} bias`, names, [experts, rows]);
     this.#checkShape(both, [experts, 2 * rows]);
     const start = projection === 'up' ? 1 : 0;
-    return this.#add(names[1], shape, [both], { start, of: 2 * rows, step: 2 });
+    return this.#add(names[1], shape, [both], { rows: { start, of: 2 * rows, step: 2 } });
   }
 
-  /** The gate or the up rows of a tensor that holds both: gate above up, or (Hugging Face) `inTurn`. */
-  #half(name: string, projection: Projection, [experts, rows, columns]: Experts, inTurn: boolean): Weight {
+  /** The gate or the up rows of a tensor that holds both: gate above up, or in turn. */
+  #half(name: string, projection: Projection, [experts, rows, columns]: Experts, habits: ExpertHabits): Weight {
     const stored = storedWeight(this.checkpoint, name)!;
-    if (inTurn && sameShape(stored.shape, [experts, columns, 2 * rows])) {
+    const byColumns = isByColumns(stored, habits);
+    const whole: Experts = [experts, 2 * rows, columns];
+    this.#checkShape(stored, byColumns ? columnsFirst(whole) : whole);
+    const shared = (isFormatName(stored.format) && quantFormat(stored.format).scaleBlock?.rows) || 1;
+    if (shared > 1 && (habits.inTurn || rows % shared !== 0)) {
       throw new TandemError('FORMAT_UNSUPPORTED', {
         room: 'models',
-        rule: 'matrices are stored row by row',
-        given: `${this.checkpoint.name}: ${name} is stored column by column`,
-        fix: 'use the original MXFP4 checkpoint or a GGUF file',
-      });
-    }
-    this.#checkShape(stored, [experts, 2 * rows, columns]);
-    const scaled = isFormatName(stored.format) ? quantFormat(stored.format).scaleBlock : undefined;
-    if (scaled && scaled.rows > 1) {
-      throw new TandemError('FORMAT_UNSUPPORTED', {
-        room: 'models',
-        rule: `${stored.format} experts have gate and up in tensors of their own`,
-        given: `${this.checkpoint.name}: ${name} holds both`,
+        rule: `gate and up in one ${stored.format} tensor share no scales, which stand for ${shared} rows each`,
+        given: `${this.checkpoint.name}: ${name} has ${habits.inTurn ? 'them in turn' : `${rows} rows of each`}`,
         fix: 'use a checkpoint with a tensor for each, or a GGUF file',
       });
     }
     const second = projection === 'up';
-    const view = inTurn ? { start: second ? 1 : 0, of: 2 * rows, step: 2 } : { start: second ? rows : 0, of: 2 * rows };
-    return this.#add(name, [experts, rows, columns], [stored], view);
+    const view = habits.inTurn
+      ? { start: second ? 1 : 0, of: 2 * rows, step: 2 }
+      : { start: second ? rows : 0, of: 2 * rows };
+    return this.#add(name, [experts, rows, columns], [stored], { rows: view, byColumns });
   }
 
   /** The name under which the checkpoint has a path's tensor; the usual one where it has none. */
@@ -157,7 +160,12 @@ export class WeightSource implements WeightFinder {
     return [usual, ...otherNames(usual)].find((name) => storedWeight(this.checkpoint, name)) ?? usual;
   }
 
-  #add(name: string, shape: readonly number[], stored: readonly Stored[], rows?: Weight['rows']): Weight {
+  #add(
+    name: string,
+    shape: readonly number[],
+    stored: readonly Stored[],
+    { rows, byColumns }: Pick<Weight, 'rows' | 'byColumns'> = {},
+  ): Weight {
     const format = this.#formatOf(stored);
     const scales = quantFormat(format).scaleBlock && stored.map((each) => each.scales!.name);
     const scaleType = this.#scaleTypeOf(stored);
@@ -170,6 +178,7 @@ export class WeightSource implements WeightFinder {
       format,
       parts,
       ...(rows && { rows }),
+      ...(byColumns && { byColumns }),
       ...(scales && { scales }),
       ...(scaleType && { scaleType }),
     };
@@ -247,4 +256,13 @@ export class WeightSource implements WeightFinder {
   #invalid(rule: string, given: string, fix: string): TandemError {
     return new TandemError('MODEL_INVALID', { room: 'models', rule, given, fix });
   }
+}
+
+/** Packed in blocks of a row it cannot be. */
+function isByColumns({ scales }: Stored, { byColumns = false }: ExpertHabits): boolean {
+  return byColumns && scales === undefined;
+}
+
+function columnsFirst([experts, rows, columns]: Experts): Experts {
+  return [experts, columns, rows];
 }

@@ -40,10 +40,11 @@ export function weightBytes(weight: Weight): number {
   const columns = weight.shape[weight.shape.length - 1];
   const rows = weight.shape.slice(0, -1).reduce((product, length) => product * length, 1);
   const block = format.scaleBlock;
+  const matrices = weight.shape.length === 3 ? weight.shape[0] : 1;
   const scales = block
-    ? Math.ceil(rows / weight.parts.length / block.rows) * Math.ceil(columns / block.columns) * SCALE_BYTES[block.type]
+    ? Math.ceil(rows / matrices / block.rows) * Math.ceil(columns / block.columns) * SCALE_BYTES[block.type]
     : 0;
-  return rows * rowBytes(format, columns) + scales * weight.parts.length;
+  return rows * rowBytes(format, columns) + scales * matrices;
 }
 
 /** Bytes of the values of a pass, shared as `planBuffers` says. */

@@ -12,11 +12,11 @@ describe('version 2', () => {
     '/sys/fs/cgroup/box/inner/cpu.max': 'max 100000\n',
     '/sys/fs/cgroup/box/memory.max': `${8 * GIB}\n`,
     '/sys/fs/cgroup/box/memory.current': `${6 * GIB}\n`,
-    '/sys/fs/cgroup/box/memory.stat': `anon 1\ninactive_file ${GIB}\nactive_file 7\n`,
+    '/sys/fs/cgroup/box/memory.stat': `anon 1\ninactive_file ${GIB / 2}\nactive_file ${GIB / 2}\n`,
     '/sys/fs/cgroup/box/inner/memory.max': 'max\n',
   };
 
-  it('the limits of a parent hold, page cache that is not in use counts as left', () => {
+  it('the limits of a parent hold, page cache counts as left', () => {
     expect(containerLimits(reader(nested))).toEqual({ cpus: 2.5, memory: 8 * GIB, memoryLeft: 3 * GIB });
   });
 
@@ -48,7 +48,7 @@ describe('version 1', () => {
     '/sys/fs/cgroup/cpu/docker/abc/cpu.cfs_period_us': '100000\n',
     '/sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes': String(4 * GIB),
     '/sys/fs/cgroup/memory/docker/abc/memory.usage_in_bytes': String(3 * GIB),
-    '/sys/fs/cgroup/memory/docker/abc/memory.stat': `inactive_file 5\ntotal_inactive_file ${2 * GIB}\n`,
+    '/sys/fs/cgroup/memory/docker/abc/memory.stat': `inactive_file 5\ntotal_inactive_file ${GIB}\ntotal_active_file ${GIB}\n`,
   };
 
   it('quota and memory', () => {

@@ -11,7 +11,7 @@ export interface ContainerLimits {
   readonly cpus?: number;
   /** Bytes, the tightest limit on the way to the root; absent: no limit. */
   readonly memory?: number;
-  /** Bytes left below the limits; page cache that nobody uses counts as left. Absent: no limit. */
+  /** Bytes left below the limits; page cache counts as left, it is given up. Absent: no limit. */
   readonly memoryLeft?: number;
 }
 
@@ -49,13 +49,14 @@ export function memoryAvailable(read: ReadText): number | undefined {
 interface MemoryFiles {
   readonly limit: string;
   readonly used: string;
-  readonly inactive: RegExp;
+  /** Pages of files, read once and read again: both are given up, as the system's MemAvailable counts. */
+  readonly cached: RegExp;
 }
-const V2: MemoryFiles = { limit: 'memory.max', used: 'memory.current', inactive: /^inactive_file (\d+)/m };
+const V2: MemoryFiles = { limit: 'memory.max', used: 'memory.current', cached: /^(?:in)?active_file (\d+)/gm };
 const V1: MemoryFiles = {
   limit: 'memory.limit_in_bytes',
   used: 'memory.usage_in_bytes',
-  inactive: /^total_inactive_file (\d+)/m,
+  cached: /^total_(?:in)?active_file (\d+)/gm,
 };
 
 /** Version 1 writes a number near 2⁶³ for "none". */
@@ -65,7 +66,8 @@ function memoryOf(read: ReadText, folder: string, files: MemoryFiles): { limit: 
   const limit = wholeNumber(read(`${folder}/${files.limit}`));
   if (limit === undefined || limit <= 0 || limit >= NO_LIMIT) return undefined;
   const used = wholeNumber(read(`${folder}/${files.used}`)) ?? 0;
-  const reclaimable = Number(files.inactive.exec(read(`${folder}/memory.stat`) ?? '')?.[1] ?? 0);
+  const lists = [...(read(`${folder}/memory.stat`) ?? '').matchAll(files.cached)];
+  const reclaimable = lists.reduce((sum, [, bytes]) => sum + Number(bytes), 0);
   return { limit, left: Math.max(0, limit - Math.max(0, used - reclaimable)) };
 }
 

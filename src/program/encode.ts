@@ -27,7 +27,7 @@ export interface TensorLocation {
  *            pageTokens kvType(0 f32, 1 bf16) layers:{streams:{heads width}*}*
  *            slots:{rows(0 T, 1 O) columns}*
  *            values:{name type(0 f32, 1 i32) rows columns slot}*
- *            weights:{name format dims:u32* parts:location* scales:location* scaleType(0 the format's, 1 bf16)
+ *            weights:{name format dims:u32* parts:location* scales:location* stored(1 scales in bf16, 2 column by column)
  *                     start step of}*      row n of a matrix is its stored row start + n·step of `of`
  *            steps:{op name layer(i32) inputs:operand* outputs:u32* attributes:{key value}* device activation middle
  *                   tiles(0 never)
@@ -62,7 +62,7 @@ export function encodeProgram(
     w.list(weight.parts.map(locate), place);
     w.list((weight.scales ?? []).map(locate), place);
     const { start, step = 1, of } = weight.rows ?? { start: 0, of: weight.shape[weight.shape.length - 2] ?? 1 };
-    w.u32(weight.scaleType === 'bf16' ? 1 : 0)
+    w.u32((weight.scaleType === 'bf16' ? 1 : 0) | (weight.byColumns ? 2 : 0))
       .u32(start)
       .u32(step)
       .u32(of);

@@ -72,9 +72,9 @@ export function printExecution({ activation, middle, tiles, kernel }: StepExecut
 function printOperand(program: Program, operand: Operand): string {
   if (operand === null) return '-';
   if (operand.kind === 'weight') {
-    const { name, format, shape, rows } = program.weights[operand.weight];
+    const { name, format, shape, rows, byColumns } = program.weights[operand.weight];
     const which = rows ? ` rows ${rows.start}${rows.step ? `+${rows.step}n` : '..'} of ${rows.of}` : '';
-    return `${name}[${format} ${shape.join('x')}${which}]`;
+    return `${name}[${format} ${shape.join('x')}${which}${byColumns ? ' by columns' : ''}]`;
   }
   const whole = operand.start === 0 && operand.columns === program.values[operand.value].columns;
   return `%${operand.value}${whole ? '' : `[${operand.start}:${operand.start + operand.columns}]`}`;

@@ -33,6 +33,11 @@ export interface Weight {
    * start + n·step of the `of` rows of its matrix. step is 1 where absent; gpt-oss alternates gate and up rows: 2.
    */
   readonly rows?: { readonly start: number; readonly of: number; readonly step?: number };
+  /**
+   * The parts store each matrix column by column, [K, N] (with `rows`: [K, of]): gpt-oss in bf16 from Hugging Face. Formats of
+   * single numbers only; they are turned when they are loaded, so memory is taken once and no kernel knows.
+   */
+  readonly byColumns?: boolean;
   /** Scale tensors, parallel to `parts`, for formats with a `scaleBlock`. */
   readonly scales?: readonly string[];
   /** How the scale tensors are stored where that is not the format's own type: FP8 with bf16 scales. */

@@ -95,6 +95,13 @@ const BROKEN: [rule: string, broken: Program, message: string][] = [
     withWeight('layers.1.experts.up', { rows: { start: 1, of: 8, step: 2 } }),
     'may be some rows of stored ones',
   ],
+  ['a vector by columns', withWeight('-1.norm.weight', { byColumns: true }), 'may be stored column by column'],
+  ['blocks by columns', withWeight('head.weight', { format: 'q8_0', byColumns: true }), 'stored column by column'],
+  [
+    'rows that begin amid a scale',
+    withWeight('layers.1.experts.up', { format: 'f8_e4m3', scales: ['s'], rows: { start: 8, of: 200 } }),
+    'from the first of the rows that share a scale',
+  ],
   ['ids that are out of order', { ...program, values: [...program.values].reverse() }, 'values are listed by id'],
   ['a head that does not divide', withAttribute('layers.0.attention', { kvHeads: 3 }), 'multiple of its kvHeads'],
   ['rope outside its head', withAttribute('layers.1.q_rope', { offset: 20 }), 'inside a head'],

@@ -71,7 +71,7 @@ function isSize(value: number): boolean {
   return Number.isInteger(value) && value > 0 && value <= 0xffffffff;
 }
 
-function checkWeight({ name, shape, format, parts, scales, scaleType, rows }: Weight): void {
+function checkWeight({ name, shape, format, parts, scales, scaleType, rows, byColumns }: Weight): void {
   const { blockSize, scaleBlock } = quantFormat(format);
   if (shape.length < 1 || shape.length > 3 || !shape.every(isSize))
     throw invalid('a weight has 1 to 3 dimensions, each above 0', `${name} is [${shape.join(', ')}]`);
@@ -85,11 +85,13 @@ function checkWeight({ name, shape, format, parts, scales, scaleType, rows }: We
       'a weight is one tensor, or (3-D) one for each of its matrices',
       `${name} [${shape.join(', ')}] has ${parts.length} parts`,
     );
-  if (rows && (shape.length !== 3 || parts.length !== 1 || (scaleBlock && scaleBlock.rows !== 1) || !fits(rows, shape)))
+  if (rows && (shape.length !== 3 || parts.length !== 1 || !fits(rows, shape) || !wholeScales(rows, scaleBlock?.rows)))
     throw invalid(
-      'only matrices in one tensor, without scales that rows share, may be some rows of stored ones',
+      'only matrices in one tensor, from the first of the rows that share a scale, may be some rows of stored ones',
       `${name} [${shape.join(', ')}] is rows from ${rows.start} in steps of ${rows.step ?? 1} of ${rows.of}`,
     );
+  if (byColumns && (shape.length === 1 || blockSize !== 1 || scaleBlock))
+    throw invalid('only matrices of single numbers may be stored column by column', `${name} is ${format}`);
   if (scaleType && !(scaleBlock?.type === 'f32' && scaleType === 'bf16'))
     throw invalid("scales are of their format's type, or bf16 for f32", `${name} ${format} has ${scaleType} scales`);
   const wanted = scaleBlock ? parts.length : 0;
@@ -102,6 +104,11 @@ function checkWeight({ name, shape, format, parts, scales, scaleType, rows }: We
 
 function fits({ start, of, step = 1 }: NonNullable<Weight['rows']>, shape: readonly number[]): boolean {
   return [of, step].every(isSize) && Number.isInteger(start) && start >= 0 && start + (shape[1] - 1) * step < of;
+}
+
+/** Rows that share scales with `height` - 1 others begin where such a group does. */
+function wholeScales({ start, step = 1 }: NonNullable<Weight['rows']>, height = 1): boolean {
+  return height === 1 || (step === 1 && start % height === 0);
 }
 
 function checkAttributes(step: Step, rules: OpRules): void {

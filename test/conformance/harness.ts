@@ -347,7 +347,7 @@ function describeWeight(id: number, name: string, given: GivenWeight, tensors: M
     return tensor;
   };
   const scaleType = scaleBlock?.type ?? 'f32';
-  const scaleBytes = scales && spread(given, encodeScales(scaleType, scales));
+  const scaleBytes = scales && spread(given, encodeScales(scaleType, scales), scaleBlock?.rows);
   const matrices = shape.length === 3 ? shape[0] : 1;
   const cut = (data: Uint8Array, m: number) =>
     data.subarray((data.length / matrices) * m, (data.length / matrices) * (m + 1));
@@ -366,13 +366,14 @@ function describeWeight(id: number, name: string, given: GivenWeight, tensors: M
   return { id, name, shape, format, parts, rows, scales: [add(`${name}.scales`, size, scaleType, scaleBytes)] };
 }
 
-/** The bytes of the given matrices, or scales, among the other rows that are stored with them. */
-function spread({ shape, rows }: GivenWeight, bytes: Uint8Array): Uint8Array {
+/** The bytes of the given matrices, or of scales that `height` rows share, among the other rows that are stored with them. */
+function spread({ shape, rows }: GivenWeight, bytes: Uint8Array, height = 1): Uint8Array {
   if (!rows) return bytes;
-  const size = bytes.length / (shape[0] * shape[1]);
-  const stored = new Uint8Array(shape[0] * rows.of * size);
-  for (let n = 0; n < shape[0] * shape[1]; n++) {
-    const at = Math.floor(n / shape[1]) * rows.of + rows.start + (n % shape[1]) * (rows.step ?? 1);
+  const [own, of] = [Math.ceil(shape[1] / height), Math.ceil(rows.of / height)];
+  const size = bytes.length / (shape[0] * own);
+  const stored = new Uint8Array(shape[0] * of * size);
+  for (let n = 0; n < shape[0] * own; n++) {
+    const at = Math.floor(n / own) * of + rows.start / height + (n % own) * (rows.step ?? 1);
     stored.set(bytes.subarray(n * size, (n + 1) * size), at * size);
   }
   return stored;

@@ -4,9 +4,13 @@
  */
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { Isa } from '../../src/backend/native/binding.ts';
-import type { FormatName } from '../../src/formats/dtype.ts';
+import { type FormatName, rowBytes } from '../../src/formats/dtype.ts';
+import { quantFormat } from '../../src/formats/quants/index.ts';
 import { load } from '../../src/index.ts';
 import { activationOf } from '../../src/ops/activation.ts';
+import { tinyModel } from '../golden/make-tiny.ts';
+import { placedProgram } from '../golden/run.ts';
+import { TINY_CONFIGS } from '../golden/tiny-configs.ts';
 import { floats, integers, judgeOp, nativeIsas, type OpCase, random, runOp, weight } from './harness.ts';
 
 const { isas, reason } = await nativeIsas();
@@ -36,6 +40,19 @@ function experts(format: FormatName, rows: number): OpCase {
   };
 }
 
+/** Gate and up in one tensor: in turn, or gate above up. */
+const together =
+  (layout: 'in turn' | 'above') =>
+  (format: FormatName, rows: number): OpCase => {
+    const test = experts(format, rows);
+    const view = (start: number) =>
+      layout === 'above' ? { start: 256 * start, of: 512 } : { start, step: 2, of: 512 };
+    const inputs = test.inputs.map((input, k) =>
+      k === 3 || k === 4 ? { ...weight(format, [3, 256, 256], k, 0.1), rows: view(k - 3) } : input,
+    );
+    return { ...test, inputs };
+  };
+
 /** Nodes and threads: fewer threads than nodes, as many, uneven numbers of them. */
 const LAYOUTS = [
   [2, 1],
@@ -61,18 +78,19 @@ describe.skipIf(reason).each(isas)(`nodes, %s ${reason ?? ''}`, (isa) => {
   for (const [name, make] of [
     ['linear', linear],
     ['experts', experts],
+    ['experts, gate above up,', together('above')],
+    ['experts, gate and up in turn,', together('in turn')],
   ] as const) {
-    it.each<FormatName>(['bf16', 'q4_k', 'q8_0', 'f8_e4m3'])(
-      `${name} of %s: the same bits on any of them`,
-      async (format) => {
-        for (const rows of [1, 7]) {
-          const test = make(format, rows);
-          const whole = await bits(test, isa, 1, 1);
-          for (const [nodes, threads] of LAYOUTS)
-            expect(await bits(test, isa, nodes, threads), `${nodes} nodes, ${threads} threads`).toEqual(whole);
-        }
-      },
-    );
+    // Rows that take turns share no scales.
+    const formats: FormatName[] = ['bf16', 'q4_k', 'q8_0', name.includes('in turn') ? 'mxfp4_g32' : 'f8_e4m3'];
+    it.each(formats)(`${name} of %s: the same bits on any of them`, async (format) => {
+      for (const rows of [1, 7]) {
+        const test = make(format, rows);
+        const whole = await bits(test, isa, 1, 1);
+        for (const [nodes, threads] of LAYOUTS)
+          expect(await bits(test, isa, nodes, threads), `${nodes} nodes, ${threads} threads`).toEqual(whole);
+      }
+    });
 
     it(`${name} on bf16 tiles: the same bits on any of them`, async () => {
       const exact = make('q4_k', 21);
@@ -108,6 +126,28 @@ describe.skipIf(reason)('a model on nodes', () => {
       expect((await parted.generate(prompt, ask)).tokens).toEqual((await whole.generate(prompt, ask)).tokens);
     },
   );
+
+  it.each([
+    ['gate and up in turn', 'gpt-oss', { intermediate_size: 128 }],
+    ['gate above up', 'qwen3-moe', { moe_intermediate_size: 128 }],
+  ] as const)('has all matrices split, %s too', async (_, name, change) => {
+    vi.stubEnv('TANDEM_NUMA', '2');
+    const { nativeBackend } = await import('../../src/backend/native/backend.ts');
+    const tiny = await tinyModel({ ...TINY_CONFIGS[name], ...change, hidden_size: 128 });
+    const checkpoint = await tiny.huggingFace({ fused: name !== 'gpt-oss' });
+    const program = await placedProgram(checkpoint);
+    const sizes = { pages: 1, maxRows: 1, maxOutputs: 1, threads: 2 };
+    await using executable = await nativeBackend().prepare(program, checkpoint, sizes);
+    const matrices = program.steps.flatMap(({ op, inputs }) =>
+      op === 'experts' ? inputs.slice(3, 6) : op === 'linear' ? [inputs[1]] : [],
+    );
+    const bytes = matrices.map((input) => {
+      const { shape, format } = program.weights[(input as { weight: number }).weight];
+      const rows = shape.slice(0, -1).reduce((product, length) => product * length, 1);
+      return shape.at(-2)! < 2 * 64 ? 0 : rows * rowBytes(quantFormat(format), shape.at(-1)!);
+    });
+    expect(executable.description['split bytes']).toBe(bytes.reduce((sum, size) => sum + size, 0));
+  });
 
   it('refuses a number of nodes that is none', async () => {
     vi.stubEnv('TANDEM_NUMA', 'many');

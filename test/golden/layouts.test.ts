@@ -29,6 +29,8 @@ describe.each(Object.entries(TINY_CONFIGS))('%s', (_, config) => {
     const expected = await logits(await tiny.huggingFace());
     expect(expected.every(Number.isFinite)).toBe(true);
     expect(new Set(expected).size).toBeGreaterThan(expected.length / 2);
+    if (config.model_type === 'gpt_oss' || layouts.some(({ experts }) => experts === 'gate-up'))
+      expect(await logits(await tiny.huggingFace({ fused: true })), 'fused').toEqual(expected);
     for (const layout of layouts) {
       const error = nmse(await logits(await tiny.gguf(layout)), expected);
       expect(error, JSON.stringify(layout)).toBeLessThan(SAME);

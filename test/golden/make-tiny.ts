@@ -15,7 +15,7 @@ import { INT4_GROUP_32 } from '../../src/models/public-configs.ts';
 import { ropeFactorTensor } from '../../src/models/synthesize.ts';
 import { type HuggingFaceConfig, type LogicalWeight, syntheticModel } from '../../src/models/synthetic.ts';
 import { ggufMetadata } from '../../src/models/synthetic-metadata.ts';
-import { type PackedFormat, pack, packedTensors } from './pack.ts';
+import { type PackedFormat, pack, packedTensors, part } from './pack.ts';
 
 /** Row-major f32 values of a logical weight. */
 interface Filled extends LogicalWeight {
@@ -36,12 +36,20 @@ export interface GgufLayout {
   readonly groupKeys?: boolean;
 }
 
+export interface HuggingFaceLayout {
+  readonly packed?: boolean;
+  readonly fused?: boolean;
+}
+
 export interface TinyModel {
   /** The bytes of the file. */
   ggufFile(layout?: GgufLayout): Promise<Uint8Array>;
   gguf(layout?: GgufLayout): Promise<Checkpoint>;
-  /** `packed`: experts in the format of the model's options; gpt-oss always. */
-  huggingFace(layout?: { readonly packed?: boolean }): Promise<Checkpoint>;
+  /**
+   * `packed`: experts in the format of the model's options; gpt-oss always, unless `fused`: bf16 column by column, as
+   * transformers writes it. Others `fused`: a layer's experts in one tensor, gate above up.
+   */
+  huggingFace(layout?: HuggingFaceLayout): Promise<Checkpoint>;
 }
 
 export async function tinyModel(config: HuggingFaceConfig, seed = 1, options: TinyOptions = {}): Promise<TinyModel> {
@@ -118,19 +126,20 @@ export async function tinyModel(config: HuggingFaceConfig, seed = 1, options: Ti
     return openGguf(memoryFolder({ 'tiny.gguf': await ggufFile(layout) }), 'tiny.gguf');
   }
 
-  async function huggingFace({ packed = false } = {}): Promise<Checkpoint> {
+  async function huggingFace({ packed = false, fused = false }: HuggingFaceLayout = {}): Promise<Checkpoint> {
     const tensors = new Map<string, StoredTensor>();
     const add = (name: string, shape: readonly number[], values: Float32Array) =>
       tensors.set(name, { dtype: 'F32', shape, bytes: new Uint8Array(values.slice().buffer) });
     const addPacked = (name: string, shape: readonly number[], values: Float32Array) => {
       const columns = shape[shape.length - 1];
-      const { codes, scales } = pack(format!, values, columns);
+      const matrices = shape.length === 3 ? shape[0] : 1;
+      const packs = Array.from({ length: matrices }, (_, e) => pack(format!, part(values, matrices, e), columns));
       const [own, scale] = packedTensors(name, format!, shape.slice(0, -1), columns);
       for (const [[tensor, dtype, size], bytes] of [
-        [own, codes],
-        [scale, scales],
+        [own, packs.map(({ codes }) => codes)],
+        [scale, packs.map(({ scales }) => scales)],
       ] as const)
-        tensors.set(tensor, { dtype, shape: size, bytes });
+        tensors.set(tensor, { dtype, shape: size, bytes: Buffer.concat(bytes) });
     };
     for (const weight of weights) {
       const { path, projection, bias, shape, values } = weight;
@@ -144,7 +153,15 @@ export async function tinyModel(config: HuggingFaceConfig, seed = 1, options: Ti
         const all = projection === 'down' ? values : inTurn(weight, weights);
         const size = projection === 'down' ? shape : [shape[0], 2 * shape[1], ...shape.slice(2)];
         if (bias) add(`${name}_bias`, size, all);
+        else if (fused) tensors.set(name, byColumns(size, all));
         else addPacked(name, size, all);
+        continue;
+      }
+      if (fused) {
+        const store = packed ? addPacked : add;
+        if (projection === 'down') store(`${path}.down_proj`, shape, values);
+        if (projection === 'gate')
+          store(`${path}.gate_up_proj`, [shape[0], 2 * shape[1], shape[2]], gateUp(weight, weights));
         continue;
       }
       const pattern = expertNames('huggingface', path, projection)[path.includes('block_sparse_moe') ? 1 : 0];
@@ -260,6 +277,16 @@ function normal(seed: number): () => number {
     return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   };
   return () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
+}
+
+/** [E, N, K] as bf16 [E, K, N]; the values are bf16 already. */
+function byColumns([experts, rows, columns]: readonly number[], values: Float32Array): StoredTensor {
+  const words = new Uint16Array(values.length);
+  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  for (let e = 0; e < experts; e++)
+    for (let n = 0; n < rows; n++)
+      for (let k = 0; k < columns; k++) words[(e * columns + k) * rows + n] = bits[(e * rows + n) * columns + k] >>> 16;
+  return { dtype: 'BF16', shape: [experts, columns, rows], bytes: new Uint8Array(words.buffer) };
 }
 
 /** [E, 2F, H]: each expert's gate rows, then its up rows. */

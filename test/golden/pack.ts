@@ -40,9 +40,10 @@ export function pack(format: PackedFormat, values: Float32Array, columns: number
   return { codes, scales, scaleType, values: decoded };
 }
 
-function part(bytes: Uint8Array, parts: number, index: number): Uint8Array {
-  const size = bytes.length / parts;
-  return bytes.subarray(index * size, (index + 1) * size);
+/** One of `parts` of the same length. */
+export function part<T extends Uint8Array | Float32Array>(all: T, parts: number, index: number): T {
+  const size = all.length / parts;
+  return all.subarray(index * size, (index + 1) * size) as T;
 }
 
 /** Each block of 128 × 128 reaches up to 448, the largest e4m3. */
@@ -98,6 +99,6 @@ export function packedTensors(
     ];
   return [
     [name, 'F8_E4M3', [...outer, columns]],
-    [`${name}_scale_inv`, 'BF16', [Math.ceil(rows / 128), Math.ceil(columns / 128)]],
+    [`${name}_scale_inv`, 'BF16', [...outer.slice(0, -1), Math.ceil(rows / 128), Math.ceil(columns / 128)]],
   ];
 }

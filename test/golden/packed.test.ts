@@ -4,7 +4,7 @@ import { referenceBackend } from '../../src/backend/reference.ts';
 import type { Checkpoint } from '../../src/formats/checkpoint.ts';
 import { buildProgram } from '../../src/models/index.ts';
 import { nativeIsas } from '../conformance/harness.ts';
-import { tinyModel } from './make-tiny.ts';
+import { type HuggingFaceLayout, tinyModel } from './make-tiny.ts';
 import type { PackedFormat } from './pack.ts';
 import { logitsOf, nmse } from './run.ts';
 import { TINY_CONFIGS } from './tiny-configs.ts';
@@ -13,16 +13,18 @@ const { isas, reason } = await nativeIsas();
 const IDS = Array.from({ length: 70 }, (_, i) => (i * 37 + 11) % 272);
 const wide = { hidden_size: 64, moe_intermediate_size: 96 };
 
-const CASES: readonly (readonly [string, PackedFormat, object])[] = [
-  ['kimi-k2, one group, YaRN without a ramp', 'int4_g32', wide],
-  ['qwen3-moe', 'f8_e4m3', { hidden_size: 160, moe_intermediate_size: 140, num_experts: 4 }],
+const CASES: readonly (readonly [string, PackedFormat, object, HuggingFaceLayout])[] = [
+  ['kimi-k2, one group, YaRN without a ramp', 'int4_g32', wide, {}],
+  ['qwen3-moe', 'f8_e4m3', { hidden_size: 160, moe_intermediate_size: 140, num_experts: 4 }, {}],
+  ['qwen3-moe', 'f8_e4m3', { hidden_size: 160, moe_intermediate_size: 128, num_experts: 4 }, { fused: true }],
+  ['glm4-moe', 'f8_e4m3', { hidden_size: 160, moe_intermediate_size: 256 }, { fused: true }],
 ];
 
-describe.each(CASES)('%s in %s', (name, format, change) => {
+describe.each(CASES)('%s in %s %o', (name, format, change, layout) => {
   const tiny = tinyModel({ ...TINY_CONFIGS[name], ...change }, 1, { experts: format });
 
   test('the packed folder has no other tensors', async () => {
-    const checkpoint = await (await tiny).huggingFace({ packed: true });
+    const checkpoint = await (await tiny).huggingFace({ packed: true, ...layout });
     const { program, unused } = await buildProgram(checkpoint);
     expect(unused).toEqual([]);
     const experts = program.steps.find((step) => step.op === 'experts')!;
@@ -40,22 +42,28 @@ describe.each(CASES)('%s in %s', (name, format, change) => {
 
   test('reference: the same bits', async () => {
     const expected = await logits(await (await tiny).huggingFace());
-    expect(await logits(await (await tiny).huggingFace({ packed: true }))).toEqual(expected);
+    expect(await logits(await (await tiny).huggingFace({ packed: true, ...layout }))).toEqual(expected);
   });
 
   test.skipIf(reason).each(isas)(`native %s ${reason ?? ''}`, async (isa) => {
     const expected = await logits(await (await tiny).huggingFace());
-    expect(nmse(await logits(await (await tiny).huggingFace({ packed: true }), isa), expected)).toBeLessThan(1e-10);
+    const packed = await (await tiny).huggingFace({ packed: true, ...layout });
+    expect(nmse(await logits(packed, isa), expected)).toBeLessThan(1e-10);
   });
 });
 
 // The reference reads both in layouts.test.ts.
 describe.skipIf(reason).each(isas)(`gpt-oss, native %s ${reason ?? ''}`, (isa) => {
-  test("its own files and GGUF's MXFP4 give the logits of f32", async () => {
+  test("its own files, tuned ones in bf16 and GGUF's MXFP4 give the logits of f32", async () => {
     const { nativeBackend } = await import('../../src/backend/native/backend.ts');
     const tiny = await tinyModel(TINY_CONFIGS['gpt-oss, YaRN with a ramp']);
     const expected = await logitsOf(nativeBackend(), await tiny.gguf(), [IDS], { isa });
-    for (const checkpoint of [await tiny.huggingFace(), await tiny.gguf({ experts: 'mxfp4' })]) {
+    const others = [
+      await tiny.huggingFace(),
+      await tiny.huggingFace({ fused: true }),
+      await tiny.gguf({ experts: 'mxfp4' }),
+    ];
+    for (const checkpoint of others) {
       expect(nmse(await logitsOf(nativeBackend(), checkpoint, [IDS], { isa }), expected)).toBeLessThan(1e-10);
       await checkpoint.close();
     }
