@@ -18,8 +18,8 @@ import { configOf, descriptionOf } from './description.ts';
 import { machineOf } from './explain/machine.ts';
 import { explainSteps, groupLayers, renderGroups } from './explain/steps.ts';
 import { localPath } from './model-name.ts';
-import { EXACT, MODEL, modelPath, positive, withBudget, withModelPath, withRules } from './options.ts';
-import { rulesOf } from './rules.ts';
+import { EXACT, MODEL, modelPath, positive, withBudget, withDeferral, withModelPath, withRules } from './options.ts';
+import { deferredOf, rulesOf } from './rules.ts';
 import { formatBytes, paint, table } from './terminal.ts';
 
 interface Flags {
@@ -31,6 +31,7 @@ interface Flags {
   context?: number;
   memory?: number;
   vram?: number;
+  deferExperts?: number;
   all?: boolean;
   json?: boolean;
 }
@@ -40,7 +41,7 @@ export function addExplain(cli: Command): void {
     .command('explain')
     .description('what runs where and why: every step, its device, kernel, formats and bytes (reads headers only)')
     .argument('[model]', `${MODEL}; or a description: config.json, known model (tandem synth --help)`);
-  withBudget(withRules(withModelPath(command)))
+  withDeferral(withBudget(withRules(withModelPath(command))))
     .option('-c, --context <tokens>', "context length (default: the model's, if memory allows)", positive)
     .addOption(
       new Option('-q, --quant <mix>', 'formats of the weights of a description').choices(QUANT_MIXES).default('q4_k_m'),
@@ -84,7 +85,8 @@ async function openDescribed(flags: Flags, argument: string | undefined): Promis
 const OUTPUTS = 64;
 
 async function explain(checkpoint: Checkpoint, flags: Flags): Promise<void> {
-  const { program } = await buildProgram(checkpoint);
+  const { program: whole } = await buildProgram(checkpoint);
+  const program = deferredOf(flags, whole);
   const machine = await machineOf(flags.machine);
   const own = machine.devices?.find(({ name }) => name === machine.device)?.memory ?? availableMemory();
   const wanted = {
@@ -93,7 +95,7 @@ async function explain(checkpoint: Checkpoint, flags: Flags): Promise<void> {
     contextLength: flags.context,
     maxRows: PASS.rows,
   };
-  const automatic = decidePlacement(program, machine, wanted);
+  const automatic = decidePlacement(whole, machine, wanted);
   const rules = await rulesOf(flags, program);
   const options = { exact: flags.exact, rules: [...rules, ...automatic.rules] };
   const phases = lowerPhases(program, machine, options);
@@ -183,11 +185,17 @@ function stepBytes(program: Program, step: Step): number {
 
 function byOp(program: Program): string {
   const totals = new Map<string, { steps: number; bytes: number }>();
-  for (const step of program.steps) {
-    const total = totals.get(step.op) ?? { steps: 0, bytes: 0 };
+  const counted = new Set<number>();
+  for (const { op, inputs } of program.steps) {
+    const total = totals.get(op) ?? { steps: 0, bytes: 0 };
     total.steps++;
-    total.bytes += stepBytes(program, step);
-    totals.set(step.op, total);
+    for (const input of inputs) {
+      // Late experts are those of the layer, in a step of their own.
+      if (input?.kind !== 'weight' || counted.has(input.weight)) continue;
+      counted.add(input.weight);
+      total.bytes += weightBytes(program.weights[input.weight]);
+    }
+    totals.set(op, total);
   }
   return table(
     [...totals]

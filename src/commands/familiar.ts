@@ -227,7 +227,7 @@ export function rulesOf(program: Program, flags: PlacementFlags, gpus: readonly 
   if (flags.cpuMoe) rules.push({ match: { op: ['experts'] }, place: { device: 'cpu' }, origin: '--cpu-moe' });
   else if (flags.nCpuMoe)
     rules.push({
-      match: { op: ['experts'], layers: [[0, flags.nCpuMoe - 1]] },
+      match: { op: ['experts'], layers: [[0, Math.min(flags.nCpuMoe, last + 1) - 1]] },
       place: { device: 'cpu' },
       origin: `--n-cpu-moe ${flags.nCpuMoe}`,
     });

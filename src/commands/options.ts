@@ -33,6 +33,16 @@ export function positive(text: string): number {
   return value;
 }
 
+/** Parses a number of threads; 0: the default. */
+export function threadCount(text: string): number {
+  const value = count(text);
+  if (value > MOST_THREADS) throw new InvalidArgumentError(`It must be at most ${MOST_THREADS}.`);
+  return value;
+}
+
+/** What native takes. */
+const MOST_THREADS = 65536;
+
 /** Parses `0,5,6`. */
 export function tokenIds(text: string): number[] {
   const ids = text.split(',').map((part) => part.trim());
@@ -80,12 +90,16 @@ const THREAD_ALIASES = ['cpu-infer', 'cpu_infer'];
 /** Adds `--threads`, `--isa` and `--exact`. */
 export function withCpu(command: Command): Command {
   for (const name of THREAD_ALIASES) {
-    const alias = new Option(`--${name} <n>`, 'the same as --threads').argParser(count);
+    const alias = new Option(`--${name} <n>`, 'the same as --threads').argParser(threadCount);
     command.addOption(name === THREAD_ALIASES[0] ? alias : alias.hideHelp());
-    command.on(`option:${name}`, (text: string) => command.setOptionValue('threads', count(text)));
+    command.on(`option:${name}`, (text: string) => command.setOptionValue('threads', threadCount(text)));
   }
   return command
-    .option('-t, --threads <n>', 'worker threads (default: physical cores, less one where there are 8 or more)', count)
+    .option(
+      '-t, --threads <n>',
+      'worker threads (default: physical cores, less one where there are 8 or more)',
+      threadCount,
+    )
     .addOption(
       new Option('--isa <name>', 'instruction set of the kernels (default: the best there is, or TANDEM_ISA)').choices([
         'scalar',
@@ -113,7 +127,7 @@ export function withModel(command: Command): Command {
 /** Adds the options of loading. */
 export function withLoading(command: Command): Command {
   const backend = new Option('--backend <name>', 'what computes; reference is plain TypeScript, slow, the definition');
-  return withSharing(
+  const loading = withSharing(
     withRules(withBudget(withCpu(command.addOption(backend.choices(['native', 'reference']).default('native'))))),
   )
     .option('-c, --context <tokens>', "context length (default: the model's, if memory allows)", positive)
@@ -134,8 +148,17 @@ export function withLoading(command: Command): Command {
       new Option('--load <how>', 'weights mapped from the file or read into huge pages')
         .choices(['auto', 'mmap', 'pages'])
         .default('auto'),
-    )
-    .option('--defer-experts <n>', 'so many experts of a token come one layer late: faster beside a GPU, lossy', count);
+    );
+  return withDeferral(loading);
+}
+
+/** Adds `--defer-experts`. */
+export function withDeferral(command: Command): Command {
+  return command.option(
+    '--defer-experts <n>',
+    'so many experts of a token come one layer late: faster beside a GPU, lossy',
+    count,
+  );
 }
 
 /** Adds what GPUs compute of experts on the CPU. */

@@ -4,10 +4,10 @@ import { buildProgram } from '../models/index.ts';
 import { PUBLIC_CONFIGS } from '../models/public-configs.ts';
 import type { QuantMix } from '../models/quant-mix.ts';
 import { headerCheckpoint } from '../models/synthesize.ts';
+import type { Program } from '../program/program.ts';
 import { advise, type Candidate, enoughMemory, looserLimits } from './advice.ts';
 import { type PlanRequest, plan } from './plan.ts';
 import { type MachineProfile, parseProfile } from './profile.ts';
-import { type Sizes, sizesOf } from './sizes.ts';
 
 const GB = 1e9;
 const MIXES: readonly QuantMix[] = ['bf16', 'q8_0', 'q6_k', 'q4_k_m', 'q3_k', 'iq2_xxs', 'iq1_s'];
@@ -17,17 +17,17 @@ const withMemory = (bytes: number, { bandwidth = 614 * GB, cpu = { isa: 'amx', t
   parseProfile({ cpu, memory: { bytes, available: bytes, bandwidth }, disk: { bandwidth: 5 * GB } }, 'test');
 const DESK = { bandwidth: 60 * GB, cpu: { isa: 'avx2', tiles: '', cores: 8 } };
 
-let v3: { quant: string; sizes: Sizes }[];
+let v3: { quant: string; program: Program }[];
 beforeAll(async () => {
   v3 = await Promise.all(
     MIXES.map(async (quant) => {
       const checkpoint = await headerCheckpoint(PUBLIC_CONFIGS['deepseek-v3'], { name: 'v3', mix: quant });
-      return { quant, sizes: sizesOf((await buildProgram(checkpoint)).program) };
+      return { quant, program: (await buildProgram(checkpoint)).program };
     }),
   );
 });
 const on = (machine: MachineProfile, request: PlanRequest = { context: 4096 }) =>
-  v3.map(({ quant, sizes }) => ({ quant, sizes, plan: plan(sizes, machine, request) }));
+  v3.map(({ quant, program }) => ({ quant, program, plan: plan(program, machine, request) }));
 const rate = ({ plan: { decode } }: Candidate) => decode!.tokensPerSecond.expected;
 
 describe('advice', () => {

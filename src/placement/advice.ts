@@ -1,8 +1,8 @@
 /** Which of several quantizations to take on a machine, or that none is worth it there, and what would change that. */
-import { type FitRequest, gigabytes } from './fit.ts';
+import type { Program } from '../program/program.ts';
+import { gigabytes } from './fit.ts';
 import { type Plan, type PlanRequest, plan } from './plan.ts';
 import type { MachineProfile } from './profile.ts';
-import type { Sizes } from './sizes.ts';
 
 /** One quantization among several. */
 export interface Candidate {
@@ -69,6 +69,7 @@ function noneFits(candidates: readonly Candidate[]): string {
   const { quant, plan } = best(candidates, ({ plan }) => -plan.fit.leastRam);
   const which = candidates.length > 1 ? `even ${quant}` : 'it';
   const { fit } = plan;
+  if (fit.leastRam <= fit.ramLimit) return fit.reason; // not memory: rules put too much on a card
   const routed = fit.leastRam < fit.ram;
   return `${which} needs ${gigabytes(fit.leastRam)} of memory${routed ? ', its experts on the disk' : ''}; there are ${haveOf(fit)}`;
 }
@@ -87,24 +88,24 @@ export interface EnoughMemory {
 /** A context to hold a conversation in, where nobody asks for another. */
 const CONVERSATION = 8192;
 
-/** For the smallest quantization and the smallest of at least four bits, on a machine of this bandwidth: ascending. */
+/** For the smallest quantization and the smallest of at least four bits, on a machine of this bandwidth: ascending; none where a card is too small. */
 export function enoughMemory(
-  candidates: readonly (Candidate & { readonly sizes: Sizes })[],
+  candidates: readonly (Candidate & { readonly program: Program })[],
   profile: MachineProfile,
   request: PlanRequest,
 ): EnoughMemory[] {
   const { container: _, ...host } = profile;
   const roomy = { ...host, memory: { ...profile.memory, bytes: ENDLESS, available: ENDLESS } };
-  const smallest = (from: readonly (Candidate & { readonly sizes: Sizes })[]) =>
+  const smallest = (from: readonly (Candidate & { readonly program: Program })[]) =>
     from.length === 0 ? [] : [best(from, ({ plan }) => -plan.weightBytes)];
   const chosen = new Set([
     ...smallest(candidates),
     ...smallest(candidates.filter(({ plan }) => plan.bitsPerWeight >= FEW)),
   ]);
-  return [...chosen].map(({ quant, sizes }) => {
-    const context = request.context ?? Math.min(CONVERSATION, sizes.contextLength);
-    const made = plan(sizes, roomy, { ...request, ram: undefined, context });
-    return { quant, ram: made.fit.ram, tokensPerSecond: rate(made) };
+  return [...chosen].flatMap(({ quant, program }) => {
+    const context = request.context ?? Math.min(CONVERSATION, program.contextLength);
+    const made = plan(program, roomy, { ...request, ram: undefined, context });
+    return made.fit.fits === 'no' ? [] : [{ quant, ram: made.fit.ram, tokensPerSecond: rate(made) }];
   });
 }
 
@@ -113,21 +114,21 @@ const ENDLESS = 2 ** 50;
 
 /** Limits of the request without which a quantization would be advised, with that advice. */
 export function looserLimits(
-  sized: readonly { readonly quant: string; readonly sizes: Sizes }[],
+  sized: readonly { readonly quant: string; readonly program: Program }[],
   profile: MachineProfile,
   request: PlanRequest,
-): { readonly limit: keyof FitRequest; readonly candidate: Candidate }[] {
+): { readonly limit: keyof PlanRequest; readonly candidate: Candidate }[] {
   return LIMITS.flatMap((limit) => {
     if (request[limit] === undefined) return [];
     const looser = { ...request, [limit]: undefined };
-    const candidates = sized.map(({ quant, sizes }) => ({ quant, plan: plan(sizes, profile, looser) }));
+    const candidates = sized.map(({ quant, program }) => ({ quant, plan: plan(program, profile, looser) }));
     const { quant, runs } = advise(candidates);
     const candidate = runs === undefined ? candidates.find((one) => one.quant === quant) : undefined;
     return candidate ? [{ limit, candidate }] : [];
   });
 }
 
-const LIMITS = ['context', 'ram', 'vram'] as const satisfies readonly (keyof FitRequest)[];
+const LIMITS = ['context', 'ram', 'vram', 'rules'] as const satisfies readonly (keyof PlanRequest)[];
 
 function best<T extends Candidate>(candidates: readonly T[], measure: (candidate: T) => number): T {
   return candidates.reduce((a, b) => (measure(b) > measure(a) ? b : a));

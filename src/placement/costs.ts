@@ -6,7 +6,8 @@ import type { FormatName } from '../formats/dtype.ts';
 import { quantFormat } from '../formats/quants/index.ts';
 import { distinctExperts } from './physics.ts';
 import { type MachineProfile, threadsOf } from './profile.ts';
-import type { AttentionWork, MatrixWork, Sizes } from './sizes.ts';
+import type { AttentionWork, MatrixWork } from './sizes.ts';
+import { tileRule } from './tiles.ts';
 
 /**
  * Measured on a Zen 4 with two cores, 2026-11-23, as shares of what the machine gave in the same run; AMX computed
@@ -36,14 +37,27 @@ const PEAKS = {
   amx: { int8: 384e9, bf16: 3.1e12, f32: 192e9 },
 };
 
-/** Seconds that a matrix product takes: of `rows` tokens, of which those that share an expert read it once. */
-export function matrixSeconds(work: MatrixWork, rows: number, profile: MachineProfile): number {
+/**
+ * Seconds that a matrix product takes: of `rows` tokens, of which those that share an expert read it once. `tiles`: rows from which
+ * it runs on tiles (Infinity: never); default: as the machine has it by itself.
+ */
+export function matrixSeconds(work: MatrixWork, rows: number, profile: MachineProfile, tiles?: number): number {
   if (work.op === 'mla') return 0; // counted with attention
   if (work.op === 'embed' || work.op === 'other')
     return ((work.op === 'embed' ? rows / work.experts : 1) * work.bytes) / readable(profile);
-  const distinct = work.experts === 1 ? 1 : distinctExperts(work.experts, work.chosen, rows);
+  const distinct = distinctOf(work, rows);
   const touched = (work.weights * distinct) / work.experts;
-  return touched * weightSeconds(work.op, work.format, (rows * work.chosen) / distinct, profile);
+  return touched * weightSeconds(work.op, work.format, (rows * work.chosen) / distinct, profile, tiles);
+}
+
+/** Bytes of a matrix that `rows` tokens read: of experts those that they meet, of a table a row each. */
+export function bytesTouched(work: MatrixWork, rows: number): number {
+  const share = work.op === 'embed' ? Math.min(1, rows / work.experts) : distinctOf(work, rows) / work.experts;
+  return work.bytes * share;
+}
+
+function distinctOf({ experts, chosen }: MatrixWork, rows: number): number {
+  return experts === 1 ? 1 : distinctExperts(experts, chosen, rows);
 }
 
 /** Bytes per second that all threads read there. */
@@ -52,14 +66,21 @@ function readable({ memory }: MachineProfile): number {
 }
 
 /** Seconds a weight that meets `rows` rows. */
-function weightSeconds(op: 'linear' | 'experts', format: FormatName, rows: number, profile: MachineProfile): number {
+function weightSeconds(
+  op: 'linear' | 'experts',
+  format: FormatName,
+  rows: number,
+  profile: MachineProfile,
+  tiles?: number,
+): number {
   const measured = profile.kernels?.matrices.filter((kernel) => kernel.op === op) ?? [];
   const own = measured.find((kernel) => kernel.format === format);
   const company = op === 'experts' ? 1 + (SHARES.experts - 1) * Math.min(1, (rows - 1) / 3) : 1;
-  if (own) return at(own.costs, rows) * company;
-  const guess = guessed(format, rows, profile);
-  const near = measured.find((kernel) => kernel.format === 'q4_k') ?? measured[0];
-  return near ? guess * company * (at(near.costs, rows) / guessed(near.format, rows, profile)) : guess;
+  const usual = (of: FormatName) => guessed(of, rows, profile, tileRule(profile.cpu.tiles)(op, of));
+  const guess = tiles === undefined ? usual(format) : guessed(format, rows, profile, tiles);
+  // Kernels were measured as they run by themselves.
+  const near = own ?? measured.find((kernel) => kernel.format === 'q4_k') ?? measured[0];
+  return near ? company * at(near.costs, rows) * (guess / usual(near.format)) : guess;
 }
 
 /** Between measured row counts and beyond them in a straight line. */
@@ -71,7 +92,7 @@ function at(costs: readonly (readonly [rows: number, seconds: number])[], rows: 
   return Math.max(t0 + ((t1 - t0) * (rows - r0)) / (r1 - r0), costs[0][1]);
 }
 
-function guessed(format: FormatName, rows: number, profile: MachineProfile): number {
+function guessed(format: FormatName, rows: number, profile: MachineProfile, tiles = Infinity): number {
   const { blockBytes, blockSize } = quantFormat(format);
   const { decodeRate } = SHARES;
   const { isa } = profile.cpu;
@@ -79,16 +100,16 @@ function guessed(format: FormatName, rows: number, profile: MachineProfile): num
   return Math.max(
     blockBytes / blockSize / (readable(profile) * SHARES.read),
     1 / (rate * threadsOf(profile)),
-    (2 * rows) / (peakFor(format, rows, profile) * SHARES.peak),
+    (2 * rows) / (peakFor(format, rows, profile, tiles) * SHARES.peak),
   );
 }
 
 /** Of the unit that multiplies rows of a format (`tiles.ts`): tiles, int8 for rounded activations, else f32. */
-function peakFor(format: FormatName, rows: number, profile: MachineProfile): number {
-  const { tiles } = profile.cpu;
+function peakFor(format: FormatName, rows: number, profile: MachineProfile, tiles: number): number {
+  const unit = profile.cpu.tiles;
   const plain = format === 'bf16' || format === 'f16' || format === 'f8_e4m3';
   if (format === 'f32') return peak('f32', profile);
-  if (rows >= 8 && (tiles === 'amx' || (tiles === 'avx512-bf16' && plain))) return peak('bf16', profile);
+  if (rows >= tiles && (unit === 'amx' || unit === 'avx512-bf16')) return peak('bf16', profile);
   return peak(plain ? 'f32' : 'int8', profile);
 }
 
@@ -103,17 +124,24 @@ export function attentionDecodeSeconds(work: AttentionWork, context: number, pro
   return weight * work.weights + product * work.productsPerPair * work.layers * seen;
 }
 
-/** Seconds of the attention of rows at positions [first, first + rows) of one sequence. */
+/** Seconds of the attention of rows at positions [first, first + rows) of one sequence; not `tiled`: each row by itself. */
 export function attentionPrefillSeconds(
   work: AttentionWork,
   first: number,
   rows: number,
   profile: MachineProfile,
+  tiled = true,
 ): number {
-  const { product, weight } = attentionCosts(work, profile).prefill;
-  const pairs = pairsUpTo(first + rows, work.window) - pairsUpTo(first, work.window);
+  const { prefill, decode } = attentionCosts(work, profile);
+  const pairs = attentionPairs(work, first, rows) * work.layers;
+  if (!tiled) return decode.weight * work.weights * rows + decode.product * work.productsPerPair * pairs;
   // Keys and values of all positions that are seen are expanded once a pass.
-  return weight * work.weights * (first + rows) + product * work.expandedPerPair * work.layers * pairs;
+  return prefill.weight * work.weights * (first + rows) + prefill.product * work.expandedPerPair * pairs;
+}
+
+/** Pairs of rows at positions [first, first + rows) with what each sees. */
+export function attentionPairs({ window }: AttentionWork, first: number, rows: number): number {
+  return pairsUpTo(first + rows, window) - pairsUpTo(first, window);
 }
 
 /** Σ over positions [0, n) of the positions that each sees. */
@@ -132,11 +160,15 @@ function attentionCosts({ op, productsPerPair, kvBytesPerToken, layers }: Attent
   return { decode: { product: Math.max(arithmetic, cached), weight }, prefill: { product: rows, weight } };
 }
 
-/** Seconds of all steps without matrices, and of the pass itself. */
-export function overheadSeconds({ smallSteps, smallColumns }: Sizes, rows: number, profile: MachineProfile): number {
-  const measured = profile.kernels;
-  if (measured)
-    return smallSteps * measured.small.step + smallColumns * (rows - 1) * measured.small.value + measured.pass;
+/** Seconds of a step without matrices that writes `columns` values for each of `rows`. */
+export function smallSeconds(columns: number, rows: number, profile: MachineProfile): number {
+  const measured = profile.kernels?.small;
+  if (measured) return measured.step + columns * (rows - 1) * measured.value;
   // Two barriers a step, and each value read and written.
-  return smallSteps * 2e-6 + (smallColumns * rows * 8) / readable(profile) + 100e-6;
+  return 2e-6 + (columns * rows * 8) / readable(profile);
+}
+
+/** Seconds of a pass beside its steps. */
+export function passSeconds({ kernels }: MachineProfile): number {
+  return kernels?.pass ?? 100e-6;
 }

@@ -21,8 +21,13 @@ type Term = (variables: Variables) => number;
 
 const VARIABLES: readonly (keyof Variables)[] = ['layer', 'layers', 'gpus'];
 
+/** Characters of a template: brackets nest no deeper than a call stack. */
+const LONGEST = 200;
+
 /** Throws ExpressionError saying what is wrong and where. */
 export function parseTemplate(text: string): Template {
+  if (text.length > LONGEST)
+    throw new ExpressionError(`it has ${text.length} characters; a device has at most ${LONGEST} characters`);
   const parts: (string | Term)[] = [];
   let rest = text;
   while (rest !== '') {

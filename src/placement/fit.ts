@@ -4,7 +4,6 @@
  */
 import { TandemError } from '../errors.ts';
 import { PAGE_TOKENS } from '../program/program.ts';
-import type { Placing } from './predict.ts';
 import { availableOf, type MachineProfile, usedGpus } from './profile.ts';
 import type { Sizes } from './sizes.ts';
 
@@ -19,7 +18,11 @@ export interface FitRequest {
 }
 
 /** All sizes in bytes. */
-export interface Fit extends Placing {
+export interface Fit {
+  /** `cpu`: everything; `hybrid`: experts on the processor, all else on GPUs; `gpu`: everything. */
+  readonly kind: 'cpu' | 'hybrid' | 'gpu';
+  /** Share of the experts of the processor that its memory holds; the rest is read from the disk. */
+  readonly inMemory: number;
   /** `memory`: all of it; `disk`: it runs, with experts read from the disk again and again; `no`: it does not. */
   readonly fits: 'memory' | 'disk' | 'no';
   /** With all weights in memory; the limit it is held against. */
@@ -41,13 +44,13 @@ export interface Fit extends Placing {
 /** Of a card, kept free: for its driver, for others, for what grows. */
 const HEADROOM = { share: 0.05, bytes: 0.5e9 };
 /** Outputs of a pass; logits are held for so many rows. */
-const OUTPUTS = 64;
+export const OUTPUTS = 64;
 /** Rows of a pass that a plan counts buffers for. */
-const ROWS = 2048;
+export const ROWS = 2048;
 /** Of what weights leave, the most that the cache takes when nobody says how long a context is to be; of memory that experts want whole. */
-const CACHE_SHARE = { left: 0.5, all: 0.125 };
+export const CACHE_SHARE = { left: 0.5, all: 0.125 };
 /** Shortest context that a model is said to run with when nobody asks for another. */
-const LEAST_CONTEXT = 512;
+export const LEAST_CONTEXT = 512;
 
 /** What a machine has room for, in bytes: of its memory, and of each card. */
 export interface Room {
@@ -61,17 +64,8 @@ export function roomOf(profile: MachineProfile): Room {
 
 /** REQUEST_INVALID for a context that the model does not have. */
 export function fitModel(sizes: Sizes, room: Room, request: FitRequest = {}): Fit {
-  const { context } = request;
-  if (context !== undefined && (!Number.isInteger(context) || context < 1 || context > sizes.contextLength))
-    throw new TandemError('REQUEST_INVALID', {
-      room: 'placement',
-      rule: `the context is 1 to ${sizes.contextLength} tokens`,
-      given: `${context} were asked for`,
-    });
-  const limits = {
-    ram: Math.min(room.ram, request.ram ?? Infinity),
-    vram: Math.min(cardsOf(room), request.vram ?? Infinity),
-  };
+  checkContext(sizes, request);
+  const limits = limitsOf(room, request);
   const buffers = sizes.bufferPerRow * (request.rows ?? ROWS) + sizes.bufferPerOutput * OUTPUTS;
   if (limits.vram > 0) {
     const placed = withGpu(sizes, request, limits, buffers);
@@ -81,9 +75,24 @@ export function fitModel(sizes: Sizes, room: Room, request: FitRequest = {}): Fi
   return onProcessor(sizes, request, limits, buffers, note);
 }
 
-interface Limits {
+function checkContext({ contextLength }: Sizes, { context }: FitRequest): void {
+  if (context === undefined || (Number.isInteger(context) && context >= 1 && context <= contextLength)) return;
+  throw new TandemError('REQUEST_INVALID', {
+    room: 'placement',
+    rule: `the context is 1 to ${contextLength} tokens`,
+    given: `${context} were asked for`,
+  });
+}
+
+export interface Limits {
   readonly ram: number;
   readonly vram: number;
+}
+
+/** Of what there is what a plan may fill. */
+export function limitsOf({ ram, cards }: Room, request: FitRequest): Limits {
+  const all = cards.reduce((sum, bytes) => sum + usableOf(bytes), 0);
+  return { ram: Math.min(ram, request.ram ?? Infinity), vram: Math.min(all, request.vram ?? Infinity) };
 }
 
 function onProcessor(sizes: Sizes, request: FitRequest, limits: Limits, buffers: number, note: string): Fit {
@@ -101,7 +110,6 @@ function onProcessor(sizes: Sizes, request: FitRequest, limits: Limits, buffers:
         : `${note}it needs ${gigabytes(sizes.routedBytes > 0 ? leastRam : ram)} of memory at least, ${gigabytes(limits.ram)} are available`;
   return {
     kind: 'cpu',
-    gpuExperts: 0,
     gpuLayers: 0,
     inMemory: fits === 'memory' || sizes.routedBytes === 0 ? 1 : clamp(spare / sizes.routedBytes),
     fits,
@@ -134,7 +142,6 @@ function withGpu(sizes: Sizes, request: FitRequest, limits: Limits, buffers: num
   const whole = kept === 0;
   return {
     kind: whole ? 'gpu' : 'hybrid',
-    gpuExperts: layer === 0 ? 0 : gpuLayers / sizes.moeLayers,
     gpuLayers,
     inMemory: fits === 'memory' ? 1 : clamp(spare / kept),
     fits,
@@ -169,12 +176,12 @@ function contextFor(
   return { context: tokens, kv: bytes(tokens) };
 }
 
-/** Bytes of all cards that a plan may fill. */
-function cardsOf({ cards }: Room): number {
-  return cards.reduce((sum, bytes) => sum + Math.max(0, bytes - Math.max(bytes * HEADROOM.share, HEADROOM.bytes)), 0);
+/** Bytes of a card that a plan may fill. */
+export function usableOf(bytes: number): number {
+  return Math.max(0, bytes - Math.max(bytes * HEADROOM.share, HEADROOM.bytes));
 }
 
-function clamp(share: number): number {
+export function clamp(share: number): number {
   return Math.min(1, Math.max(0, share));
 }
 

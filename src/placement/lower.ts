@@ -126,7 +126,8 @@ class Placer {
       gpus: this.#devices.filter((name) => name !== 'cpu').length,
     });
     if (this.#devices.includes(device)) return device;
-    const how = device === place.device ? device : `${device} (${place.device})`;
+    const divided = /NaN|Infinity/.test(device) ? ', a division by zero' : '';
+    const how = device === place.device ? device : `${device} (${place.device})${divided}`;
     const why = this.#machine.refused?.[device];
     if (why !== undefined) throw impossible(`${device} can be used: ${why}`, `${ruleOf(rule)} places ${nameOf(step)} on ${how}`, 'change the rule'); // biome-ignore format: one thought a line
     throw impossible(

@@ -39,12 +39,12 @@ export function decide(program: Program, rules: readonly Rule[]): (Rule | undefi
   return program.steps.map((step) => rules.find(({ match }) => matches(match, step, program, layers)));
 }
 
-/** A sentence for each rule that decides nothing: misspelt, for another model, or behind one that takes all. */
+/** A sentence for each rule that decides nothing (misspelt, for another model, behind one that takes all) or means more layers than there are. */
 export function ruleWarnings(program: Program, rules: readonly Rule[]): string[] {
   const used = new Set(decide(program, rules));
   const layers = layersOf(program);
   return rules.flatMap((rule) => {
-    if (used.has(rule)) return [];
+    if (used.has(rule)) return beyondLast(rule, program, layers);
     const matched = program.steps.filter((step) => matches(rule.match, step, program, layers));
     if (matched.length === 0) return [`${rule.origin}: this rule matches no step of ${program.name}`];
     const before = rules.find(({ match }) => matches(match, matched[0], program, layers));
@@ -52,4 +52,10 @@ export function ruleWarnings(program: Program, rules: readonly Rule[]): string[]
       `${rule.origin}: this rule is never reached; what it matches, such as ${matched[0].name}, is decided by ${before!.origin}`,
     ];
   });
+}
+
+function beyondLast({ match, origin }: Rule, { name }: Program, layers: number): string[] {
+  const range = match.layers?.find((bounds) => bounds.some((bound) => bound >= layers));
+  if (range === undefined) return [];
+  return [`${origin}: layers ${range[0]} to ${range[1]} go beyond the last one of ${name}, ${layers - 1}`];
 }

@@ -1,8 +1,8 @@
 /**
  * The arithmetic of a model in memory, one formula a function, over bytes and bytes per second; seconds come out. Letters
  * as in the field: R routed bytes that a token reads, S all else that it reads, A all routed bytes, E experts, k chosen,
- * h hit rate, n tokens. Efficiency is in the bandwidths that are passed in: a ceiling takes data sheets, a prediction
- * what kernels reach (`costs.ts`).
+ * h hit rate, n tokens. Efficiency is in the bandwidths that are passed in. Predictions go step by step (`predict.ts`);
+ * these are the ceilings of whole models, published speeds are held against them, and predictions too, by tests.
  */
 
 /** Bytes, and bytes per second of the memory that they lie in. */

@@ -1,22 +1,25 @@
 /** Profiles, fits, predictions, advice: what has to hold whatever the model and the machine. */
+import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { buildProgram } from '../models/index.ts';
 import { PUBLIC_CONFIGS, type PublicModel } from '../models/public-configs.ts';
 import type { QuantMix } from '../models/quant-mix.ts';
 import { headerCheckpoint } from '../models/synthesize.ts';
+import type { Program } from '../program/program.ts';
 import { matrixSeconds } from './costs.ts';
 import { type FitRequest, fitModel as fitRoom, roomOf } from './fit.ts';
-import { plan } from './plan.ts';
+import { decodeSharedBeside } from './physics.ts';
+import { type Plan, type PlanRequest, placedFor, plan } from './plan.ts';
 import { predictDecode, predictPrefill } from './predict.ts';
 import { availableOf, type MachineProfile, parseProfile, threadsOf } from './profile.ts';
-import { type Sizes, sizesOf } from './sizes.ts';
+import { type PlaceDescription, parseRules, parseRulesFile } from './rules-file.ts';
+import { sizesOf } from './sizes.ts';
 
 const GB = 1e9;
 
-async function sizesFor(model: PublicModel, mix: QuantMix): Promise<Sizes> {
-  const { program } = await buildProgram(await headerCheckpoint(PUBLIC_CONFIGS[model], { name: model, mix }));
-  return sizesOf(program);
+async function programOf(model: PublicModel, mix: QuantMix): Promise<Program> {
+  return (await buildProgram(await headerCheckpoint(PUBLIC_CONFIGS[model], { name: model, mix }))).program;
 }
 
 /** A server from its data sheet: V3 in four bits fits. */
@@ -30,17 +33,19 @@ const server = (more: object = {}): MachineProfile => parseProfile({ ...SERVER, 
 const withMemory = (bytes: number, more: object = {}) =>
   server({ memory: { ...SERVER.memory, bytes, available: bytes }, ...more });
 
-const fitModel = (sizes: Sizes, machine: MachineProfile, request?: FitRequest) =>
-  fitRoom(sizes, roomOf(machine), request);
+const fitModel = (program: Program, machine: MachineProfile, request?: FitRequest) =>
+  fitRoom(sizesOf(program), roomOf(machine), request);
+const place = (program: Program, machine: MachineProfile, request?: PlanRequest) =>
+  placedFor(program, sizesOf(program), machine, request).placed;
 
-let v3: Sizes;
-let lite: Sizes;
-let llama: Sizes;
+let v3: Program;
+let lite: Program;
+let llama: Program;
 beforeAll(async () => {
   [v3, lite, llama] = await Promise.all([
-    sizesFor('deepseek-v3', 'q4_k_m'),
-    sizesFor('deepseek-v2-lite', 'q4_k_m'),
-    sizesFor('llama-3.1-8b', 'q4_k_m'),
+    programOf('deepseek-v3', 'q4_k_m'),
+    programOf('deepseek-v2-lite', 'q4_k_m'),
+    programOf('llama-3.1-8b', 'q4_k_m'),
   ]);
 });
 
@@ -109,7 +114,7 @@ describe('where a model goes', () => {
   it('a small model is all on the card; layers of experts go there as far as there is room', () => {
     expect(fitModel(lite, server({ gpus: [CARD] }))).toMatchObject({
       kind: 'gpu',
-      gpuExperts: 1,
+      gpuLayers: 26,
       vram: expect.any(Number),
     });
     const some = fitModel(lite, server({ gpus: [CARD] }), { vram: 8 * GB, context: 4096 });
@@ -159,8 +164,10 @@ describe('where a model goes', () => {
 });
 
 const RANK = { no: 0, disk: 1, memory: 2 };
-const decodeRate = (sizes: Sizes, machine: MachineProfile, context = 512) =>
-  plan(sizes, machine, { context: 4096, prompt: context }).decode?.tokensPerSecond.expected ?? 0;
+function decodeRate(program: Program, machine: MachineProfile, context = 512): number {
+  const { fit, placed } = placedFor(program, sizesOf(program), machine, { context: 4096 });
+  return fit.fits === 'no' ? 0 : predictDecode(placed, machine, { context }).tokensPerSecond.expected;
+}
 
 describe('predictions', () => {
   it('of the server of the papers have what engines reached in their range', () => {
@@ -194,14 +201,14 @@ describe('predictions', () => {
           decodeRate(sizes, server(gpus), near) * (1 + 1e-9),
         );
       }),
-      { numRuns: 60 },
+      { numRuns: 20 },
     );
   });
 
   it('a batch is faster than one after the other, slower than one alone', () => {
-    const placing = fitModel(v3, server(), { context: 4096 });
-    const one = predictDecode(v3, server(), placing, { context: 512 });
-    const eight = predictDecode(v3, server(), placing, { context: 512, batch: 8 });
+    const placed = place(v3, server(), { context: 4096 });
+    const one = predictDecode(placed, server(), { context: 512 });
+    const eight = predictDecode(placed, server(), { context: 512, batch: 8 });
     expect(eight.tokensPerSecond.expected).toBeGreaterThan(one.tokensPerSecond.expected);
     expect(eight.seconds).toBeGreaterThan(one.seconds);
     expect(eight.seconds).toBeLessThan(8 * one.seconds);
@@ -217,12 +224,9 @@ describe('predictions', () => {
 
   it('long prompts go through the card where that is faster, in the largest passes', () => {
     const machine = server({ cpu: { isa: 'avx2', cores: 16 }, gpus: [CARD] });
-    const placing = fitModel(v3, machine, { context: 16384 });
-    expect(predictPrefill(v3, machine, placing, { prompt: 8192, rows: 8192 })).toMatchObject({
-      streamed: true,
-      rows: 8192,
-    });
-    expect(predictPrefill(v3, machine, placing, { prompt: 16, rows: 8192 }).streamed).toBe(false);
+    const placed = place(v3, machine, { context: 16384 });
+    expect(predictPrefill(placed, machine, { prompt: 8192, rows: 8192 })).toMatchObject({ streamed: true, rows: 8192 });
+    expect(predictPrefill(placed, machine, { prompt: 16, rows: 8192 }).streamed).toBe(false);
   });
 
   it('a prompt goes in passes of the size that the engine settles on', () => {
@@ -235,11 +239,11 @@ describe('predictions', () => {
       },
     };
     const slow = server({ cpu: { isa: 'avx2', cores: 2 } });
-    const placing = fitModel(v3, slow, { context: 4096 });
-    const made = predictPrefill(v3, slow, placing, { prompt: 1000, passSize: settling });
+    const placed = place(v3, slow, { context: 4096 });
+    const made = predictPrefill(placed, slow, { prompt: 1000, passSize: settling });
     expect(made.rows).toBeLessThan(200);
     expect(passes[0]).toBeGreaterThan(passes[passes.length - 1]);
-    const whole = predictPrefill(v3, slow, placing, { prompt: 1000 });
+    const whole = predictPrefill(placed, slow, { prompt: 1000 });
     expect(whole.rows).toBe(1000);
     expect(made.seconds).toBeGreaterThan(whole.seconds); // few rows read all experts for little
   });
@@ -278,5 +282,131 @@ describe('predictions', () => {
     const other = { ...work, format: 'q8_0' } as const;
     const ratio = matrixSeconds(other, 1, server()) / matrixSeconds(work, 1, server());
     expect(matrixSeconds(other, 1, machine) / 0.01).toBeCloseTo(ratio, 9);
+  });
+});
+
+describe('what rules place', () => {
+  const machine = () => server({ gpus: [CARD] });
+  const shipped = (name: string) =>
+    parseRulesFile(readFileSync(new URL(`../../rules/${name}.yaml`, import.meta.url), 'utf8'), `${name}.yaml`);
+  const request = { context: 8192 };
+  const rates = (made: Plan) => [made.decode!, made.prefill!].map(({ tokensPerSecond }) => tokensPerSecond.expected);
+
+  it('rules that say what the automatic placement says are predicted alike', () => {
+    const long = { context: 98304 }; // so long that no layer of experts has room beside it
+    const own = plan(v3, machine(), { ...long, rules: shipped('deepseek-v3-24gb') });
+    const automatic = plan(v3, machine(), long);
+    expect(automatic.fit).toMatchObject({ kind: 'hybrid', fits: 'memory', gpuLayers: 0 });
+    expect(rates(own)).toEqual(rates(automatic));
+    expect(own.fit).toMatchObject({ kind: 'hybrid', fits: 'memory', gpuLayers: 0, context: 98304 });
+    expect(Math.abs(own.fit.vram / automatic.fit.vram - 1)).toBeLessThan(0.1);
+    expect(own.fit.reason).toMatch(/^by the rules the memory holds 39\d GB, cuda:0 holds 1\d\.\d GB$/);
+  });
+
+  it('everything on the processor takes no VRAM and is slower than beside a card', () => {
+    const own = plan(v3, machine(), { ...request, rules: shipped('cpu') });
+    expect(own.fit).toMatchObject({ kind: 'cpu', vram: 0, fits: 'memory' });
+    const alone = plan(v3, server(), request);
+    expect(rates(own)).toEqual(rates(alone));
+    expect(rates(own)[0]).toBeLessThan(rates(plan(v3, machine(), request))[0]);
+  });
+
+  it('more on a card than it holds does not fit, and says how much it is', () => {
+    const own = plan(v3, machine(), { ...request, rules: shipped('gpu-only') });
+    expect(own).toMatchObject({ fit: { fits: 'no' }, bottleneck: 'memory is too small' });
+    expect(own.decode).toBeUndefined();
+    expect(own.fit.reason).toMatch(/^the rules put 40\d GB on cuda:0 \(weights 40\d GB, .*\), 22\.8 GB of it can be filled$/); // biome-ignore format: one line
+    const two = { ...machine(), gpus: [0, 1].map((i) => ({ ...machine().gpus[0], device: `cuda:${i}` })) };
+    expect(plan(lite, two, { rules: shipped('gpu-only') }).fit).toMatchObject({ fits: 'memory', kind: 'gpu' });
+    expect(plan(lite, two, { rules: shipped('gpu-only'), vram: 4 * GB }).fit).toMatchObject({
+      fits: 'no',
+      reason: expect.stringMatching(/^the rules put 1\d\.\d GB on GPUs .*, 4\.00 GB of it can be filled$/),
+    });
+  });
+
+  it('without a context: as long as the fullest device allows', () => {
+    const small = server({ gpus: [{ ...CARD, memoryBytes: 16 * GB }] });
+    const rules = shipped('deepseek-v3-24gb');
+    const { fit } = plan(v3, small, { rules });
+    expect(fit).toMatchObject({ fits: 'memory', kind: 'hybrid' });
+    expect(fit.context).toBeGreaterThan(8192);
+    expect(fit.vram).toBeLessThan(fit.vramLimit);
+    expect(plan(v3, small, { rules, context: 2 * fit.context }).fit.fits).toBe('no');
+  });
+
+  it('experts that exceed the memory come from the disk', () => {
+    const little = withMemory(100 * GB, { gpus: [CARD] });
+    const own = plan(v3, little, { ...request, rules: shipped('one-gpu') });
+    expect(own.fit.fits).toBe('disk');
+    expect(own.bottleneck).toBe('reads of the disk');
+    expect(own.decode!.seconds).toBeCloseTo(plan(v3, little, request).decode!.seconds, 1);
+  });
+
+  it('experts of some layers on a card: less for the processor to read', () => {
+    const some = parseRules([
+      { match: { op: 'experts', layers: '1-13' }, place: { device: 'cuda:0' } },
+      { match: { op: ['experts', 'embed', 'sample'] }, place: { device: 'cpu' } },
+      { place: { device: 'cuda:0' } },
+    ]);
+    const half = plan(lite, machine(), { ...request, rules: some });
+    const none = plan(lite, machine(), { ...request, rules: shipped('one-gpu') });
+    expect(half.fit).toMatchObject({ kind: 'hybrid', gpuLayers: 13 });
+    expect(half.decode!.parts['experts in memory'] / none.decode!.parts['experts in memory']).toBeCloseTo(0.5, 1);
+    expect(rates(half)[0]).toBeGreaterThan(rates(none)[0]);
+  });
+
+  it('ways that are forbidden cost time, the definition most of it', () => {
+    const rate = (place: PlaceDescription) => rates(plan(lite, server(), { ...request, rules: parseRules([{ match: { op: ['linear', 'experts'] }, place }]) })); // biome-ignore format: one thought a line
+    const [decode, prefill] = rate({ tiles: 'auto' });
+    const [slowly, without] = rate({ tiles: 'off' });
+    expect(slowly).toBeCloseTo(decode, 9);
+    expect(without).toBeLessThan(prefill / 2);
+    const [defined] = rate({ kernel: 'reference' });
+    expect(defined).toBeLessThan(decode / 100);
+    const rules = parseRules([{ prefill: { tiles: 'off' } }]);
+    expect(rates(plan(lite, server(), { ...request, rules }))[0]).toBeCloseTo(decode, 9);
+    expect(rates(plan(lite, server(), { ...request, rules }))[1]).toBeLessThan(prefill / 2);
+  });
+
+  it('a device that is not there is refused, naming rule and step', () => {
+    expect(() => plan(lite, server(), { rules: shipped('one-gpu') })).toThrow(
+      /a step is placed on a device of this machine: cpu; one-gpu\.yaml:\d+ places .* on cuda:0/,
+    );
+  });
+
+  it('late experts: faster beside a card, not faster without one, never faster than their own reading', () => {
+    const late = (on: MachineProfile, deferExperts: number) => plan(v3, on, { ...request, deferExperts }).decode!;
+    const [now, some, most] = [0, 3, 7].map((count) => late(machine(), count));
+    expect(some.seconds).toBeLessThan(now.seconds);
+    expect(most.seconds).toBeLessThanOrEqual(some.seconds * (1 + 1e-9));
+    for (const { seconds, parts } of [some, most]) {
+      expect(parts['experts in memory']).toBeCloseTo(now.parts['experts in memory'], 9);
+      expect(seconds).toBeGreaterThan(parts['experts in memory']);
+      expect(seconds).toBeGreaterThan(parts['memory of the GPU']);
+    }
+    expect(late(server(), 3).seconds).toBeGreaterThanOrEqual(late(server(), 0).seconds);
+    expect(plan(v3, machine(), { ...request, deferExperts: 3 }).fit).toEqual(plan(v3, machine(), request).fit);
+  });
+});
+
+describe('the list on clocks', () => {
+  it('beside a card it is the formula of physics: shared experts beside the routed, all else one after the other', () => {
+    const machine = server({ gpus: [CARD] });
+    const sizes = sizesOf(v3);
+    const placed = place(v3, machine, { context: 8192 });
+    const { parts, seconds } = predictDecode(placed, machine, { context: 512 });
+    const memory = CARD.bandwidth * 0.75;
+    const on = (bytes: number) => ({ bytes, bandwidth: memory });
+    const routed = parts['experts in memory'];
+    const formula = decodeSharedBeside({
+      routed: { bytes: routed, bandwidth: 1 },
+      shared: on(sizes.sharedPerToken),
+      rest: on(sizes.densePerToken - sizes.sharedPerToken),
+      cache: on(512 * sizes.kvBytesPerToken),
+    });
+    // Launches and hand-overs come on top: some four microseconds a step, forty a layer.
+    const around = parts['steps without weights'] + parts['hand-over to the GPU'];
+    expect(seconds).toBeGreaterThan(formula);
+    expect(seconds).toBeLessThan(formula + around + placed.decode.steps.length * 4e-6);
   });
 });

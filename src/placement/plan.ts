@@ -1,12 +1,24 @@
 /** What a machine makes of a model before anything is loaded: whether it fits, where it goes, how fast it will be. */
+import { withDeferredExperts } from '../models/deferred-experts.ts';
+import type { Program } from '../program/program.ts';
+import { autoRules } from './auto-rules.ts';
+import { describedMachine } from './described-machine.ts';
 import { type Fit, type FitRequest, fitModel, roomOf } from './fit.ts';
-import { PASS, type PassSize, type Prediction, predictDecode, predictPrefill } from './predict.ts';
-import { type MachineProfile, threadsOf } from './profile.ts';
-import type { Sizes } from './sizes.ts';
+import { fitRules } from './fit-rules.ts';
+import { lower } from './lower.ts';
+import { lowerPhases } from './phases.ts';
+import { PASS, type PassSize, type PlacedModel, type Prediction, predictDecode, predictPrefill } from './predict.ts';
+import { type MachineProfile, threadsOf, usedGpus } from './profile.ts';
+import type { Rule } from './rule.ts';
+import { type Sizes, sizesOf } from './sizes.ts';
 
 export interface PlanRequest extends FitRequest {
   /** Tokens of the prompt that prefill is predicted for, and after which decode is; default 512. */
   readonly prompt?: number;
+  /** Of users, before those of the automatic placement. */
+  readonly rules?: readonly Rule[];
+  /** Experts of a token that come a layer late. */
+  readonly deferExperts?: number;
   /** A fresh one for each model. */
   readonly passSize?: () => PassSize;
 }
@@ -30,24 +42,51 @@ export interface Plan {
 
 const PROMPT = 512;
 
-export function plan(sizes: Sizes, profile: MachineProfile, request: PlanRequest = {}): Plan {
-  const found = fitModel(sizes, roomOf(profile), { rows: PASS.rows, ...request });
-  const prompt = Math.min(request.prompt ?? PROMPT, found.context);
+/** Errors of `fitModel`, `lower` and `withDeferredExperts`. */
+export function plan(program: Program, profile: MachineProfile, request: PlanRequest = {}): Plan {
+  const sizes = sizesOf(program);
+  const { fit, placed } = placedFor(program, sizes, profile, request);
+  const prompt = Math.min(request.prompt ?? PROMPT, fit.context);
   const common = {
-    fit: found,
+    fit,
     weightBytes: sizes.weightBytes,
     bitsPerWeight: (sizes.weightBytes * 8) / sizes.parameters,
     prompt,
     threads: threadsOf(profile),
   };
-  if (found.fits === 'no') return { ...common, bottleneck: 'memory is too small' };
-  const decode = predictDecode(sizes, profile, found, { context: prompt });
-  const loaded = found.fits === 'memory' ? sizes.weightBytes : sizes.weightBytes - sizes.routedBytes;
+  if (fit.fits === 'no') return { ...common, bottleneck: 'memory is too small' };
+  const decode = predictDecode(placed, profile, { context: prompt });
+  const loaded = fit.fits === 'memory' ? sizes.weightBytes : sizes.weightBytes - sizes.routedBytes;
   return {
     ...common,
     ...(profile.disk && { loadSeconds: loaded / profile.disk.bandwidth }),
     decode,
-    prefill: predictPrefill(sizes, profile, found, { prompt, rows: request.rows, passSize: request.passSize?.() }),
+    prefill: predictPrefill(placed, profile, { prompt, rows: request.rows, passSize: request.passSize?.() }),
     bottleneck: decode.bottleneck,
   };
+}
+
+/** Where each step goes, as `load` decides it, and whether there is room. */
+export function placedFor(
+  program: Program,
+  sizes: Sizes,
+  profile: MachineProfile,
+  request: PlanRequest = {},
+): { readonly fit: Fit; readonly placed: PlacedModel } {
+  const { rules: own = [], deferExperts = 0 } = request;
+  const wanted = { rows: PASS.rows, ...request };
+  const automatic = fitModel(sizes, roomOf(profile), wanted);
+  const gpus = usedGpus(profile).map(({ device }) => device);
+  const late = deferExperts === 0 ? program : withDeferredExperts(program, deferExperts);
+  const rules = [...own, ...autoRules(program, automatic, gpus)];
+  const phases = lowered(late, profile, rules);
+  const fit = own.length === 0 || automatic.fits === 'no' ? automatic : fitRules(sizes, [...new Set(Object.values(phases))], profile, wanted); // biome-ignore format: one thought a line
+  return { fit, placed: { ...phases, inMemory: fit.inMemory } };
+}
+
+function lowered(program: Program, profile: MachineProfile, rules: readonly Rule[]) {
+  const machine = describedMachine(profile);
+  if (rules.some(({ prefill, decode }) => prefill ?? decode)) return lowerPhases(program, machine, { rules });
+  const both = lower(program, machine, { rules });
+  return { prefill: both, decode: both };
 }

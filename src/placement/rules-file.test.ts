@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { TandemError } from '../errors.ts';
 import { registerKernel } from '../ops/kernel.ts';
 import type { Rule } from './rule.ts';
@@ -128,7 +128,37 @@ describe('what is wrong is told with line and column, and what was likely meant'
     const bomb = ['a: &a [x, x, x, x, x, x, x, x, x]'];
     for (const [one, other] of ['ab', 'bc', 'cd', 'de', 'ef'])
       bomb.push(`${other}: &${other} [${`*${one}, `.repeat(9)}]`);
-    expect(message(bomb.join('\n'))).toContain('a rule file is YAML');
+    expect(message(bomb.join('\n'))).toMatch(/aliases of a rule file end; my\.yaml:2:8: /);
+    expect(message('&a\n- *a')).toMatch(/aliases of a rule file end; my\.yaml:2:3: what it stands for holds itself/);
+    expect(message('- place: &p\n    device: *p')).toMatch(/my\.yaml:2:13: what it stands for holds itself/);
+  });
+
+  test('an alias that ends stands for what it names', () => {
+    const rules = parseRulesFile(
+      '- match: { op: linear }\n  place: &gpu { device: cuda:0 }\n- place: *gpu\n',
+      'my.yaml',
+    );
+    expect(rules.map(({ place }) => place)).toEqual([{ device: 'cuda:0' }, { device: 'cuda:0' }]);
+  });
+
+  test('a second document, and none', () => {
+    expect(message('- place: { tiles: off }\n---\n- place: { tiles: off }\n')).toMatch(
+      /a rule file is one YAML document; my\.yaml:2:1: a second one begins here; leave out the line ---/,
+    );
+    expect(message('# nothing\n')).toMatch(/a rule file is a list of rules; my\.yaml:\d:1: it is empty/);
+    expect(parseRulesFile('---\n- place: { tiles: off }\n', 'my.yaml')).toHaveLength(1);
+  });
+
+  test('an expression of no end', () => {
+    const deep = `cuda:{${'('.repeat(20_000)}1${')'.repeat(20_000)}}`;
+    expect(message(`- place: { device: "${deep}" }`)).toMatch(/a device has at most 200 characters; my\.yaml:1:20: it has 40008/); // biome-ignore format: one line
+  });
+
+  test('keys that are lists are told by the place, and by nobody else', () => {
+    const warned = vi.spyOn(process, 'emitWarning').mockImplementation(() => {});
+    expect(message('- ? [a, b]\n  : 1\n')).toMatch(/my\.yaml:1:/);
+    expect(warned).not.toHaveBeenCalled();
+    warned.mockRestore();
   });
 });
 

@@ -2,7 +2,7 @@
  * Rule files: a list of rules in YAML (docs/guide/rules.md). Every message names file, line and column; `parseRules` also
  * takes the same lists as programs write them.
  */
-import { type Document, isMap, isPair, isScalar, LineCounter, type Node, parseDocument } from 'yaml';
+import { type Document, isMap, isPair, isScalar, LineCounter, type Node, parseAllDocuments, visit } from 'yaml';
 import { TandemError } from '../errors.ts';
 import type { Rule } from './rule.ts';
 import { type Path, type Problem, readRule } from './rule-shape.ts';
@@ -36,11 +36,18 @@ const MOST_PROBLEMS = 5;
 /** Rules of a file's text; `file` is its name in messages and origins. FORMAT_INVALID where it is no list of rules. */
 export function parseRulesFile(text: string, file: string): Rule[] {
   const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
+  const [document, another] = parseAllDocuments(text, { lineCounter: lines, prettyErrors: false, logLevel: 'silent' });
   const at = (offset: number) => {
     const { line, col } = lines.linePos(offset);
     return `${file}:${line}:${col}`;
   };
+  if (document === undefined) throw empty(`${file}:1:1`);
+  if (another)
+    throw invalid(
+      'a rule file is one YAML document',
+      `${at(another.range[0])}: a second one begins here`,
+      'leave out the line ---, or make two files of it',
+    );
   const [broken] = document.errors;
   if (broken)
     throw invalid(
@@ -48,14 +55,10 @@ export function parseRulesFile(text: string, file: string): Rule[] {
       `${at(broken.pos[0])}: ${broken.message.replace(/\s+/g, ' ')}`,
       'mend the file',
     );
-  const value = plainData(document, file);
+  const value = plainData(document, at);
   refuseForeign(value, file);
-  if (!Array.isArray(value))
-    throw invalid(
-      'a rule file is a list of rules',
-      `${at(document.contents?.range?.[0] ?? 0)}: ${value === null ? 'it is empty' : 'it is none'}`,
-      'begin each rule with "- match:" (docs/guide/rules.md)',
-    );
+  if (value === null) throw empty(at(document.contents?.range?.[0] ?? 0));
+  if (!Array.isArray(value)) throw noList(`${at(document.contents?.range?.[0] ?? 0)}: it is none`);
   const line = (index: number) => lines.linePos(offsetOf(document, [index], false)).line;
   return read(
     value,
@@ -85,13 +88,41 @@ export function parseRules(value: readonly (RuleDescription | Rule)[], name = 'r
   );
 }
 
-/** Aliases that multiply without end are refused by the library. */
-function plainData(document: Document, file: string): unknown {
+/** Aliases that multiply or hold themselves are refused. */
+function plainData(document: Document, at: (offset: number) => string): unknown {
+  const refuse = (why: string) => invalid('aliases of a rule file end', `${at(firstAlias(document))}: ${why}`, 'write out what it stands for'); // biome-ignore format: one thought a line
+  let value: unknown;
   try {
-    return document.toJS();
+    value = document.toJS();
   } catch (error) {
-    throw invalid('a rule file is YAML', `${file}: ${(error as Error).message}`, 'mend the file');
+    throw refuse((error as Error).message);
   }
+  if (holdsItself(value, [])) throw refuse('what it stands for holds itself');
+  return value;
+}
+
+function firstAlias(document: Document): number {
+  let found = 0;
+  visit(document, {
+    Alias(_, { range }) {
+      found = range?.[0] ?? 0;
+      return visit.BREAK;
+    },
+  });
+  return found;
+}
+
+function holdsItself(value: unknown, around: readonly unknown[]): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  return around.includes(value) || Object.values(value).some((each) => holdsItself(each, [...around, value]));
+}
+
+function empty(where: string): TandemError {
+  return noList(`${where}: it is empty`);
+}
+
+function noList(given: string): TandemError {
+  return invalid('a rule file is a list of rules', given, 'begin each rule with "- match:" (docs/guide/rules.md)');
 }
 
 function read(

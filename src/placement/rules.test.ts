@@ -159,7 +159,7 @@ describe('placing', () => {
       { place: { device: 'cuda:{layer / (gpus - 2)}' } },
       GPUS,
       {},
-      'r[0] places embed (embed) on cuda:NaN (cuda:{layer / (gpus - 2)})',
+      'r[0] places embed (embed) on cuda:NaN (cuda:{layer / (gpus - 2)}), a division by zero',
     ],
     [
       'a device of a GPU here',

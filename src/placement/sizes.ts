@@ -65,9 +65,6 @@ export interface Sizes {
   readonly kvBytesPerToken: number;
   readonly matrices: readonly MatrixWork[];
   readonly attention: readonly AttentionWork[];
-  /** Steps without matrices (norms, rotations, sums), and the values that they write for a row. */
-  readonly smallSteps: number;
-  readonly smallColumns: number;
   /** Buffers of a pass: bytes a row, and bytes an output row. */
   readonly bufferPerRow: number;
   readonly bufferPerOutput: number;
@@ -75,7 +72,16 @@ export interface Sizes {
   readonly parameters: number;
 }
 
+/** Programs never change, and are planned for again and again. */
+const known = new WeakMap<Program, Sizes>();
+
 export function sizesOf(program: Program): Sizes {
+  const sizes = known.get(program) ?? computed(program);
+  known.set(program, sizes);
+  return sizes;
+}
+
+function computed(program: Program): Sizes {
   const matrices = matricesOf(program);
   const attention = attentionOf(program);
   const of = (test: (work: MatrixWork) => boolean, measure: (work: MatrixWork) => number) =>
@@ -83,7 +89,6 @@ export function sizesOf(program: Program): Sizes {
   const moe = program.steps.filter(({ op, inputs }) => op === 'experts' && inputs[3]?.kind === 'weight');
   const routed = matrices.find(({ role }) => role === 'routed');
   const routedBytes = of(({ role }) => role === 'routed', ({ bytes }) => bytes); // biome-ignore format: one thought a line
-  const small = program.steps.filter((step) => SMALL.has(step.op));
   const experts = routed?.experts ?? 0;
   const kvBytes = program.kv.type === 'f32' ? 4 : 2;
   return {
@@ -101,11 +106,6 @@ export function sizesOf(program: Program): Sizes {
     kvBytesPerToken: kvElementsPerToken(program.kv) * kvBytes,
     matrices,
     attention,
-    smallSteps: small.length,
-    smallColumns: small.reduce(
-      (sum, { outputs }) => sum + outputs.reduce((columns, id) => columns + program.values[id].columns, 0),
-      0,
-    ),
     bufferPerRow: bufferBytes(program, 1, 0),
     bufferPerOutput: bufferBytes(program, 0, 1),
     parameters: program.weights.reduce((sum, weight) => sum + elements(weight), 0),
@@ -134,23 +134,38 @@ const SMALL = new Set([
   'gather-rows',
 ]);
 
+/** A step without matrices. */
+export function isSmall({ op }: Step): boolean {
+  return SMALL.has(op);
+}
+
+/** Values that a step writes for a row. */
+export function columnsWritten({ values }: Program, { outputs }: Step): number {
+  return outputs.reduce((sum, id) => sum + values[id].columns, 0);
+}
+
 function matricesOf(program: Program): MatrixWork[] {
   const groups = new Map<string, MatrixWork>();
-  for (const step of program.steps) {
-    const { experts, chosen } = choiceOf(program, step);
-    step.inputs.forEach((input, operand) => {
-      if (input?.kind !== 'weight') return;
-      const weight = program.weights[input.weight];
-      const op = opOf(step, operand, weight);
-      const role = roleOf(program, step);
-      const work = { op, role, format: weight.format, experts, chosen };
-      const key = Object.values(work).join();
-      const before = groups.get(key) ?? { ...work, weights: 0, bytes: 0 };
-      const weights = before.weights + elements(weight);
-      groups.set(key, { ...before, weights, bytes: before.bytes + weightBytes(weight) });
-    });
+  for (const work of program.steps.flatMap((step) => matricesOfStep(program, step))) {
+    const { op, role, format, experts, chosen } = work;
+    const key = [op, role, format, experts, chosen].join();
+    const { weights, bytes } = groups.get(key) ?? { weights: 0, bytes: 0 };
+    groups.set(key, { ...work, weights: weights + work.weights, bytes: bytes + work.bytes });
   }
   return [...groups.values()];
+}
+
+/** The weights of one step, each by itself. */
+export function matricesOfStep(program: Program, step: Step): MatrixWork[] {
+  const choice = choiceOf(program, step);
+  const role = roleOf(program, step);
+  return step.inputs.flatMap((input, operand): MatrixWork[] => {
+    if (input?.kind !== 'weight') return [];
+    const weight = program.weights[input.weight];
+    const { format } = weight;
+    const sizes = { weights: elements(weight), bytes: weightBytes(weight) };
+    return [{ op: opOf(step, operand, weight), role, format, ...choice, ...sizes }];
+  });
 }
 
 /** Biases and norms are `other`: read, but multiplied with nothing that counts. */
@@ -180,36 +195,49 @@ function choiceOf(program: Program, { op, inputs }: Step): { experts: number; ch
 
 function attentionOf(program: Program): AttentionWork[] {
   const groups = new Map<string, AttentionWork>();
-  for (const { op, inputs, attributes } of program.steps) {
-    if (op !== 'attention' && op !== 'mla') continue;
-    const [heads, cache, window] = ['heads', 'cache', 'window'].map((name) => Number(attributes[name] ?? 0));
-    const { streams } = program.kv.layers[cache];
-    const cached = streams.reduce((sum, stream) => sum + stream.heads * stream.width, 0);
-    const up = inputs.slice(1).reduce((sum, input) => {
-      return op === 'mla' && input?.kind === 'weight' ? sum + elements(program.weights[input.weight]) : sum;
-    }, 0);
-    const size = (name: string) => Number(attributes[name]);
-    const pair =
-      op === 'mla'
-        ? { productsPerPair: heads * (2 * size('latent') + size('rope')), expandedPerPair: heads * (size('nope') + size('rope') + size('value')) } // biome-ignore format: one thought a line
-        : { productsPerPair: heads * (size('headSize') + size('valueSize')), expandedPerPair: heads * (size('headSize') + size('valueSize')) }; // biome-ignore format: one thought a line
-    const key = [op, pair.productsPerPair, pair.expandedPerPair, up, window].join();
-    const before = groups.get(key) ?? {
-      op,
-      layers: 0,
-      ...pair,
-      weights: 0,
-      ...(window > 0 && { window }),
-      kvBytesPerToken: 0,
-    };
-    groups.set(key, {
-      ...before,
-      layers: before.layers + 1,
-      weights: before.weights + up,
-      kvBytesPerToken: before.kvBytesPerToken + cached * (program.kv.type === 'f32' ? 4 : 2),
-    });
+  for (const step of program.steps) {
+    const work = attentionOfStep(program, step);
+    if (work === undefined) continue;
+    const { op, productsPerPair, expandedPerPair, weights, window } = work;
+    const key = [op, productsPerPair, expandedPerPair, weights, window].join();
+    const before = groups.get(key);
+    groups.set(key, before === undefined ? work : joined(before, work));
   }
   return [...groups.values()];
+}
+
+/** Both together, where a layer of one costs what a layer of the other does. */
+function joined(a: AttentionWork, b: AttentionWork): AttentionWork {
+  return {
+    ...a,
+    layers: a.layers + b.layers,
+    weights: a.weights + b.weights,
+    kvBytesPerToken: a.kvBytesPerToken + b.kvBytesPerToken,
+  };
+}
+
+/** Of a step that attends; undefined of others. */
+export function attentionOfStep(program: Program, { op, inputs, attributes }: Step): AttentionWork | undefined {
+  if (op !== 'attention' && op !== 'mla') return undefined;
+  const of = (name: string) => Number(attributes[name] ?? 0);
+  const heads = of('heads');
+  const { streams } = program.kv.layers[of('cache')];
+  const cached = streams.reduce((sum, stream) => sum + stream.heads * stream.width, 0);
+  const up = inputs.slice(1).reduce((sum, input) => {
+    return op === 'mla' && input?.kind === 'weight' ? sum + elements(program.weights[input.weight]) : sum;
+  }, 0);
+  const pair =
+    op === 'mla'
+      ? { productsPerPair: heads * (2 * of('latent') + of('rope')), expandedPerPair: heads * (of('nope') + of('rope') + of('value')) } // biome-ignore format: one thought a line
+      : { productsPerPair: heads * (of('headSize') + of('valueSize')), expandedPerPair: heads * (of('headSize') + of('valueSize')) }; // biome-ignore format: one thought a line
+  return {
+    op,
+    layers: 1,
+    ...pair,
+    weights: up,
+    ...(of('window') > 0 && { window: of('window') }),
+    kvBytesPerToken: cached * (program.kv.type === 'f32' ? 4 : 2),
+  };
 }
 
 function elements({ shape }: Weight): number {

@@ -165,6 +165,52 @@ describe('a known model or a description', () => {
   });
 });
 
+describe('--rules and --defer-experts', () => {
+  test('what rules place is planned, by the word of the rules', async () => {
+    const args = ['deepseek-v3', '-c', '8192', '--rules'];
+    const [card, cpu] = [
+      await planned('server.json', ...args, 'one-gpu'),
+      await planned('server.json', ...args, 'cpu'),
+    ];
+    const [beside, alone] = [card, cpu].map(({ quants }) => byQuant(quants, 'q4_k_m').plan);
+    expect(beside.fit).toMatchObject({ kind: 'hybrid', gpuLayers: 0 });
+    expect(alone.fit).toMatchObject({ kind: 'cpu', vram: 0 });
+    expect(beside.decode!.seconds).toBeLessThan(alone.decode!.seconds);
+    const late = await tandem(['plan', ...args, 'one-gpu', '--defer-experts', '2', '--machine', at('server.json')]);
+    expect(late.stderr).toMatch(/^\[models\] 2 of the 8 experts of a token come one layer late: .* lossy\n$/);
+    expect(late.stdout).toMatch(
+      /\nq5_k: by the rules the memory holds 4\d\d GB, cuda:0 holds \d+\.\d GB; a token takes /,
+    );
+  });
+
+  test('rules that put too much on a card: how much, and what goes without them', async () => {
+    const { code, stdout } = await tandem([
+      'plan',
+      'deepseek-v3',
+      '--machine',
+      at('server.json'),
+      '--rules',
+      'gpu-only',
+    ]);
+    expect(code).toBe(1);
+    expect(stdout).toMatch(
+      /^deepseek-v3: not on this machine: the rules put \d+ GB on cuda:0 \(weights \d+ GB, .*\), 22\.8 GB of it can be filled\nwhat would do: without --rules: q5_k, about \d+ tok\/s\n/,
+    );
+  });
+
+  test('rules that cannot be, or decide nothing', async () => {
+    const none = await tandem(['plan', 'deepseek-v2-lite', '--machine', at('laptop.json'), '--rules', 'one-gpu']);
+    expect([none.code, none.stdout]).toEqual([1, '']);
+    expect(none.stderr).toMatch(/^\[placement\] a step is placed on a device of this machine: cpu; one-gpu\.yaml:\d+ /);
+    writeFileSync(at('odd.yaml'), '- match: { name: nothing }\n  place: { tiles: off }\n');
+    const odd = await tandem(['plan', 'deepseek-v2-lite', '--machine', at('laptop.json'), '--rules', at('odd.yaml')]);
+    expect(odd.code).toBe(0);
+    expect(odd.stderr).toMatch(/^\[placement\] odd\.yaml:1: this rule matches no step of .*\n$/);
+    const many = await tandem(['plan', 'deepseek-v2-lite', '--machine', at('laptop.json'), '--defer-experts', '6']);
+    expect(many.stderr).toMatch(/--defer-experts is a whole number from 0 to 5.*; 6/);
+  });
+});
+
 describe('a file', () => {
   test('the model that ships', async () => {
     const result = await planned('laptop.json');

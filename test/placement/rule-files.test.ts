@@ -5,6 +5,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { shippedRules } from '../../src/engine/rules.ts';
+import { withDeferredExperts } from '../../src/models/deferred-experts.ts';
 import { buildProgram } from '../../src/models/index.ts';
 import { PUBLIC_CONFIGS } from '../../src/models/public-configs.ts';
 import { headerCheckpoint } from '../../src/models/synthesize.ts';
@@ -99,4 +100,15 @@ test('the files for one card say what lies on it', async () => {
       },
     }
   `);
+});
+
+test('late experts go where a file puts experts', async () => {
+  const late = withDeferredExperts(await tiny('deepseek-v3'), 1);
+  for (const file of FILES) {
+    const { steps } = lower(late, MACHINE, { rules: rulesOf(file) });
+    const deviceOf = (name: string) => steps.find((step) => step.name === name)?.placement?.device;
+    const names = late.steps.flatMap(({ op, name }) => (op === 'experts' && name.endsWith('.deferred') ? [name] : []));
+    expect(names.length).toBeGreaterThan(0);
+    for (const name of names) expect(deviceOf(name), file).toBe(deviceOf(name.replace(/\.deferred$/, '')));
+  }
 });

@@ -1,9 +1,9 @@
 /** The machine that is explained for: this one, or one that a file describes. */
 import { z } from 'zod';
+import { describedMachine } from '../../placement/described-machine.ts';
 import type { Machine } from '../../placement/lower.ts';
 import { nativeMachine } from '../../placement/machine.ts';
-import { availableOf, type MachineProfile, parseProfile, usedGpus } from '../../placement/profile.ts';
-import { tileRule } from '../../placement/tiles.ts';
+import { parseProfile } from '../../placement/profile.ts';
 import { machineJson } from '../machine-file.ts';
 
 const device = z.union([z.string(), z.strictObject({ name: z.string(), memory: z.number().positive().optional() })]);
@@ -15,21 +15,8 @@ export async function machineOf(file?: string): Promise<Machine> {
   if (file === undefined) return nativeMachine();
   const json = await machineJson(file);
   const listed = short.safeParse(json);
-  if (!listed.success) return machineFrom(parseProfile(json, file));
+  if (!listed.success) return describedMachine(parseProfile(json, file));
   const devices = listed.data.devices.map((each) => (typeof each === 'string' ? { name: each } : each));
   const cpu = devices.some(({ name }) => name === 'cpu') ? [] : [{ name: 'cpu' }];
   return { ...nativeMachine(), devices: [...cpu, ...devices] };
-}
-
-function machineFrom(profile: MachineProfile): Machine {
-  const { cpu } = profile;
-  return {
-    device: 'cpu',
-    devices: [
-      { name: 'cpu', memory: availableOf(profile) },
-      ...usedGpus(profile).map(({ device: name, memoryBytes }) => ({ name, memory: memoryBytes })),
-    ],
-    tiles: tileRule(cpu.tiles),
-    hasTiles: cpu.tiles !== '',
-  };
 }

@@ -23,8 +23,12 @@ export interface ExplainedStep {
   readonly formats: readonly string[];
   /** Of all its weights; of experts all, not only those a token activates. */
   readonly bytes: number;
+  /** Steps of a layer are named without it, too. */
   readonly why: string;
 }
+
+/** What stands before the names of a layer's steps. */
+const LAYER = /\S*?\blayers\.\d+\./;
 
 export function explainSteps(program: Program): ExplainedStep[] {
   return program.steps.map((step) => {
@@ -33,7 +37,7 @@ export function explainSteps(program: Program): ExplainedStep[] {
     const { device = '', decode, origin = BY_DEFAULT, kernel = 'native' } = step.placement ?? {};
     const inDecode = decode?.kernel ?? 'native';
     return {
-      name: step.name.replace(/^.*?\blayers\.\d+\./, ''),
+      name: step.name.replace(LAYER, ''),
       op: step.op,
       layer: step.layer,
       device,
@@ -41,7 +45,7 @@ export function explainSteps(program: Program): ExplainedStep[] {
       kernel: decode && inDecode !== kernel ? `${kernel}, decode ${inDecode}` : kernel,
       formats: [...new Set(matrices.map(({ format }) => format))],
       bytes: weights.reduce((sum, weight) => sum + weightBytes(weight), 0),
-      why: origin,
+      why: origin.replace(LAYER, ''),
     };
   });
 }
@@ -76,7 +80,8 @@ export function groupLayers(steps: readonly ExplainedStep[]): LayerGroup[] {
     run = [];
   };
   for (const step of steps) {
-    if (run.length > 0 && run[0].layer !== step.layer) close();
+    // What comes late is waited for in the middle of the next layer.
+    if (run.length > 0 && run[0].layer !== step.layer && step.op !== 'wait') close();
     run.push(step);
   }
   close();

@@ -18,6 +18,7 @@ import type { QuantMix } from '../../models/quant-mix.ts';
 import { headerCheckpoint } from '../../models/synthesize.ts';
 import { type HuggingFaceConfig, headerOnly, huggingFaceTensors, syntheticModel } from '../../models/synthetic.ts';
 import { type Sizes, sizesOf } from '../../placement/sizes.ts';
+import type { Program } from '../../program/program.ts';
 import { configOf, descriptionOf } from '../description.ts';
 
 /** One quantization: its sizes, or why there are none. */
@@ -25,6 +26,7 @@ export interface SizedQuant {
   readonly quant: string;
   /** Of its files; absent where there is none. */
   readonly fileBytes?: number;
+  readonly program?: Program;
   readonly sizes?: Sizes;
   readonly problem?: string;
 }
@@ -69,9 +71,13 @@ export async function candidatesOf(given: string, options: CandidateOptions): Pr
 async function local(path: string, options: CandidateOptions): Promise<Sized> {
   const checkpoint = await openCheckpoint(path);
   try {
-    const sizes = await sized(checkpoint, options);
+    const model = await sized(checkpoint, options);
     const fileBytes = checkpoint.files.reduce((sum, { size }) => sum + size, 0);
-    return { model: checkpoint.name, source: 'file', quants: [{ quant: mainFormat(sizes), fileBytes, sizes }] };
+    return {
+      model: checkpoint.name,
+      source: 'file',
+      quants: [{ quant: mainFormat(model.sizes), fileBytes, ...model }],
+    };
   } finally {
     await checkpoint.close();
   }
@@ -90,9 +96,9 @@ async function described(given: string, options: CandidateOptions): Promise<Size
   const quants: SizedQuant[] = published ? [published] : [];
   const plain = { ...config, quantization_config: undefined };
   for (const mix of STANDARD) {
-    const sizes = await sized(await headerCheckpoint(plain, { name: given, mix }), options);
+    const model = await sized(await headerCheckpoint(plain, { name: given, mix }), options);
     // More bits than a model was published with are only more bytes.
-    if (sizes.weightBytes < (published?.sizes.weightBytes ?? Infinity)) quants.push({ quant: mix, sizes });
+    if (model.sizes.weightBytes < (published?.sizes.weightBytes ?? Infinity)) quants.push({ quant: mix, ...model });
   }
   return { model: nameOf(given), source: 'description', quants };
 }
@@ -103,23 +109,23 @@ function nameOf(given: string): string {
 }
 
 /** A known model in the mix that most people take: as gpt-oss is published, else about five bits. */
-export async function usualQuant(name: PublicModel): Promise<Required<Pick<SizedQuant, 'quant' | 'sizes'>>> {
+export async function usualQuant(name: PublicModel): Promise<SizedQuant & { readonly program: Program }> {
   const config = PUBLIC_CONFIGS[name];
   const mix: QuantMix = config.model_type === 'gpt_oss' ? 'mxfp4' : 'q4_k_m';
-  return { quant: mix, sizes: await sized(await headerCheckpoint(config, { name, mix }), {}) };
+  return { quant: mix, ...(await sized(await headerCheckpoint(config, { name, mix }), {})) };
 }
 
 /** As a description says that the weights are stored, where that is not bf16. */
 async function publishedQuant(config: HuggingFaceConfig, given: string, options: CandidateOptions) {
   if (config.model_type === 'gpt_oss') {
     const checkpoint = await headerCheckpoint(config, { name: given, mix: 'mxfp4' });
-    return { quant: 'mxfp4', sizes: await sized(checkpoint, options) };
+    return { quant: 'mxfp4', ...(await sized(checkpoint, options)) };
   }
   const method = (config.quantization_config as { quant_method?: unknown } | undefined)?.quant_method;
   if (method !== 'fp8' && method !== 'compressed-tensors') return undefined;
   const [quant, how] = method === 'fp8' ? ['f8_e4m3', { fp8: 'f32' as const }] : ['int4_g32', { int4: true }];
   const tensors = huggingFaceTensors(await syntheticModel(config), how);
-  return { quant, sizes: await sized(headerOnly('huggingface', given, tensors, { config }), options) };
+  return { quant, ...(await sized(headerOnly('huggingface', given, tensors, { config }), options)) };
 }
 
 /** Variants whose headers are read at once. */
@@ -145,7 +151,7 @@ async function remote(given: string, options: CandidateOptions): Promise<Sized> 
       try {
         const checkpoint = await openVariant(model, variant, settings, http);
         try {
-          quants[i] = { ...common, sizes: await sized(checkpoint, options) };
+          quants[i] = { ...common, ...(await sized(checkpoint, options)) };
         } finally {
           await checkpoint.close();
         }
@@ -178,7 +184,10 @@ async function cached(reference: ModelReference, folder: string, options: Candid
   return { model: repository, source: 'file', quants: quants.sort((a, b) => b.fileBytes! - a.fileBytes!) };
 }
 
-async function sized(checkpoint: Checkpoint, { kvType }: CandidateOptions): Promise<Sizes> {
+async function sized(
+  checkpoint: Checkpoint,
+  { kvType }: CandidateOptions,
+): Promise<{ readonly program: Program; readonly sizes: Sizes }> {
   const { program } = await buildProgram(checkpoint, { kvType });
-  return sizesOf(program);
+  return { program, sizes: sizesOf(program) };
 }

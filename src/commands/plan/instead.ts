@@ -4,13 +4,13 @@ import { type EnoughMemory, enoughMemory, looserLimits, READING, USABLE } from '
 import { gigabytes } from '../../placement/fit.ts';
 import { type Plan, type PlanRequest, plan } from '../../placement/plan.ts';
 import type { MachineProfile } from '../../placement/profile.ts';
-import type { Sizes } from '../../placement/sizes.ts';
+import type { Program } from '../../program/program.ts';
 import { about } from '../terminal.ts';
 import { usualQuant } from './candidates.ts';
 
 interface Row {
   readonly quant: string;
-  readonly sizes?: Sizes;
+  readonly program?: Program;
   readonly plan?: Plan;
 }
 
@@ -52,9 +52,9 @@ async function smaller(
 ): Promise<string | undefined> {
   let found: { name: string; quant: string; plan: Plan } | undefined;
   for (const name of Object.keys(PUBLIC_CONFIGS) as PublicModel[]) {
-    const { quant, sizes } = await usualQuant(name);
-    const made = plan(sizes, profile, { ram, vram, prompt });
-    if (made.fit.fits !== 'memory' || sizes.weightBytes >= weightBytes) continue;
+    const { quant, program } = await usualQuant(name);
+    const made = plan(program, profile, { ram, vram, prompt });
+    if (made.fit.fits !== 'memory' || made.weightBytes >= weightBytes) continue;
     if (found === undefined || worth(made) > worth(found.plan)) found = { name, quant, plan: made };
   }
   return found && `a smaller model: ${found.name} in ${found.quant} (here ${speedOf(found.plan)})`;
