@@ -85,8 +85,8 @@ export interface Executable extends AsyncDisposable {
   start(batch: Batch): Promise<Stepper>;
   /** Where the backend counts them: how often each expert was chosen since load. */
   expertVisits?(): ExpertVisits;
-  /** Where the backend shares experts with GPUs. */
-  sharingCounts?(): SharingCounts;
+  /** Where the backend shares experts with GPUs; undefined where it shares none of this Program. */
+  sharingCounts?(): SharingCounts | undefined;
   /** Where the backend can: the bytes of one page of its cache, and back; both wait for the pass in flight. */
   readPage?(page: number): Promise<Uint8Array>;
   writePage?(page: number, bytes: Uint8Array): Promise<void>;

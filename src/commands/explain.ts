@@ -1,6 +1,7 @@
 /** `tandem explain`: the placed Program: every step, where and how it runs, over how many bytes, and why there. */
 import { type Command, Option } from 'commander';
 import { checkPlaced, decidePlacement } from '../engine/auto-place.ts';
+import { describeSharing, sharingRequest } from '../engine/gpu-sharing.ts';
 import { availableMemory } from '../engine/this-machine.ts';
 import type { Checkpoint } from '../formats/checkpoint.ts';
 import { openCheckpoint } from '../formats/open.ts';
@@ -9,6 +10,7 @@ import { QUANT_MIXES, type QuantMix } from '../models/quant-mix.ts';
 import { headerCheckpoint } from '../models/synthesize.ts';
 import { weightBytes } from '../placement/budget.ts';
 import { memoryByDevice } from '../placement/device-memory.ts';
+import type { SharingWish } from '../placement/expert-sharing.ts';
 import type { Machine } from '../placement/lower.ts';
 import { lowerBoth, lowerPhases } from '../placement/phases.ts';
 import { PASS } from '../placement/predict.ts';
@@ -18,8 +20,13 @@ import { configOf, descriptionOf } from './description.ts';
 import { machineOf } from './explain/machine.ts';
 import { explainSteps, groupLayers, renderGroups } from './explain/steps.ts';
 import { localPath } from './model-name.ts';
+<<<<<<< src/commands/explain.ts
+import { EXACT, MODEL, modelPath, positive, withBudget, withModelPath, withRules, withSharing } from './options.ts';
+import { rulesOf } from './rules.ts';
+=======
 import { EXACT, MODEL, modelPath, positive, withBudget, withDeferral, withModelPath, withRules } from './options.ts';
 import { deferredOf, rulesOf } from './rules.ts';
+>>>>>>> /tmp/pl_new
 import { formatBytes, paint, table } from './terminal.ts';
 
 interface Flags {
@@ -31,7 +38,12 @@ interface Flags {
   context?: number;
   memory?: number;
   vram?: number;
+<<<<<<< src/commands/explain.ts
+  hotExperts?: SharingWish;
+  streamPrefill?: SharingWish;
+=======
   deferExperts?: number;
+>>>>>>> /tmp/pl_new
   all?: boolean;
   json?: boolean;
 }
@@ -41,7 +53,11 @@ export function addExplain(cli: Command): void {
     .command('explain')
     .description('what runs where and why: every step, its device, kernel, formats and bytes (reads headers only)')
     .argument('[model]', `${MODEL}; or a description: config.json, known model (tandem synth --help)`);
+<<<<<<< src/commands/explain.ts
+  withSharing(withBudget(withRules(withModelPath(command))))
+=======
   withDeferral(withBudget(withRules(withModelPath(command))))
+>>>>>>> /tmp/pl_new
     .option('-c, --context <tokens>', "context length (default: the model's, if memory allows)", positive)
     .addOption(
       new Option('-q, --quant <mix>', 'formats of the weights of a description').choices(QUANT_MIXES).default('q4_k_m'),
@@ -97,6 +113,8 @@ async function explain(checkpoint: Checkpoint, flags: Flags): Promise<void> {
   };
   const automatic = decidePlacement(whole, machine, wanted);
   const rules = await rulesOf(flags, program);
+  const { exact = false } = flags;
+  const sharing = sharingRequest(flags, { exact, rounded: true, judging: false, maxRows: PASS.rows });
   const options = { exact: flags.exact, rules: [...rules, ...automatic.rules] };
   const phases = lowerPhases(program, machine, options);
   const moves = PHASES.map((phase) =>
@@ -127,6 +145,14 @@ async function explain(checkpoint: Checkpoint, flags: Flags): Promise<void> {
     process.stdout.write(`${text}\n${paint('bold', 'weights by op')}\n${byOp(each)}\n\n`);
   }
   process.stdout.write(`${paint('bold', 'memory')}\n${byDevice(placed, machine)}\n`);
+  const shared = describeSharing(placed[0], machine, {
+    ...wanted,
+    modelContext: program.contextLength,
+    maxOutputs: OUTPUTS,
+    sharing,
+  });
+  if (shared.length > 0)
+    process.stdout.write(`\n${paint('bold', 'experts of the CPU that GPUs compute')}\n${shared.join('\n')}\n`);
   process.stdout.write(`\n${paint('bold', 'budget')}\n${automatic.fit.reason}\n`);
   check();
 }

@@ -406,9 +406,8 @@ export class Engine implements AsyncDisposable {
     return this.#parts.executable.expertVisits?.();
   }
 
-  /** What GPUs have computed of experts on the processor since load; undefined where the backend shares none. */
+  /** What GPUs have computed of experts on the processor since load; undefined where they compute none. */
   sharingCounts(): SharingCounts | undefined {
-    if (this.#disposing) throw disposed();
     return this.#parts.executable.sharingCounts?.();
   }
 

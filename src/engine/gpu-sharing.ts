@@ -1,9 +1,19 @@
 /** What `load` does about experts that GPUs compute beside the processor: what was asked for, what there is room for, what came of it. */
 import { memoryByDevice } from '../placement/device-memory.ts';
-import type { CardRoom, SharingRequest, SharingWish } from '../placement/expert-sharing.ts';
+import {
+  type CardRoom,
+  planSharing,
+  reservedFor,
+  type SharingRequest,
+  type SharingWish,
+  sharedLayers,
+  sharingLines,
+} from '../placement/expert-sharing.ts';
 import type { Machine } from '../placement/lower.ts';
 import type { Program } from '../program/program.ts';
 import { HOST } from '../program/validate-devices.ts';
+import { memoryFor } from './gpus.ts';
+import type { MemoryRequest } from './memory.ts';
 import { invalid } from './sampling.ts';
 
 export interface SharingOptions {
@@ -57,6 +67,18 @@ export function cardRoom(
     const own = all.find((each) => each.device === device)?.total ?? 0;
     return { free: Math.max(0, Math.min(total - own, budget)), total };
   };
+}
+
+/** What `load` would hold and stream, a line each. PLACEMENT_IMPOSSIBLE where a number was asked for that there is no room for. */
+export function describeSharing(
+  placed: Program,
+  machine: Machine,
+  { sharing, ...request }: MemoryRequest & { readonly vram?: number; readonly sharing: SharingRequest },
+): string[] {
+  const layers = sharedLayers(placed);
+  if (layers.length === 0) return [];
+  const { pages } = memoryFor(placed, machine, { ...request, reserved: reservedFor(layers, sharing) });
+  return sharingLines(layers, planSharing(layers, cardRoom(placed, machine, { ...request, pages }), sharing));
 }
 
 /** Sentences for people: what was to be shared and is not. */

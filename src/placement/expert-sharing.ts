@@ -132,7 +132,10 @@ function slotsOf(device: string, own: readonly SharedLayer[], card: CardRoom, wi
   if (wish === 'off') return none;
   const sizes = own.map(({ expertBytes }) => expertBytes);
   const most = Math.min(...own.map(({ experts }) => experts));
-  if (wish === 'auto') return hotBudget({ ...card, free: card.free + headroomOf(card.total) }, sizes, most).slots;
+  if (wish === 'auto') {
+    const { slots } = hotBudget({ ...card, free: card.free + headroomOf(card.total) }, sizes, most);
+    return Math.min(...slots) * LEAST_SHARE >= most ? slots : none;
+  }
   const wanted = own.map(({ experts }) => Math.min(wish, experts));
   const bytes = wanted.reduce((sum, count, i) => sum + count * sizes[i], 0);
   if (bytes <= card.free) return wanted;
@@ -156,6 +159,11 @@ function streamOf(
 
 /** Operands gate, up and down. */
 const EXPERTS = [3, 4, 5];
+/**
+ * Fewer experts than one in so many are not worth the launches that look for them in every layer: some 20 µs a layer, about what
+ * the CPU takes for a hit in a hundred choices.
+ */
+const LEAST_SHARE = 64;
 /** Of what is free on a card, the most that buffers of streams take. */
 const STREAM_SHARE = 0.5;
 

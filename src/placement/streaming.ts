@@ -1,7 +1,7 @@
 /**
  * Long prompts beside a GPU: all experts of a model pass through it once a micro-batch, instead of being computed by the CPU.
  * From how many rows that pays, in which pieces they travel, and in which order pieces are staged, uploaded and computed.
- * Pure: sizes and rates in, a list of operations out; nothing executes it yet (decision 017).
+ * Pure: sizes and rates in, a list of operations out; native/cuda/streaming.h executes it (decision 017).
  *
  *     host      stage 0 │ stage 1 │ stage 2 …                      weights → ring of pinned memory
  *     copies            │ upload 0│ upload 1 │ upload 2 …          ring → one of two buffers

@@ -131,6 +131,24 @@ export class ServerMetrics {
     counter('tandem_prefix_disk_written_total', 'Pages written to disk.', (id) => disk(id)?.written);
     counter('tandem_prefix_disk_corrupt_total', 'Damaged files, deleted unused.', (id) => disk(id)?.corrupt);
     counter('tandem_prefix_disk_errors_total', 'Reads and writes the system refused.', (id) => disk(id)?.errors);
+    const shared = (id: string) => models.peek(id)?.sharingCounts();
+    gauge('tandem_gpu_held_experts', 'Experts of the CPU that GPUs hold a copy of.', (id) => shared(id)?.held ?? 0);
+    counter(
+      'tandem_gpu_held_expert_hits_total',
+      'Choices of passes that generate, of experts that GPUs held.',
+      (id) => shared(id)?.hits,
+    );
+    counter(
+      'tandem_gpu_held_expert_misses_total',
+      'The same, of experts that the CPU computed.',
+      (id) => shared(id)?.misses,
+    );
+    counter('tandem_gpu_expert_uploads_total', 'Experts that GPUs got a copy of.', (id) => shared(id)?.uploads);
+    counter(
+      'tandem_gpu_streamed_passes_total',
+      'Passes over prompts whose experts streamed through GPUs.',
+      (id) => shared(id)?.streamedPasses,
+    );
     counter('tandem_model_loads_total', 'How often a model was loaded.', (id) => models.find(id)?.loads);
     gauge('tandem_model_loaded', '1 where the model is ready.', (id) => (models.peek(id) === undefined ? 0 : 1));
   }

@@ -69,15 +69,15 @@ describe.skipIf(reason)(`prompts whose experts stream ${reason ?? ''}`, () => {
     await using cpu = await prepare(model, []);
     await using gpu = await prepare(model, HYBRID, memory);
     expect(gpu.description['streamed prefill']).toBe('from 6 rows on');
-    const before = gpu.sharingCounts!().streamedBytes;
+    const before = gpu.sharingCounts!()!.streamedBytes;
     for (let again = 0; again < 3; again++) expect(await distance(gpu, cpu)).toBeLessThan(2e-2);
-    const { streamedPasses, streamedBytes, hits } = gpu.sharingCounts!();
+    const { streamedPasses, streamedBytes, hits } = gpu.sharingCounts!()!;
     expect(streamedPasses).toBe(3);
     expect(streamedBytes - before).toBeGreaterThanOrEqual(3 * LAYERS.length * 4 * 3 * 4096);
     expect(hits).toBe(0);
     // A short one is computed by the CPU, in f32.
     expect(await distance(gpu, cpu, short)).toBeLessThan(1e-5);
-    expect(gpu.sharingCounts!().streamedPasses).toBe(3);
+    expect(gpu.sharingCounts!()!.streamedPasses).toBe(3);
   });
 
   it('a copy or launch that fails ends its pass; the next one is whole', async () => {
@@ -123,7 +123,7 @@ describe.skipIf(reason)(`prompts whose experts stream ${reason ?? ''}`, () => {
       if (!/^off: streamed experts are those of the CPU; row \d+ of "layers.\d.experts" is .* prompts are computed by the CPU$/.test(said)) continue; // biome-ignore format: one line
       if ((await distance(gpu, cpu)) > 1e-5) continue; // it was another copy
       seen++;
-      expect(gpu.sharingCounts!().streamedPasses).toBe(0);
+      expect(gpu.sharingCounts!()!.streamedPasses).toBe(0);
     }
     fail('cuCtxSetCurrent', 1e9, 0);
     expect(seen).toBe(1);

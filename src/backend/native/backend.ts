@@ -227,8 +227,8 @@ class NativeExecutor implements NativeExecutable {
             'gpu weight bytes': gpuWeightBytes,
             'gpu kv bytes': gpuKvBytes,
             'gpu buffer bytes': gpuBufferBytes,
-            ...(hotExperts === '' ? {} : { 'hot experts': hotExperts }),
-            ...(streamedPrefill === '' ? {} : { 'streamed prefill': streamedPrefill }),
+            ...(hotExperts ? { 'hot experts': hotExperts } : {}),
+            ...(streamedPrefill ? { 'streamed prefill': streamedPrefill } : {}),
           }
         : {}),
       ...(kernels.description === '' ? {} : { kernels: kernels.description }),
@@ -319,8 +319,9 @@ class NativeExecutor implements NativeExecutable {
     return this.#model.expertVisits();
   }
 
-  sharingCounts(): SharingCounts {
-    return this.#model.shareCounts();
+  sharingCounts(): SharingCounts | undefined {
+    const shares = 'hot experts' in this.description || 'streamed prefill' in this.description;
+    return shares && !this.#disposal ? this.#model.shareCounts() : undefined;
   }
 
   timings(): readonly StepTiming[] {
