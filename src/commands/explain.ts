@@ -20,13 +20,18 @@ import { configOf, descriptionOf } from './description.ts';
 import { machineOf } from './explain/machine.ts';
 import { explainSteps, groupLayers, renderGroups } from './explain/steps.ts';
 import { localPath } from './model-name.ts';
-<<<<<<< src/commands/explain.ts
-import { EXACT, MODEL, modelPath, positive, withBudget, withModelPath, withRules, withSharing } from './options.ts';
-import { rulesOf } from './rules.ts';
-=======
-import { EXACT, MODEL, modelPath, positive, withBudget, withDeferral, withModelPath, withRules } from './options.ts';
+import {
+  EXACT,
+  MODEL,
+  modelPath,
+  positive,
+  withBudget,
+  withDeferral,
+  withModelPath,
+  withRules,
+  withSharing,
+} from './options.ts';
 import { deferredOf, rulesOf } from './rules.ts';
->>>>>>> /tmp/pl_new
 import { formatBytes, paint, table } from './terminal.ts';
 
 interface Flags {
@@ -38,12 +43,9 @@ interface Flags {
   context?: number;
   memory?: number;
   vram?: number;
-<<<<<<< src/commands/explain.ts
+  deferExperts?: number;
   hotExperts?: SharingWish;
   streamPrefill?: SharingWish;
-=======
-  deferExperts?: number;
->>>>>>> /tmp/pl_new
   all?: boolean;
   json?: boolean;
 }
@@ -53,11 +55,7 @@ export function addExplain(cli: Command): void {
     .command('explain')
     .description('what runs where and why: every step, its device, kernel, formats and bytes (reads headers only)')
     .argument('[model]', `${MODEL}; or a description: config.json, known model (tandem synth --help)`);
-<<<<<<< src/commands/explain.ts
-  withSharing(withBudget(withRules(withModelPath(command))))
-=======
-  withDeferral(withBudget(withRules(withModelPath(command))))
->>>>>>> /tmp/pl_new
+  withSharing(withDeferral(withBudget(withRules(withModelPath(command)))))
     .option('-c, --context <tokens>', "context length (default: the model's, if memory allows)", positive)
     .addOption(
       new Option('-q, --quant <mix>', 'formats of the weights of a description').choices(QUANT_MIXES).default('q4_k_m'),
