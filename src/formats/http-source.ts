@@ -11,6 +11,7 @@ import {
   get,
   type HttpAnswer,
   type HttpOptions,
+  PROGRESS_BYTES,
   pieces,
   Transient,
   withRetries,
@@ -130,12 +131,13 @@ export class RemoteFile {
     await withRetries(this.name, this.#options, async (progressed) => {
       if (at === end) return; // the connection broke after the last byte
       const response = await this.#ask(at, end);
+      const from = at;
       for await (const piece of pieces(response, this.#options)) {
         this.#options.onBytes?.(piece.length);
         if (at + piece.length > end) throw new Transient('the server sent more bytes than were asked for');
         await take(piece);
         at += piece.length;
-        progressed();
+        if (at - from >= PROGRESS_BYTES) progressed();
       }
       if (at < end) throw new Transient(`the connection ended ${end - at} bytes early`);
     });

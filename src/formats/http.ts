@@ -128,22 +128,32 @@ async function ask(address: URL, headers: Record<string, string>, options: HttpO
   }
 }
 
+/** Bytes that count as progress: a server that sends a few a minute keeps nobody waiting for ever. */
+export const PROGRESS_BYTES = 1024;
+
 /**
- * The pieces of a body as they come. Transient where the connection breaks or stays silent for `timeoutMs`; whether it
- * ended where it should is the caller's to see.
+ * The pieces of a body as they come. Transient where the connection breaks, stays silent for `timeoutMs`, or brings fewer than
+ * PROGRESS_BYTES while it is waited for twice as long; whether it ended where it should is the caller's to see.
  */
 export async function* pieces(response: Response, { timeoutMs = 30_000 }: HttpOptions): AsyncGenerator<Uint8Array> {
   if (response.body === null) return;
   const reader = response.body.getReader();
   let timer: ReturnType<typeof setTimeout> | undefined;
+  /** Since there was progress: milliseconds that were waited, bytes that came. */
+  let [waited, came] = [0, 0];
   try {
     for (;;) {
+      const since = performance.now();
       const silence = new Promise<never>((_, reject) => {
         timer = setTimeout(() => reject(new Transient(`no bytes came for ${timeoutMs / 1000} s`)), timeoutMs);
       });
       const { done, value } = await Promise.race([reader.read(), silence]);
       clearTimeout(timer);
       if (done) return;
+      waited += performance.now() - since;
+      came += value.length;
+      if (came >= PROGRESS_BYTES) [waited, came] = [0, 0];
+      else if (waited > 2 * timeoutMs) throw new Transient(`only ${came} bytes came in ${Math.round(waited / 1000)} s`);
       yield value as Uint8Array;
     }
   } catch (error) {

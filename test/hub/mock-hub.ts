@@ -43,8 +43,9 @@ export interface Fault {
   readonly stallAfter?: number;
   /** One byte at this place of the body is another. */
   readonly corruptAt?: number;
-  /** Sent in pieces of this many bytes, each after a turn of the event loop. */
+  /** Sent in pieces of this many bytes, each after a turn of the event loop, or so many milliseconds. */
   readonly pieces?: number;
+  readonly everyMs?: number;
   /** The whole file with status 200, whatever was asked. */
   readonly ignoreRange?: boolean;
   /** Content-Range with another total. */
@@ -212,7 +213,7 @@ export class MockHub {
       await new Promise((done) => response.write(piece, done));
       this.sent += piece.length;
       this.onSent(this.sent);
-      if (fault.pieces !== undefined) await new Promise((done) => setTimeout(done, 1));
+      if (fault.pieces !== undefined) await new Promise((done) => setTimeout(done, fault.everyMs ?? 1));
     }
     if (fault.stallAfter !== undefined && fault.stallAfter < body.length) return;
     if (last < body.length || fault.lieLength !== undefined) response.destroy();

@@ -130,6 +130,20 @@ describe('pull', () => {
       expect(notices).toEqual(['m-Q4_0.gguf has a wrong checksum; it is dropped and downloaded once more']);
   });
 
+  test('a hub that lets bytes drip is given up', async () => {
+    add();
+    cdnFault(() => ({ pieces: 1, everyMs: 20 }));
+    const notices: string[] = [];
+    const http = { ...HTTP, timeoutMs: 500, attempts: 2 };
+    await expect(
+      get('org/m:Q4_0', { http, connections: 1, onNotice: (text) => notices.push(text) }),
+    ).rejects.toMatchObject({
+      code: 'NETWORK_FAILED',
+      message: expect.stringMatching(/ bytes came .* s, 2 times in a row; try again later; what has come is kept/),
+    });
+    expect(notices).toEqual([expect.stringMatching(/^(only \d+|no) bytes came (in|for) [\d.]+ s; trying again in/)]);
+  });
+
   test('many connections that wait at once leave no warning', async () => {
     add();
     const warned: string[] = [];
