@@ -144,6 +144,10 @@ if [ -z "${RUN_FAKE:-}" ] && command -v compute-sanitizer >/dev/null; then
   done
 fi
 
+# Ops through the harness that judges the CPU's kernels.
+if [ -n "$node" ] && [ -z "${RUN_FAKE:-}" ] && [ -e "$root/node_modules/.bin/vitest" ] && [ -e "$root/build/tandem.node" ]; then
+  TANDEM_CARD=1 TANDEM_CUDA_KERNELS=$kernels part ops 150 bash -c 'cd "$0" && exec "$1" node_modules/.bin/vitest run test/gpu/conformance.test.ts >&2' "$root" "$node"
+fi
 # Shapes of real models, a few layers of them, as the command line measures them.
 if [ -n "$node" ] && [ -z "${RUN_FAKE:-}" ] && [ -e "$root/dist/cli.js" ] && [ -e "$root/build/tandem.node" ]; then
   for model in qwen3-30b-a3b deepseek-v2-lite; do
