@@ -189,7 +189,7 @@ struct DotQ32 {
     }
   }
 
-  // More than two tokens come here in panels; the table is filled all the same.
+  // More than two tokens (avx512: more than one) go by panel_q32; the table is filled all the same.
   static void tile(const WeightRow* rows, const ActivationRow* x, int64_t k, float* out) {
     if constexpr (M > 2) {
       float first[R * 2], rest[R * (M - 2)];

@@ -9,6 +9,7 @@
 // overflow, then VPMADDWD with the scale.
 #pragma once
 
+#include "cpu/kernels/few_q256.inl.h"
 #include "cpu/kernels/panel_fill256.inl.h"
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
@@ -299,21 +300,32 @@ static void multiply_panel(const WeightRow* w, int count, const ActivationRow* x
   }
 }
 
+// avx512: few tokens go sixteen rows at a time, without a panel.
+template <typename Format, typename Few>
+static void multiply_few_or_panel(const WeightRow* w, int count, const ActivationRow* x, int64_t tokens, int64_t k, float* out, int64_t stride) {
+#if TANDEM_ISA_LEVEL >= 2
+  multiply_few(Few256<Few>::tiles, multiply_panel<Format>, w, count, x, tokens, k, out, stride);
+#else
+  multiply_panel<Format>(w, count, x, tokens, k, out, stride);
+#endif
+}
+template <typename Format, typename Few>
+static constexpr PanelKernel kFewOrPanel = {kPanel256Rows, TANDEM_ISA_LEVEL >= 2 ? 2 : 4, multiply_few_or_panel<Format, Few>};
 template <typename Format, int from>
 static constexpr PanelKernel kPanel256 = {kPanel256Rows, from, multiply_panel<Format>};
-constexpr int kFew = TANDEM_ISA_LEVEL >= 2 ? 3 : 4, kMore = 4, kMost = 5;
+constexpr int kMost = 5;
 
 #endif
 
 const PanelKernel* panel_q256(WeightFormat format) {
   switch (format) {
 #if TANDEM_ISA_LEVEL > 0 && TANDEM_ISA_LEVEL < 3
-    case WeightFormat::q2_k: return &kPanel256<PanelQ2K, kMore>;
-    case WeightFormat::q3_k: return &kPanel256<PanelQ3K, kMore>;
-    case WeightFormat::q4_k: return &kPanel256<PanelQ4K, kFew>;
-    case WeightFormat::q5_k: return &kPanel256<PanelQ5K, kFew>;
-    case WeightFormat::q6_k: return &kPanel256<PanelQ6K, kMore>;
-    case WeightFormat::iq4_xs: return &kPanel256<PanelIq4Xs, kFew>;
+    case WeightFormat::q2_k: return &kFewOrPanel<PanelQ2K, FewQ2K>;
+    case WeightFormat::q3_k: return &kFewOrPanel<PanelQ3K, FewQ3K>;
+    case WeightFormat::q4_k: return &kFewOrPanel<PanelQ4K, FewQ4K>;
+    case WeightFormat::q5_k: return &kFewOrPanel<PanelQ5K, FewQ5K>;
+    case WeightFormat::q6_k: return &kFewOrPanel<PanelQ6K, FewQ6K>;
+    case WeightFormat::iq4_xs: return &kFewOrPanel<PanelIq4Xs, FewIq4Xs>;
     case WeightFormat::iq2_xxs: return &kPanel256<PanelIq2Xxs, kMost>;
     case WeightFormat::iq2_xs: return &kPanel256<PanelIq2Xs, kMost>;
     case WeightFormat::iq2_s: return &kPanel256<PanelIq2S, kMost>;
