@@ -5,7 +5,7 @@
  */
 
 import type { Backend, Executable } from '../../backend/backend.ts';
-import { ALARMS, comparePrograms, type StepReport } from '../../backend/compare.ts';
+import { comparePrograms, type StepReport } from '../../backend/compare.ts';
 import { nativeBackend } from '../../backend/native/backend.ts';
 import { loadNative } from '../../backend/native/load.ts';
 import { referenceBackend } from '../../backend/reference.ts';
@@ -16,8 +16,9 @@ import { lower } from '../../placement/lower.ts';
 import { nativeMachine } from '../../placement/machine.ts';
 import { executionsOf, lowerBoth } from '../../placement/phases.ts';
 import type { Rule } from '../../placement/rule.ts';
-import type { ActivationFormat, Program } from '../../program/program.ts';
+import type { Program } from '../../program/program.ts';
 import { divergence, likeliest } from '../perplexity.ts';
+import { alarmOf } from './alarm.ts';
 import { byDefinition } from './definition.ts';
 import { applies, chunked, pagesFor, rowsFor, runShape } from './passes.ts';
 import { pathsOf, type VerifyPath } from './paths.ts';
@@ -39,7 +40,7 @@ export interface VerifyResult {
   readonly path: VerifyPath;
   /** Normalized mean square error of all logits. */
   readonly nmse: number;
-  /** What it may be: the alarm of the coarsest rounding in the Program. */
+  /** What it may be: the alarm of the coarsest rounding in this way. */
   readonly alarm: number;
   /** Kullback–Leibler divergence from the reference per position, nats. */
   readonly meanKl: number;
@@ -82,7 +83,10 @@ export async function* verify(options: VerifyOptions): AsyncGenerator<VerifyResu
     const logits = await runShape(native, ids, path.shape, options.signal);
     bits.set(path.name, logits);
     const same = path.sameBitsAs === undefined || isPhased(placed) ? undefined : bits.get(path.sameBitsAs);
-    const drift = { ...compareLogits(logits, expected, program.vocabSize), alarm: alarmOf(placed) };
+    const drift = {
+      ...compareLogits(logits, expected, program.vocabSize),
+      alarm: alarmOf(placed, rowsOf(path, ids.length)),
+    };
     // The same bits as a path that was judged step by step need no second judgement.
     const sameBits = same && equalBits(logits, same);
     const steps = sameBits ? undefined : await inSteps(native, placed, path, options, 'locked');
@@ -116,6 +120,11 @@ function prepare(placed: Program, path: VerifyPath, options: VerifyOptions): Pro
     load: path.load,
     signal,
   });
+}
+
+/** Most rows of a pass. */
+function rowsOf({ shape }: VerifyPath, tokens: number): number {
+  return shape.kind === 'chunks' ? Math.min(shape.size, tokens) : rowsFor(tokens);
 }
 
 /** By rules a pass of one row computes otherwise than a longer one: its bits are others by design. */
@@ -195,16 +204,4 @@ function compareLogits(actual: Float32Array, expected: Float32Array, vocabSize: 
 function equalBits(a: Float32Array, b: Float32Array): boolean {
   const [left, right] = [new Uint32Array(a.buffer), new Uint32Array(b.buffer)];
   return left.length === right.length && left.every((word, i) => word === right[i]);
-}
-
-function alarmOf({ steps, kv }: Program): number {
-  const formats = steps
-    .flatMap(({ placement: p }) => [p, p?.decode])
-    .flatMap((p): (ActivationFormat | undefined)[] => [
-      p?.activation,
-      p?.middle,
-      p?.tiles === undefined ? undefined : 'bf16',
-    ]);
-  const cache = kv.type === 'bf16' ? ALARMS.bf16 : 0;
-  return formats.reduce((most, format) => Math.max(most, format ? ALARMS[format] : 0), cache);
 }
