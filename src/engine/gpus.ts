@@ -1,4 +1,6 @@
 /** What `load` does about GPUs: how much cache they hold, what is said of those in use and of others, and when the CPU takes over. */
+import type { GpuList } from '../backend/native/binding.ts';
+import { knownGpus } from '../backend/native/gpus.ts';
 import { TandemError } from '../errors.ts';
 import { memoryByDevice } from '../placement/device-memory.ts';
 import type { Machine } from '../placement/lower.ts';
@@ -8,6 +10,13 @@ import { chooseMemory, type MemoryChoice, type MemoryRequest } from './memory.ts
 
 export function usesGpus({ steps }: Program): boolean {
   return steps.some(({ placement }) => (placement?.device ?? HOST) !== HOST);
+}
+
+/** The cards that compute steps, for whoever keeps what they computed: another model of a card rounds otherwise. */
+export function cardsOf({ steps }: Program, { gpus }: Pick<GpuList, 'gpus'> = knownGpus()): string {
+  const used = new Set(steps.map(({ placement }) => placement?.device ?? HOST));
+  const cards = gpus.filter(({ device }) => used.has(device));
+  return cards.map(({ device, name, capability }) => `${device} ${name} ${capability}`).join(', ');
 }
 
 /** The same machine, its processor alone. */

@@ -25,7 +25,7 @@ import { fingerprint } from './fingerprint.ts';
 import { firstRows } from './first-rows.ts';
 import { samplingDefaults } from './generation-defaults.ts';
 import { cardRoom, sharingRequest, sharingWarnings } from './gpu-sharing.ts';
-import { canGiveWay, fellBack, gpuWarnings, memoryFor, usesGpus, withoutGpus } from './gpus.ts';
+import { canGiveWay, cardsOf, fellBack, gpuWarnings, memoryFor, usesGpus, withoutGpus } from './gpus.ts';
 import { availableMemory, chooseMemory, type MemoryRequest } from './memory.ts';
 import { checkOptionNames } from './option-names.ts';
 import { PageFolder } from './page-folder.ts';
@@ -252,6 +252,7 @@ async function engineFor(
         numerics,
         activations,
         isa: String(executable.description.isa ?? backend.name),
+        ...(usesGpus(placed) && { cards: cardsOf(placed) }),
         ...(fewer.length > 0 && { experts: String(options.expertsPerToken) }),
         ...(late.length > 0 && { deferred: String(options.deferExperts) }),
         placement: JSON.stringify(executionsOf(placed)),
