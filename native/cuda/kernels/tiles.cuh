@@ -30,28 +30,30 @@ static TANDEM_DEVICE void pack_piece(const float (&values)[32], uint32_t (&words
   for (int i = 0; i < 16; i++) words[i] = pack_bf16(values[2 * i], values[2 * i + 1]);
 }
 
-// Columns of a piece of one row of x; null, or a piece past the end, gives zeros.
-template <typename Block>
-static TANDEM_DEVICE void load_x(const float* row, int64_t piece, int64_t pieces, int64_t k, bool vectors, uint32_t (&words)[16]) {
-  float values[32] = {};
-  if (row != nullptr && piece < pieces) {
-    const Runs at = Piece<Block>::runs(piece);
-    if (vectors) {
-      TANDEM_UNROLL
-      for (int i = 0; i < 16; i += 4) {
-        const float4 a = load_float4(row + at.first + i), b = load_float4(row + at.second + i);
-        values[i] = a.x, values[i + 1] = a.y, values[i + 2] = a.z, values[i + 3] = a.w;
-        values[16 + i] = b.x, values[17 + i] = b.y, values[18 + i] = b.z, values[19 + i] = b.w;
-      }
-    } else {
-      TANDEM_UNROLL
-      for (int i = 0; i < 16; i++) {
-        if (at.first + i < k) values[i] = row[at.first + i];
-        if (at.second + i < k) values[16 + i] = row[at.second + i];
+// Four of the 64 columns of a step, the same of every 16th row of x: neighbouring lanes read neighbouring columns. Row null, or a piece
+// past the end, gives zeros.
+template <typename Block, int N>
+static TANDEM_DEVICE void load_x(const float* const (&rows)[N], int64_t first_piece, int64_t pieces, int64_t k, bool vectors, uint2 (&words)[N]) {
+  const int four = threadIdx.x & 15;
+  const int64_t piece = first_piece + (four >> 3);
+  const Runs at = Piece<Block>::runs(piece);
+  const int64_t column = (four & 4 ? at.second : at.first) + 4 * (four & 3);
+  TANDEM_UNROLL
+  for (int i = 0; i < N; i++) {
+    float values[4] = {};
+    if (rows[i] != nullptr && piece < pieces) {
+      if (vectors) {
+        const float4 v = load_float4(rows[i] + column);
+        values[0] = v.x, values[1] = v.y, values[2] = v.z, values[3] = v.w;
+      } else {
+        TANDEM_UNROLL
+        for (int c = 0; c < 4; c++) {
+          if (column + c < k) values[c] = rows[i][column + c];
+        }
       }
     }
+    words[i] = {pack_bf16(values[0], values[1]), pack_bf16(values[2], values[3])};
   }
-  pack_piece(values, words);
 }
 
 template <typename Block>
@@ -90,22 +92,26 @@ static TANDEM_DEVICE void multiply_tile(TileMemory<BM>& tile, int64_t k, bool ve
   constexpr int kWarpRows = BM / 32, kWarpColumns = 8 / kWarpRows, WN = kTileColumns / kWarpColumns;
   const int thread = threadIdx.x, warp = thread >> 5, lane = thread & 31;
   const int m0 = warp % kWarpRows * 32, n0 = warp / kWarpRows * WN;
-  const int line = thread >> 1, part = thread & 1;  // what this thread brings: a piece of a row of W, and of x where there are as many
-  const float* own_x = line < BM ? x_row(line) : nullptr;
+  const int line = thread >> 1, part = thread & 1;  // what this thread brings: a piece of a row of W, and of x four columns of some rows
+  const float* own_x[BM / 16];
+  TANDEM_UNROLL
+  for (int i = 0; i < BM / 16; i++) own_x[i] = x_row((thread >> 4) + 16 * i);
   const uint8_t* own_w = w_row(line);
   const uint8_t* own_scales = own_w == nullptr ? nullptr : w_scales(line);
   const int64_t pieces = (k + 31) / 32;
   float sums[2][WN / 8][4] = {};
-  uint32_t x[16], w[16];
-  load_x<Block>(own_x, part, pieces, k, vectors, x);
+  uint2 x[BM / 16];
+  uint32_t w[16];
+  load_x<Block>(own_x, 0, pieces, k, vectors, x);
   load_w<Block>(own_w, own_scales, part, pieces, k, w);
   for (int64_t piece = 0; piece < pieces; piece += 2) {
     __syncthreads();
-    if (line < BM) store_piece(tile.x[line] + 16 * part, x);
+    TANDEM_UNROLL
+    for (int i = 0; i < BM / 16; i++) *reinterpret_cast<uint2*>(tile.x[(thread >> 4) + 16 * i] + 2 * (thread & 15)) = x[i];
     store_piece(tile.w[line] + 16 * part, w);
     __syncthreads();
     if (piece + 2 < pieces) {
-      load_x<Block>(own_x, piece + 2 + part, pieces, k, vectors, x);
+      load_x<Block>(own_x, piece + 2, pieces, k, vectors, x);
       load_w<Block>(own_w, own_scales, piece + 2 + part, pieces, k, w);
     }
     multiply_step<BM, WN>(tile, m0, n0, sums);
