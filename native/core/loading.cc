@@ -33,6 +33,8 @@ std::string LoadReport::sentence() const {
   if (mapped == 0) text = gigabytes(in_pages) + " into " + where;
   else if (!dense_mapped) text = gigabytes(in_pages) + " into " + pages_of(huge, in_pages);
   else text = gigabytes(mapped) + " mapped in " + where;
+  // Norms and the like are always read; more is of matrices that are stored column by column.
+  if (dense_mapped && in_pages > mapped / 20) text += ", " + gigabytes(in_pages) + " in memory of its own";
   const int64_t read = from_cache + from_disk;
   if (read > 0) {
     const double cached = static_cast<double>(from_cache) / static_cast<double>(read);

@@ -14,7 +14,10 @@ std::vector<uint8_t> TinyProgram::file() const {
   } else {
     bytes.resize(bytes.size() + norm_bytes, 0);
   }
-  for (int i = 0; i < kVocab * kHidden; i++) put(static_cast<float>((i * 53 + 5) % 31 - 15) / 16);
+  for (int i = 0; i < kVocab * kHidden; i++) {
+    const int at = head_by_columns ? i % kVocab * kHidden + i / kVocab : i;
+    put(static_cast<float>((at * 53 + 5) % 31 - 15) / 16);
+  }
   return bytes;
 }
 
@@ -36,7 +39,7 @@ std::vector<uint8_t> TinyProgram::encode() const {
   w.u32(3);
   w.string("table").string("f32").u32(2).u32(kVocab).u32(kHidden).u32(1).u32(0).u64(0).u64(table).u32(0).u32(0).u32(0).u32(1).u32(kVocab);
   w.string("norm").string(norm_format).u32(1).u32(kHidden).u32(1).u32(0).u64(table).u64(norm_bytes).u32(0).u32(0).u32(0).u32(1).u32(1);
-  w.string("head").string("f32").u32(2).u32(kVocab).u32(kHidden).u32(1).u32(0).u64(table + norm_bytes).u64(table).u32(0).u32(0).u32(0).u32(1).u32(kVocab);
+  w.string("head").string("f32").u32(2).u32(kVocab).u32(kHidden).u32(1).u32(0).u64(table + norm_bytes).u64(table).u32(0).u32(head_by_columns ? 2 : 0).u32(0).u32(1).u32(kVocab);
 
   const auto begin = [&w](const char* op, const char* name) { w.string(op).string(name).u32(0); };
   const auto value = [&w](uint32_t id, uint32_t columns) { w.u32(1).u32(id).u32(0).u32(columns); };

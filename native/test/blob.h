@@ -38,6 +38,7 @@ struct TinyProgram {
   uint64_t norm_bytes = kHidden * 4;
   bool kv_f32 = true;
   bool decodes = false;  // steps say how they compute where every sequence has one row: f32 again, tiles from 3 rows
+  bool head_by_columns = false;  // head[64, 8]: the same numbers, column by column
   // The order of values: x, normed, mixed, sum, last, logits, token.
   static constexpr int kSum = 3, kLogits = 5;
   static constexpr int kSteps = 8;

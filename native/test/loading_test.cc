@@ -123,7 +123,9 @@ TEST(load_report_says_what_was_done) {
   EXPECT(report.ways() == "pages, experts mmap");
   EXPECT(report.sentence().find("; experts stay mapped (needs 382.0 GB, 120.0 GB free)") != std::string::npos);
   report.dense_mapped = true;
-  EXPECT(report.ways() == "mmap" && report.sentence().find("377.0 GB mapped in pages") == 0);
+  EXPECT(report.ways() == "mmap" && report.sentence().find("377.0 GB mapped in pages from") == 0);
+  report.in_pages = 36000000000;
+  EXPECT(report.sentence().find("377.0 GB mapped in pages, 36.0 GB in memory of its own from") == 0);
 }
 
 }  // namespace tandem

@@ -111,6 +111,26 @@ TEST(model_gives_the_same_logits_on_every_isa_and_load_mode) {
   }
 }
 
+TEST(model_turns_matrices_that_are_stored_by_columns) {
+  std::vector<float> logits[2];
+  for (const bool by_columns : {false, true}) {
+    TinyProgram tiny;
+    tiny.head_by_columns = by_columns;
+    for (LoadMode mode : {LoadMode::pages, LoadMode::mapped}) {
+      ModelOptions options = options_for(tiny);
+      options.load = mode;
+      std::unique_ptr<Model> model;
+      EXPECT_OK(load(std::move(options), model));
+      if (model == nullptr) continue;
+      PassOutput out;
+      EXPECT_OK(run(*model, kBatch, out));
+      EXPECT(logits[by_columns].empty() || logits[by_columns] == out.logits);
+      logits[by_columns] = out.logits;
+    }
+  }
+  EXPECT(!logits[0].empty() && logits[0] == logits[1]);
+}
+
 TEST(model_refuses_damaged_files) {
   const TinyProgram tiny;
   const auto code_of = [&](ModelOptions options) {

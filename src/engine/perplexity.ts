@@ -7,7 +7,8 @@
  *
  *     window   [0 … skip … length)      scored p   [skip, length − 1)
  *
- * With the default, skip = window / 2, and windows of 512 these are the numbers that llama.cpp's perplexity tool counts.
+ * With the default, skip = window / 2, and windows of 512 these are the numbers that llama.cpp's perplexity tool counts,
+ * but for a short last window, which it leaves out.
  */
 import { TandemError } from '../errors.ts';
 import type { Progress, TakeLogits } from './request.ts';
