@@ -7,7 +7,9 @@ import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { nativeProblem, ROOT } from '../../src/backend/native/load.ts';
+import { tryLock } from '../lock.ts';
 
 const native = join(ROOT, 'native');
 const folder = join(ROOT, 'build', 'fake-cuda');
@@ -27,12 +29,16 @@ export function fakeDriverProblem(): string | undefined {
  * "gpus=2;memory=1000000000".
  */
 export async function useFakeDriver(machine: string): Promise<void> {
-  if (!existsSync(library) || statSync(library).mtimeMs < newest()) await build();
+  if (!isBuilt()) await buildAlone();
   const kernels = join(folder, 'kernels');
   writeFileSync(kernels, '');
   process.env.TANDEM_CUDA_LIBRARY = library;
   process.env.TANDEM_CUDA_KERNELS = kernels;
   process.env.TANDEM_FAKE_CUDA = machine;
+}
+
+function isBuilt(): boolean {
+  return existsSync(library) && statSync(library).mtimeMs >= newest();
 }
 
 function newest(): number {
@@ -42,13 +48,27 @@ function newest(): number {
   return Math.max(...files.map((file) => statSync(file).mtimeMs));
 }
 
+/** Of the test files that run at once one builds it. */
+async function buildAlone(): Promise<void> {
+  let release = tryLock('fake-driver', 600_000);
+  while (release === undefined) {
+    await sleep(200);
+    release = tryLock('fake-driver', 600_000);
+  }
+  try {
+    if (!isBuilt()) await build();
+  } finally {
+    release();
+  }
+}
+
 async function build(): Promise<void> {
   mkdirSync(folder, { recursive: true });
   const own = join(folder, String(process.pid));
   const objects = SOURCES.map((_, i) => `${own}.${i}.o`);
   await Promise.all(SOURCES.map((source, i) => compile(['-c', join(native, source), '-o', objects[i]])));
   await compile(['-shared', ...objects, '-o', `${own}.so`]);
-  renameSync(`${own}.so`, library); // others may be building it too
+  renameSync(`${own}.so`, library);
 }
 
 async function compile(args: readonly string[]): Promise<void> {

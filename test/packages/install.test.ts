@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { nativeProblem } from '../../src/backend/native/load.ts';
+import { build } from '../cli/tandem.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 
@@ -16,6 +17,7 @@ describe.skipIf(nativeProblem())(`packages ${nativeProblem()?.message ?? ''}`, (
   let tarballs: string[];
 
   beforeAll(() => {
+    build();
     folder = mkdtempSync(join(tmpdir(), 'tandem-packages-'));
     const packed = execFileSync(process.execPath, ['scripts/pack.mjs', '--out', join(folder, 'packed')], { cwd: ROOT });
     tarballs = packed.toString().trim().split('\n');
