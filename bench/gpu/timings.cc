@@ -401,6 +401,7 @@ void small_steps(Bench& b) {
   SampleArguments sample = {};
   sample.logits = floats(b.x()), sample.logits_stride = sample.vocabulary = sample.adjusted_stride = vocabulary;
   sample.adjusted = floats(b.y()) + 64, sample.token = ints(b.y()), sample.logprob = floats(b.y()) + 8, sample.rows = one;
+  sample.lists = b.put(std::vector<SampleLists>(1));
   for (const bool kept : {true, false}) {
     row.top_k = kept ? 40 : 0;
     sample.records = b.put(std::vector<SampleRow>{row});

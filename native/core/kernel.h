@@ -65,7 +65,7 @@ struct BoundWeight {
 
 // The paged cache. Element type by `type`; a stream's page block is [heads][page_tokens][width].
 struct KvCache {
-  enum class Type : int { f32 = 0, bf16 = 1 };
+  using Type = KvType;  // kernels of the CPU have f32 and bf16
   struct Stream { int64_t heads, width, offset; };       // offset in elements from the start of a page
   uint8_t* base = nullptr;
   int64_t pages = 0;
@@ -76,7 +76,7 @@ struct KvCache {
   // First element of (page, stream, head): [page_tokens][width].
   uint8_t* block(int32_t page, const Stream& stream, int64_t head) const {
     const int64_t element = page * page_elements + stream.offset + head * page_tokens * stream.width;
-    return base + element * (type == Type::f32 ? 4 : 2);
+    return base + element * kv_bytes(type);
   }
 };
 

@@ -93,7 +93,11 @@ Status Model::allocate(const ModelOptions& options) {
 Status Model::allocate_cache(const ModelOptions& options) {
   kv_.pages = options.pages;
   kv_.page_tokens = program_.page_tokens;
-  kv_.type = program_.kv_f32 ? KvCache::Type::f32 : KvCache::Type::bf16;
+  kv_.type = program_.kv_type;
+  for (const Step& step : program_.steps)
+    if (kv_.type == KvType::e4m3 && step.has("cache") && (gpu_ == nullptr || !gpu_->caches(step.integer("cache"))))
+      return Status(Code::format_unsupported, "[native] a cache of e4m3 lies on a GPU, the CPU has f32 and bf16; step \"" + step.name + "\" (" + step.op + ", " + step.device +
+                                                  ") uses one; place it on cuda:N, or take another type (kvType)");
   int64_t at = 0;
   for (size_t layer = 0; layer < program_.kv_layers.size(); layer++) {
     std::vector<KvCache::Stream> streams;
@@ -104,7 +108,7 @@ Status Model::allocate_cache(const ModelOptions& options) {
     kv_.layers.push_back(std::move(streams));
   }
   kv_.page_elements = at;
-  const int64_t size = program_.kv_f32 ? 4 : 2;
+  const int64_t size = kv_bytes(kv_.type);
   const double bytes = static_cast<double>(kv_.pages) * static_cast<double>(kv_.page_elements) * static_cast<double>(size);
   if (bytes > 1e17) return Status(Code::out_of_memory, "[native] the KV cache fits into memory; " + format_bytes(bytes) + " asked; use fewer pages");
   // Huge pages only where a KV page is about as large: memory is touched page by page, in any order.
@@ -292,13 +296,13 @@ Status Model::check_page(int64_t page) const {
   return {Code::request_invalid, "[native] a page is below " + std::to_string(kv_.pages) + "; page " + std::to_string(page) + " was asked for; ask for one of the cache"};
 }
 
-size_t Model::page_size() const { return static_cast<size_t>(program_.page_elements()) * (kv_.type == KvCache::Type::f32 ? 4 : 2); }
+size_t Model::page_size() const { return static_cast<size_t>(program_.page_elements() * kv_bytes(kv_.type)); }
 
 template <typename Body> Status Model::for_page(Body&& body) const {
   for (size_t layer = 0; layer < kv_.layers.size(); layer++) {
     int64_t elements = 0;
     for (const KvCache::Stream& stream : kv_.layers[layer]) elements += stream.heads * stream.width * kv_.page_tokens;
-    TANDEM_TRY(body(static_cast<int64_t>(layer), static_cast<size_t>(elements) * (kv_.type == KvCache::Type::f32 ? 4 : 2)));
+    TANDEM_TRY(body(static_cast<int64_t>(layer), static_cast<size_t>(elements * kv_bytes(kv_.type))));
   }
   return {};
 }
@@ -443,6 +447,7 @@ Status Model::finish(PassOutput& out) {
   active_ = false;
   TANDEM_TRY(weights_.unchanged());
   drop_cancelled();
+  if (gpu_ != nullptr) gpu_->take_samples(batch_, filled_, output_);
   for (size_t o = 0; o < batch_.outputs.size(); o++) {
     const OutputRow& row = batch_.outputs[o];
     if (!row.sampled || dead_[static_cast<size_t>(row.sequence)] != 0) output_.tokens[o] = -1;

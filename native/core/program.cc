@@ -70,8 +70,8 @@ class Decoder {
     const uint32_t type = r_.u32();
     if (r_.failed()) return truncated();
     if (p_.page_tokens < 1 || p_.page_tokens > 65536) return invalid("a KV page holds 1 to 65536 tokens", std::to_string(p_.page_tokens));
-    if (type > 1) return invalid("the KV type is 0 (f32) or 1 (bf16)", std::to_string(type));
-    p_.kv_f32 = type == 0;
+    if (type > 2) return invalid("the KV type is 0 (f32), 1 (bf16) or 2 (e4m3)", std::to_string(type));
+    p_.kv_type = static_cast<KvType>(type);
     const uint32_t layers = r_.count(4);
     p_.kv_layers.resize(layers);
     double elements = 0;

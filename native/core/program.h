@@ -108,13 +108,18 @@ struct KvStreamShape {
   int64_t width;
 };
 
+// How an element of the cache is stored.
+enum class KvType : int { f32 = 0, bf16 = 1, e4m3 = 2 };
+inline constexpr int64_t kv_bytes(KvType type) { return type == KvType::f32 ? 4 : type == KvType::bf16 ? 2 : 1; }
+inline constexpr const char* kv_type_name(KvType type) { return type == KvType::f32 ? "f32" : type == KvType::bf16 ? "bf16" : "e4m3"; }
+
 struct Program {
   std::string name;
   int64_t vocab_size = 0;
   int64_t context_length = 0;
   uint32_t logits = 0;  // id of the value [O, V]
   int64_t page_tokens = 0;
-  bool kv_f32 = false;  // else bf16
+  KvType kv_type = KvType::bf16;
   std::vector<std::vector<KvStreamShape>> kv_layers;
   std::vector<BufferSlot> slots;
   std::vector<Value> values;

@@ -23,7 +23,7 @@ struct GpuCache {
       streams.push_back({stream.heads, stream.width, page_elements});
       page_elements += stream.heads * stream.width * program.page_tokens;
     }
-    element_bytes = program.kv_f32 ? 4 : 2;
+    element_bytes = kv_bytes(program.kv_type);
   }
   size_t bytes(int64_t pages) const { return static_cast<size_t>(pages * page_elements * element_bytes); }
 };

@@ -87,7 +87,7 @@ Status GpuModel::bind() {
       if (ordinal < 0 || step.op == "copy") continue;
       const size_t d = static_cast<size_t>(std::find(schedule_.devices.begin(), schedule_.devices.end(), ordinal) - schedule_.devices.begin());
       TANDEM_TRY(bind_step({step, *parts_[d]}, launches_[kind][i]));
-      if (step.op == "attention") tiles_ = std::max(tiles_, step.tiles);
+      if (step.op == "attention" || step.op == "mla") tiles_ = std::max(tiles_, step.tiles);
     }
   }
   return shares_->bind(parts_);
@@ -144,6 +144,8 @@ Status GpuModel::begin(const Batch& batch, const std::vector<uint8_t>& dead, boo
   decode_ = decode;
   sent_ = false;
   TANDEM_TRY(header_->fill(batch, dead.data(), decode ? 0 : tiles_));
+  for (const auto& part : parts_)
+    if (part->sampling != nullptr) TANDEM_TRY(part->sampling->fill(batch, *header_));
   const int64_t context = power_of_two(program_.page_tokens, header_->context());
   rows_ = {static_cast<int64_t>(batch.tokens.size()), static_cast<int64_t>(batch.outputs.size()), std::min(context, std::max<int64_t>(header_->limits().context, 1))};
   live_ = rows_;
@@ -157,6 +159,7 @@ StepRunner GpuModel::steps(const Compute& compute, const std::function<Status()>
   runner.compute = compute;
   runner.begin = [this](size_t device, Stream& stream) -> Status {
     TANDEM_TRY(header_->send(device, stream));
+    if (parts_[device]->sampling != nullptr) TANDEM_TRY(parts_[device]->sampling->send(stream));
     return shares_->send(device, stream);
   };
   runner.share = [this, alive](const Operation& operation, Stream& stream, PassRows rows) { return shares_->give(operation, stream, rows, alive); };
@@ -189,6 +192,15 @@ Status GpuModel::step(uint32_t index, const Compute& compute) {
   if (!sent_) TANDEM_TRY(runner_->prepare(runner));
   sent_ = true;
   return runner_->step(index, rows_, runner);
+}
+
+void GpuModel::take_samples(const Batch& batch, const std::vector<uint8_t>& filled, PassOutput& out) const {
+  for (const Step& step : program_.steps) {
+    const int ordinal = device_ordinal(step.device);
+    if (step.op != "sample" || ordinal < 0 || filled[step.outputs[0]] == 0) continue;
+    for (const auto& part : parts_)
+      if (part->sampling != nullptr) part->sampling->take(batch, out);
+  }
 }
 
 GpuPart* GpuModel::cache_part(int64_t layer) const {
@@ -230,7 +242,7 @@ int64_t GpuModel::cache_bytes() const {
 
 int64_t GpuModel::buffer_bytes() const {
   int64_t total = static_cast<int64_t>(runner_->device_bytes()) + shares_->device_bytes();
-  for (const auto& part : parts_) total += static_cast<int64_t>(part->scratch_bytes);
+  for (const auto& part : parts_) total += static_cast<int64_t>(part->scratch_bytes + (part->sampling == nullptr ? 0 : part->sampling->bytes()));
   return total;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/batch.h"
+#include "core/executor.h"
 #include "core/loading.h"
 #include "core/program.h"
 #include "core/weights.h"
@@ -51,6 +52,9 @@ class GpuModel {
   uint8_t* host(uint32_t value) const { return holds(value) ? nullptr : runner_->host(value); }
   // Ids that a router on a GPU chose in the pass that `run` did last.
   const int32_t* chosen(uint32_t value) const { return reinterpret_cast<const int32_t*>(runner_->kept_at(value, rows_)); }
+
+  // Tokens and log-probabilities of the pass, where they are drawn here. `filled`: per value, whether it was written.
+  void take_samples(const Batch& batch, const std::vector<uint8_t>& filled, PassOutput& out) const;
 
   // Layers of the cache that lie here; a page's elements of such a layer, and back.
   bool caches(int64_t layer) const { return cache_part(layer) != nullptr; }

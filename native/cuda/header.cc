@@ -34,7 +34,23 @@ size_t PassHeader::reserve_chunks(int64_t chunk) {
   return chunks_.back().index;
 }
 
+size_t PassHeader::reserve_context(int64_t positions, int64_t tiles) {
+  const size_t sequences = static_cast<size_t>(limits_.max_rows / std::max<int64_t>(tiles, 1));
+  for (Contexts& known : contexts_) {
+    if (known.positions != positions) continue;
+    known.sequences = std::max(known.sequences, sequences);
+    return static_cast<size_t>(&known - contexts_.data());
+  }
+  contexts_.push_back({positions, sequences, static_cast<size_t>((limits_.context + positions - 1) / positions), 0});
+  return contexts_.size() - 1;
+}
+
 Status PassHeader::allocate(const std::vector<Device*>& devices) {
+  first_context_ = fixed_;
+  for (Contexts& contexts : contexts_) {
+    contexts.index = fixed_;
+    fixed_ += contexts.sequences * contexts.most * kContextWords;
+  }
   parts_.resize(devices.size());
   for (size_t d = 0; d < devices.size(); d++) {
     Part& part = parts_[d];
@@ -63,10 +79,13 @@ Status PassHeader::fill(const Batch& batch, const uint8_t* dead, int64_t tiles) 
       fixed[chunk.index + static_cast<size_t>(j)] = static_cast<int32_t>(std::clamp<int64_t>(rows - first, 0, chunk.rows));
   pages_used_ = 0;
   context_ = tiles_used_ = 0;
-  has_untiled_ = false;
+  tiled_.clear();
+  untiled_.clear();
   for (size_t s = 0; s < batch.sequences.size(); s++) {
     const Sequence& sequence = batch.sequences[s];
     const int64_t context = sequence.first_position + sequence.rows;
+    if (context > limits_.context)
+      return Status(Code::request_invalid, "[native] a sequence on a GPU has up to " + std::to_string(limits_.context) + " positions; one of the pass has " + std::to_string(context) + "; load with a longer context");
     const size_t used = static_cast<size_t>((context + limits_.page_tokens - 1) / limits_.page_tokens);
     const size_t count = std::max<size_t>(std::min(used, sequence.pages.size()), 1);
     if (pages_used_ + count > most_pages_)
@@ -76,7 +95,10 @@ Status PassHeader::fill(const Batch& batch, const uint8_t* dead, int64_t tiles) 
     const bool tiled = tiles > 0 && sequence.rows >= tiles;
     skipped[pages_used_] = dead[s];
     untiled[pages_used_] = dead[s] != 0 || tiled;
-    has_untiled_ = has_untiled_ || !tiled;
+    const bool adjacent = !untiled_.empty() && untiled_.back().first + untiled_.back().rows == sequence.first_row;
+    if (tiled) tiled_.push_back({static_cast<int64_t>(pages_used_), context, tiles_used_, (sequence.rows + kTileRows - 1) / kTileRows});
+    else if (adjacent) untiled_.back().rows += sequence.rows;
+    else untiled_.push_back({sequence.first_row, sequence.rows});
     std::fill_n(fixed + owners_ + static_cast<size_t>(sequence.first_row), static_cast<size_t>(sequence.rows), static_cast<int32_t>(pages_used_));
     for (int64_t first = 0; tiled && first < sequence.rows; first += kTileRows) {
       int32_t* const tile = fixed + tiles_ + 2 * static_cast<size_t>(tiles_used_++);
@@ -87,6 +109,17 @@ Status PassHeader::fill(const Batch& batch, const uint8_t* dead, int64_t tiles) 
     pages_used_ += count;
   }
   fixed[kTileCount] = static_cast<int32_t>(tiles_used_);
+  for (const Contexts& contexts : contexts_) {
+    for (size_t s = 0; s < std::min(tiled_.size(), contexts.sequences); s++) {
+      const Tiled& sequence = tiled_[s];
+      int32_t* to = fixed + contexts.index + s * contexts.most * kContextWords;
+      for (int64_t first = 0; first < sequence.context; first += contexts.positions, to += kContextWords) {
+        const int64_t positions = std::min(contexts.positions, sequence.context - first);
+        to[0] = static_cast<int32_t>(sequence.place), to[1] = static_cast<int32_t>(first), to[2] = static_cast<int32_t>(positions);
+        to[3] = first + positions == sequence.context, to[4] = static_cast<int32_t>(sequence.tiles);
+      }
+    }
+  }
   return {};
 }
 
@@ -94,7 +127,11 @@ Status PassHeader::send(size_t device, Stream& stream) const {
   const Part& part = parts_[device];
   const uint8_t* const fixed = staging_.data();
   const uint8_t* const pages = fixed + fixed_ * 4;
-  TANDEM_TRY(stream.copy_in(part.arena.at(part.fixed), fixed, fixed_ * 4));
+  TANDEM_TRY(stream.copy_in(part.arena.at(part.fixed), fixed, first_context_ * 4));
+  for (const Contexts& contexts : contexts_) {
+    const size_t used = std::min(tiled_.size(), contexts.sequences) * contexts.most * kContextWords * 4;
+    if (used > 0) TANDEM_TRY(stream.copy_in(part.arena.at(part.fixed) + contexts.index * 4, fixed + contexts.index * 4, used));
+  }
   TANDEM_TRY(stream.copy_in(part.arena.at(part.pages), pages, pages_used_ * 4));
   TANDEM_TRY(stream.copy_in(part.arena.at(part.dead), pages + most_pages_ * 4, pages_used_));
   return stream.copy_in(part.arena.at(part.tiled), pages + most_pages_ * 5, pages_used_);

@@ -1,6 +1,7 @@
 #include "cuda/launch.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "cuda/kernels/formats.h"
 
@@ -20,9 +21,18 @@ constexpr Family kFamilies[] = {
     {"embed", bind_embed},         {"rms-norm", bind_rms_norm}, {"linear", bind_linear}, {"rope", bind_rope},     {"kv-append", bind_append},
     {"mla-append", bind_append},   {"attention", bind_attention}, {"mla", bind_mla},     {"router", bind_router}, {"experts", bind_experts},
     {"glu", bind_elementwise},     {"add", bind_elementwise},   {"gather-rows", bind_gather}, {"rank-experts", bind_rank_experts},
+    {"sample", bind_sample},
 };
 
 }  // namespace
+
+size_t GpuPart::row_numbers() {
+  if (numbers) return *numbers;
+  std::vector<int32_t> all(static_cast<size_t>(header->limits().max_rows) + 1);
+  std::iota(all.begin(), all.end(), 0);
+  numbers = weights.constants(all.data(), all.size() * 4);
+  return *numbers;
+}
 
 Status Binding::refuse(const std::string& rule, const std::string& given) const {
   return Status(Code::format_unsupported, "[native] " + rule + "; step \"" + step.name.substr(0, 200) + "\" (" + step.op + ", " + step.device + ") " + given + "; place it on cpu");

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +16,7 @@
 #include "cuda/kernels/arguments.h"
 #include "cuda/kernels/shapes.h"
 #include "cuda/pass.h"
+#include "cuda/sampling.h"
 
 namespace tandem::cuda {
 
@@ -33,7 +36,11 @@ struct GpuPart {
   GpuCache cache;
   size_t scratch_bytes = 0;            // the most that a step wants; steps of a stream follow each other
   Memory scratch;
+  std::optional<size_t> numbers;       // row_numbers
+  std::unique_ptr<Sampling> sampling;  // where `sample` is placed here
 
+  // Where the numbers 0 … max_rows lie: row counts that are known when a launch is given. Before `weights.allocate`.
+  size_t row_numbers();
   void want_scratch(size_t bytes) { scratch_bytes = bytes > scratch_bytes ? bytes : scratch_bytes; }
   float* scratch_at(size_t offset) const { return reinterpret_cast<float*>(scratch.get() + offset); }
 };
@@ -108,5 +115,6 @@ Status bind_append(const Binding& binding, Launch& out);
 Status bind_attention(const Binding& binding, Launch& out);
 Status bind_mla(const Binding& binding, Launch& out);
 Status bind_experts(const Binding& binding, Launch& out);
+Status bind_sample(const Binding& binding, Launch& out);
 
 }  // namespace tandem::cuda

@@ -9,10 +9,11 @@ namespace {
 
 constexpr int64_t kLeastPart = 256, kMostParts = 64;
 constexpr int64_t kMostHeadSize = 576, kMostValueSize = 512;  // kernels/attention.cuh
-
-const char* cache_name(const GpuPart& part) { return part.program->kv_f32 ? "f32" : "bf16"; }
+constexpr int64_t kMostTileSize = 128;                        // kernels/list.h
 
 }  // namespace
+
+const char* cache_name(const GpuPart& part) { return kv_type_name(part.program->kv_type); }
 
 int64_t attention_part_size(const GpuPart& part) {
   const int64_t least = (part.header->limits().context + kMostParts - 1) / kMostParts;
@@ -87,8 +88,8 @@ Status bind_attention(const Binding& b, Launch& out) {
     return b.refuse("heads on a GPU are a multiple of 8 wide, up to " + std::to_string(kMostHeadSize) + ", and their values even, up to " + std::to_string(kMostValueSize),
                     "has " + std::to_string(fixed.head_size) + " and " + std::to_string(fixed.value_size));
   FunctionHandle* tiles = nullptr;
-  const bool square = fixed.head_size == fixed.value_size && (fixed.head_size == 64 || fixed.head_size == 128);
-  if (b.step.tiles > 0 && square) TANDEM_TRY(b.kernel(std::string("attention_tiles_") + cache_name(b.part) + "_" + std::to_string(fixed.head_size), tiles));
+  const int64_t larger = std::max(fixed.head_size, fixed.value_size);
+  if (b.step.tiles > 0 && larger <= kMostTileSize) TANDEM_TRY(b.kernel(std::string("attention_tiles_") + cache_name(b.part) + (larger <= 64 ? "_64" : "_128"), tiles));
   const GpuPart& part = b.part;
   const GpuFloats* const sinks = b.floats(1);
   const PartedRows parted = PartedRows::of(b.part, 0, fixed.heads * (fixed.value_size + 2) * 4);

@@ -8,6 +8,9 @@ namespace tandem::cuda {
 // Positions of a part of the context: the same in every pass, so that a row's sums do not depend on its neighbours.
 int64_t attention_part_size(const GpuPart& part);
 
+// f32, bf16 or e4m3, as names of kernels have it.
+const char* cache_name(const GpuPart& part);
+
 // The page view of one stream of a cache's layer.
 CacheView cache_view(const GpuPart& part, const KvCache::Stream& stream);
 

@@ -45,7 +45,9 @@ class PassRunner {
   struct Options {
     bool graph = false;
     Mailbox::Watch watch;  // `alive` is also asked where the end is waited for
-    std::chrono::milliseconds settle{5000};  // how long streams may take to come to rest after a pass has failed
+    // How long streams may take to come to rest after a pass that failed or was given up: what they were given goes on to its end, and a
+    // prompt's pass may take many seconds.
+    std::chrono::milliseconds settle{60000};
   };
   // The first error of either side; after one the streams have come to rest, or their devices count as lost.
   Status run(PassRows rows, const StepRunner& steps, const Options& options);

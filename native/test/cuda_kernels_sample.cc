@@ -104,8 +104,8 @@ static Sampled run_sample(const std::vector<float>& logits, int64_t vocabulary, 
   std::vector<float> out(static_cast<size_t>((count + 1) * (2 + 2 * max_top)), kUntouched);
   SampleArguments a = {};
   a.logits = logits.data(), a.logits_stride = vocabulary, a.vocabulary = vocabulary, a.adjusted = scratch.data(), a.adjusted_stride = vocabulary;
-  a.records = records.data(), a.penalty_tokens = all.penalty_tokens.data(), a.penalty_counts = all.penalty_counts.data();
-  a.bias_tokens = all.bias_tokens.data(), a.bias_values = all.bias_values.data(), a.masks = all.mask.data(), a.dead = dead.data(), a.rows = &count;
+  const SampleLists lists = {all.penalty_tokens.data(), all.penalty_counts.data(), all.bias_tokens.data(), all.bias_values.data(), all.mask.data()};
+  a.records = records.data(), a.lists = &lists, a.dead = dead.data(), a.rows = &count;
   a.token = reinterpret_cast<int32_t*>(out.data()), a.logprob = out.data() + count + 1, a.max_top = max_top;
   a.top_tokens = reinterpret_cast<int32_t*>(a.logprob + count + 1), a.top_logprobs = a.logprob + (count + 1) * (1 + max_top);
   if (!launch("sample", sample_shape(count + 1), a, out) || !launch("logprobs", sample_shape(count + 1), a, out)) return {};

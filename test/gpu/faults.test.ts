@@ -73,13 +73,13 @@ describe.skipIf(reason)(`GPUs that fail ${reason ?? ''}`, () => {
     });
   });
 
-  it('a step that has no kernel is refused by its name', async () => {
-    const all = parseRules([{ place: { device: 'cuda:0' } }]);
+  it('a step that no kernel computes is refused by its name', async () => {
+    const all = parseRules([{ match: { name: 'head' }, place: { device: 'cuda:0', activation: 'q8_32' } }]);
     const away = lower(program, machine, { exact: true, rules: all });
     await expect(nativeBackend().prepare(away, checkpoint, LIMITS)).rejects.toMatchObject({
       code: 'FORMAT_UNSUPPORTED',
       message: expect.stringMatching(
-        /every step on a GPU has a kernel; step "sample" \(sample, cuda:0\) has none; place it on cpu/,
+        /kernels of GPUs round no activations; step "head" \(linear, cuda:0\) asks for q8_32; place it on cpu/,
       ),
     });
   });

@@ -247,7 +247,7 @@ struct CombineArguments {
 };
 
 // How one output row is sampled: SamplingRecord of src/program/batch.ts. Lists lie one after the other in the arrays of
-// SampleArguments; `first` is where the row's begins. A list names no token twice.
+// SampleLists; `first` is where the row's begins. A list names no token twice.
 struct SampleRow {
   float temperature, top_p, min_p;
   float repetition_penalty, presence_penalty, frequency_penalty;
@@ -261,6 +261,15 @@ struct SampleRow {
   int32_t mask_first;                      // in words of `masks`; −1: none
 };
 
+// Where the lists of a pass lie.
+struct SampleLists {
+  const int32_t* penalty_tokens;
+  const int32_t* penalty_counts;
+  const int32_t* bias_tokens;
+  const float* bias_values;
+  const uint32_t* masks;      // ⌈V / 32⌉ words each
+};
+
 // sample, and logprobs after it. Everything but logits is of the pass, on the device.
 struct SampleArguments {
   const float* logits;        // [O, V]
@@ -269,11 +278,7 @@ struct SampleArguments {
   float* adjusted;            // [O, V] scratch
   int64_t adjusted_stride;
   const SampleRow* records;   // [O]
-  const int32_t* penalty_tokens;
-  const int32_t* penalty_counts;
-  const int32_t* bias_tokens;
-  const float* bias_values;
-  const uint32_t* masks;      // ⌈V / 32⌉ words each
+  const SampleLists* lists;   // read from the device: lists grow, and graphs stay
   const uint8_t* dead;        // [B] or null
   int32_t* token;             // [O]; −1 where nothing is to be drawn, or nothing can be
   float* logprob;             // [O]; rows without a token are left alone, here and below

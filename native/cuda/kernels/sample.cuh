@@ -209,13 +209,14 @@ static TANDEM_DEVICE float less_penalties(float logit, const SampleRow& row, flo
 
 // The row with bias, penalties and mask, and the best of it.
 static TANDEM_DEVICE Candidate adjust(const SampleArguments& a, const SampleRow& row, const float* logits, float* out, SampleMemory& memory) {
+  const SampleLists lists = *a.lists;
   for (int64_t t = threadIdx.x; t < a.vocabulary; t += blockDim.x) out[t] = logits[t];
   __syncthreads();
-  for (int64_t i = threadIdx.x; i < row.bias_count; i += blockDim.x) out[a.bias_tokens[row.bias_first + i]] += a.bias_values[row.bias_first + i];
+  for (int64_t i = threadIdx.x; i < row.bias_count; i += blockDim.x) out[lists.bias_tokens[row.bias_first + i]] += lists.bias_values[row.bias_first + i];
   __syncthreads();
   for (int64_t i = threadIdx.x; i < row.penalty_count; i += blockDim.x) {
-    float& logit = out[a.penalty_tokens[row.penalty_first + i]];
-    const int32_t times = a.penalty_counts[row.penalty_first + i];
+    float& logit = out[lists.penalty_tokens[row.penalty_first + i]];
+    const int32_t times = lists.penalty_counts[row.penalty_first + i];
     float value = logit > 0 ? logit / row.repetition_penalty : logit * row.repetition_penalty;
     if (times > 0) value = less_penalties(value, row, static_cast<float>(times));
     logit = value;
@@ -223,7 +224,7 @@ static TANDEM_DEVICE Candidate adjust(const SampleArguments& a, const SampleRow&
   __syncthreads();
   Candidate best = {0, -1};
   for (int64_t t = threadIdx.x; t < a.vocabulary; t += blockDim.x) {
-    if (row.mask_first >= 0 && !(a.masks[row.mask_first + (t >> 5)] >> (t & 31) & 1)) out[t] = -INFINITY;
+    if (row.mask_first >= 0 && !(lists.masks[row.mask_first + (t >> 5)] >> (t & 31) & 1)) out[t] = -INFINITY;
     if (is_candidate(out[t])) best = better(best, {out[t], static_cast<int32_t>(t)});
   }
   best = warp_best(best);

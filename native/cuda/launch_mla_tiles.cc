@@ -1,0 +1,98 @@
+// mla for many rows of a sequence: keys and values of a chunk of its context are expanded, then attended on tensor cores.
+#include <algorithm>
+
+#include "cuda/launch_mla.h"
+
+namespace tandem::cuda {
+
+namespace {
+
+constexpr int64_t kMostHead = 192, kMostValue = 128;  // kernels/mla_tiles.cuh
+constexpr int64_t kStep = 64;                         // positions that tiles take at once
+constexpr int64_t kMostPositions = 1024;              // of a chunk: enough that the time of a launch does not count
+
+size_t padded(int64_t bytes) { return (static_cast<size_t>(bytes) + 255) & ~size_t{255}; }
+
+}  // namespace
+
+bool ExpandedMla::fits(const MlaStep& step) {
+  const auto even = [](int64_t size) { return size % 2 == 0; };
+  return even(step.nope) && even(step.rope) && even(step.value) && step.nope + step.rope <= kMostHead && step.value <= kMostValue;
+}
+
+Status ExpandedMla::bind(const Binding& b, const MlaStep& step) {
+  part_ = &b.part;
+  step_ = step;
+  TANDEM_TRY(b.kernel(std::string("mla_gather_") + cache_name(b.part), gather_));
+  TANDEM_TRY(b.kernel(std::string("mla_tiles_") + cache_name(b.part), tiles_));
+  TANDEM_TRY(b.kernel("transpose_" + step.up_format, transpose_));
+  TANDEM_TRY(b.kernel("linear_" + (step.together ? step.up_format : std::string("bf16")) + "_tiles", up_));
+  TANDEM_TRY(b.kernel("linear_" + step.down_format + "_tiles", down_));
+  // A chunk takes about as much scratch memory as a chunk of rows does elsewhere.
+  const PassHeader::Limits& limits = b.part.header->limits();
+  const int64_t a_position = (step.latent + step.heads * (step.nope + step.value)) * 4;
+  const int64_t most = std::max<int64_t>((limits.context + kStep - 1) / kStep, 1) * kStep;
+  positions_ = std::clamp(RowChunks::kScratchBytes / a_position / kStep * kStep, kStep, std::min(most, kMostPositions));
+  chunks_ = b.part.header->reserve_context(positions_, b.step.tiles);
+  turned_ = 0;
+  latents_ = turned_ + (step.together ? 0 : padded(step.heads * step.nope * step.latent * 2));
+  keys_ = latents_ + padded(positions_ * step.latent * 4);
+  values_ = keys_ + padded(positions_ * step.heads * step.nope * 4);
+  state_ = values_ + padded(positions_ * step.heads * step.value * 4);
+  b.part.want_scratch(state_ + padded(limits.max_rows * step.heads * 8));
+  return {};
+}
+
+Status ExpandedMla::launch(Stream& stream, const float* q, int64_t q_stride, float* y, int64_t y_stride) const {
+  const PassHeader& header = *part_->header;
+  const size_t d = part_->index;
+  if (!step_.together) {
+    TransposeArguments turn = {};
+    turn.weight = part_->weights.arguments(*step_.up), turn.weight_batch = step_.latent;
+    turn.y = reinterpret_cast<uint16_t*>(part_->scratch_at(turned_)), turn.y_stride = step_.latent, turn.y_batch = step_.nope * step_.latent;
+    TANDEM_TRY(launch_kernel(stream, transpose_, transpose_shape(step_.latent, step_.nope, step_.heads), turn));
+  }
+  MlaChunkArguments a = {};
+  a.cache = cache_view(*part_, *step_.cache);
+  a.latents = part_->scratch_at(latents_), a.keys = part_->scratch_at(keys_), a.values = part_->scratch_at(values_), a.state = part_->scratch_at(state_);
+  a.q = q, a.q_stride = q_stride, a.y = y, a.y_stride = y_stride;
+  a.heads = step_.heads, a.nope = step_.nope, a.rope = step_.rope, a.latent = step_.latent, a.value = step_.value;
+  a.scale = step_.scale;
+  for (size_t s = 0; s < header.tiled().size(); s++) {
+    const PassHeader::Tiled& sequence = header.tiled()[s];
+    a.tiles = header.tiles(d) + 2 * sequence.first_tile;
+    for (int64_t first = 0, j = 0; first < sequence.context; first += positions_, j++) {
+      a.chunk = header.context_chunk(d, chunks_, s, j);
+      a.tile_count = a.chunk + PassHeader::kContextWords - 1;
+      TANDEM_TRY(expand(stream, a, std::min(positions_, sequence.context - first)));
+      TANDEM_TRY(launch_kernel(stream, tiles_, mla_tiles_shape(step_.heads, sequence.tiles), a));
+    }
+  }
+  return {};
+}
+
+// Latents of a chunk, its keys and its values.
+Status ExpandedMla::expand(Stream& stream, const MlaChunkArguments& chunk, int64_t positions) const {
+  TANDEM_TRY(launch_kernel(stream, gather_, mla_gather_shape(step_.latent, positions), chunk));
+  const int64_t heads = step_.heads, nope = step_.nope, value = step_.value, latent = step_.latent;
+  LinearArguments a = {};
+  a.x = chunk.latents, a.x_stride = latent;
+  a.rows = chunk.chunk + 2;
+  a.y = part_->scratch_at(keys_), a.y_stride = heads * nope, a.y_batch = nope;
+  if (step_.together) {
+    a.weight = part_->weights.arguments(*step_.up);
+    a.weight.n = nope, a.weight_batch = nope + value;
+    TANDEM_TRY(launch_kernel(stream, up_, linear_tiles_shape(nope, positions, heads), a));
+    a.weight.n = value, a.weight_first = nope;
+    a.y = part_->scratch_at(values_), a.y_stride = heads * value, a.y_batch = value;
+    return launch_kernel(stream, down_, linear_tiles_shape(value, positions, heads), a);
+  }
+  a.weight = {reinterpret_cast<const uint8_t*>(part_->scratch_at(turned_)), latent * 2, nullptr, 0, heads * nope, latent};
+  TANDEM_TRY(launch_kernel(stream, up_, linear_tiles_shape(heads * nope, positions), a));
+  a.weight = part_->weights.arguments(*step_.down);
+  a.weight.n = heads * value;
+  a.y = part_->scratch_at(values_), a.y_stride = heads * value;
+  return launch_kernel(stream, down_, linear_tiles_shape(heads * value, positions), a);
+}
+
+}  // namespace tandem::cuda
