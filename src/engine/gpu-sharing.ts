@@ -4,12 +4,14 @@ import {
   type CardRoom,
   planSharing,
   reservedFor,
+  type SharedLayer,
   type SharingRequest,
   type SharingWish,
   sharedLayers,
   sharingLines,
 } from '../placement/expert-sharing.ts';
 import type { Machine } from '../placement/lower.ts';
+import { streamingFrom } from '../placement/streaming-from.ts';
 import type { Program } from '../program/program.ts';
 import { HOST } from '../program/validate-devices.ts';
 import { memoryFor } from './gpus.ts';
@@ -69,6 +71,17 @@ export function cardRoom(
   };
 }
 
+/** The request, with the rows from which streaming pays on this machine, where something is known of it. */
+export function onMachine(
+  placed: Program,
+  layers: readonly SharedLayer[],
+  { profile }: Machine,
+  request: SharingRequest,
+): SharingRequest {
+  if (profile === undefined || layers.length === 0 || request.streamPrefill !== 'auto') return request;
+  return { ...request, streamPays: streamingFrom(placed, layers, profile, request.maxRows) };
+}
+
 /** What `load` would hold and stream, a line each. PLACEMENT_IMPOSSIBLE where a number was asked for that there is no room for. */
 export function describeSharing(
   placed: Program,
@@ -78,7 +91,8 @@ export function describeSharing(
   const layers = sharedLayers(placed);
   if (layers.length === 0) return [];
   const { pages } = memoryFor(placed, machine, { ...request, reserved: reservedFor(layers, sharing) });
-  return sharingLines(layers, planSharing(layers, cardRoom(placed, machine, { ...request, pages }), sharing));
+  const wanted = onMachine(placed, layers, machine, sharing);
+  return sharingLines(layers, planSharing(layers, cardRoom(placed, machine, { ...request, pages }), wanted));
 }
 
 /** Sentences for people: what was to be shared and is not. */

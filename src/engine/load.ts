@@ -24,7 +24,7 @@ import { Engine } from './engine.ts';
 import { fingerprint } from './fingerprint.ts';
 import { firstRows } from './first-rows.ts';
 import { samplingDefaults } from './generation-defaults.ts';
-import { cardRoom, sharingRequest, sharingWarnings } from './gpu-sharing.ts';
+import { cardRoom, onMachine, sharingRequest, sharingWarnings } from './gpu-sharing.ts';
 import { canGiveWay, cardsOf, fellBack, gpuWarnings, memoryFor, usesGpus, withoutGpus } from './gpus.ts';
 import { availableMemory, chooseMemory, type MemoryRequest } from './memory.ts';
 import { checkOptionNames } from './option-names.ts';
@@ -32,6 +32,7 @@ import { PageFolder } from './page-folder.ts';
 import { PageStore } from './page-store.ts';
 import { type RulesOption, readRules } from './rules.ts';
 import { invalid, numberIn } from './sampling.ts';
+import { likelyProfile } from './this-machine.ts';
 
 export interface LoadOptions {
   /** `native` (default) computes with compiled kernels; `reference` is plain TypeScript, slow, the definition. */
@@ -217,7 +218,9 @@ async function engineFor(
     const shared = sharedLayers(placed);
     const memory = memoryFor(placed, machine, { ...sizes, vram, reserved: reservedFor(shared, sharing) });
     const limits = { pages: memory.pages, maxRows, maxOutputs };
-    const plan = planSharing(shared, cardRoom(placed, machine, { ...limits, vram }), sharing);
+    const known = shared.length > 0 ? { ...machine, profile: await likelyProfile(isa) } : machine;
+    const wish = onMachine(placed, shared, known, sharing);
+    const plan = planSharing(shared, cardRoom(placed, machine, { ...limits, vram }), wish);
     const executable = await watched(options, (watch) =>
       backend.prepare(placed, checkpoint, {
         ...limits,

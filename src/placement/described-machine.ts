@@ -14,6 +14,7 @@ export function describedMachine(profile: MachineProfile): Machine {
     ],
     tiles: tileRule(cpu.tiles),
     hasTiles: cpu.tiles !== '',
+    profile,
     ...(refused.length > 0 && { refused: Object.fromEntries(refused) }),
   };
 }

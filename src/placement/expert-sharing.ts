@@ -22,6 +22,8 @@ export interface SharingRequest {
   readonly streamPrefill: SharingWish;
   /** Most rows of a pass. */
   readonly maxRows: number;
+  /** Rows from which streaming pays here (streaming-from.ts); default: about 32·E/k, as on a small machine. */
+  readonly streamPays?: number;
 }
 
 /** A layer whose experts the processor computes from what one GPU sends it. */
@@ -145,9 +147,10 @@ function slotsOf(device: string, own: readonly SharedLayer[], card: CardRoom, wi
 function streamOf(
   layers: readonly SharedLayer[],
   cards: readonly (CardRoom & { readonly device: string; readonly own: readonly SharedLayer[] })[],
-  { streamPrefill: wish, maxRows }: SharingRequest,
+  { streamPrefill: wish, maxRows, streamPays }: SharingRequest,
 ): SharingPlan['stream'] {
-  const pays = Math.max(...layers.map(({ experts, chosen }) => Math.ceil(streamingPaysFrom(experts, chosen))));
+  const pays =
+    streamPays ?? Math.max(...layers.map(({ experts, chosen }) => Math.ceil(streamingPaysFrom(experts, chosen))));
   if (wish === 'off' || (wish === 'auto' && pays > maxRows)) return undefined;
   const each = cards.map(({ own, free }) => Math.min(free * STREAM_SHARE, 2 * largest(own)));
   const memory = Math.floor(Math.min(...each));

@@ -12,6 +12,7 @@ import type { ActivationFormat, Phase, Program, Step, StepExecution } from '../p
 import { connect } from './crossing.ts';
 import { parseTemplate } from './expression.ts';
 import { decide, layersOf, placeIn } from './match.ts';
+import type { MachineProfile } from './profile.ts';
 import type { Rule, RulePlace } from './rule.ts';
 import type { TileRule } from './tiles.ts';
 
@@ -31,6 +32,8 @@ export interface Machine {
   readonly devices?: readonly Device[];
   /** From how many rows tiles serve a step on the CPU (`tileRule`); absent: it has none. */
   readonly tiles?: TileRule;
+  /** What is known of its speed. */
+  readonly profile?: MachineProfile;
   /** Why devices that are there are not among them, by name. */
   readonly refused?: Readonly<Record<string, string>>;
   /** Matrices can be multiplied on tiles at all; without, rules that ask for it are met by exact kernels. Default: true where there is `tiles`. */

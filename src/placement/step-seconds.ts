@@ -15,7 +15,7 @@ import {
   smallSeconds,
 } from './costs.ts';
 import { sharedLayers } from './expert-sharing.ts';
-import { streamedSeconds, streamingPaysFrom } from './physics.ts';
+import { streamedSeconds } from './physics.ts';
 import { type GpuProfile, type MachineProfile, usedGpus } from './profile.ts';
 import {
   type AttentionWork,
@@ -91,9 +91,8 @@ export class StepCosts {
   readonly #devices: readonly (string | undefined)[];
   /** Share of the processor's experts that memory holds; the rest is read from the disk. */
   readonly #inMemory: number;
-  /** Layers whose experts stream through a GPU in passes of so many rows and more (expert-sharing.ts). */
+  /** Layers whose experts may stream through a GPU (expert-sharing.ts). */
   readonly #streams: ReadonlyMap<number, GpuProfile>;
-  readonly #streamsFrom: number;
 
   constructor(program: Program, profile: MachineProfile, inMemory: number) {
     this.#program = program;
@@ -104,7 +103,6 @@ export class StepCosts {
     this.#inMemory = inMemory;
     const shared = inMemory === 1 && this.#gpus.size > 0 ? sharedLayers(program) : [];
     this.#streams = new Map(shared.map(({ layer, device }) => [layer, this.#gpus.get(device)!]));
-    this.#streamsFrom = Math.max(0, ...shared.map(({ experts, chosen }) => streamingPaysFrom(experts, chosen)));
   }
 
   of(step: Step, pass: PassRows): StepSeconds {
@@ -142,18 +140,18 @@ export class StepCosts {
     return { parts: { [dense]: computed, 'steps without weights': around } };
   }
 
-  /** As far as memory holds them; many rows through a GPU. */
+  /** As far as memory holds them; many rows through a GPU where that is faster. */
   #experts({ layer }: Step, matrices: readonly MatrixWork[], computed: number, { phase, rows }: PassRows): StepSeconds {
     const touched = sum(matrices, (work) => bytesTouched(work, rows));
     const disk = (touched * (1 - this.#inMemory)) / (this.#profile.disk?.bandwidth ?? NO_DISK);
     if (phase === 'decode')
       return { parts: { 'reads of the disk': disk, 'experts in memory': computed * this.#inMemory } };
+    const parts = { 'reads of the disk': disk, 'arithmetic of the experts': computed };
     const gpu = this.#streams.get(layer);
-    if (gpu === undefined || rows < this.#streamsFrom)
-      return { parts: { 'reads of the disk': disk, 'arithmetic of the experts': computed } };
+    if (gpu === undefined) return { parts };
     const upload = { bytes: sum(matrices, ({ bytes }) => bytes), bandwidth: gpu.pcie };
     const seconds = streamedSeconds(upload, 2 * rows * sum(matrices, weightsPerToken), gpu.bf16 * GPU.bf16);
-    return { parts: { 'uploads of experts': seconds }, streamed: true };
+    return seconds < computed ? { parts: { 'uploads of experts': seconds }, streamed: true } : { parts };
   }
 
   #onGpu(step: Step, pass: PassRows, { bandwidth, bf16 }: GpuProfile): Parts {
