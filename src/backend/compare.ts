@@ -11,7 +11,7 @@ import { TandemError } from '../errors.ts';
 import { similarity, type Worst, worstError } from '../ops/bound.ts';
 import type { Op } from '../ops/op.ts';
 import type { Batch } from '../program/batch.ts';
-import type { ActivationFormat, Program, Step } from '../program/program.ts';
+import type { ActivationFormat, KvType, Program, Step } from '../program/program.ts';
 import type { Executable, Stepper } from './backend.ts';
 import { judgeRouter } from './compare-router.ts';
 import type { ReferenceStepper } from './reference.ts';
@@ -24,6 +24,9 @@ export const ALARMS: Readonly<Record<ActivationFormat, number>> = {
   q8_32: 5e-4,
   q8_256: 5e-4,
 };
+
+/** The same of a cache of that type: what a value on the other side of a border between two of its numbers does. */
+const CACHE_ALARMS: Readonly<Record<KvType, number>> = { f32: 0, bf16: ALARMS.bf16, e4m3: ALARMS.q8_256 };
 
 export interface CompareOptions {
   readonly left: Executable;
@@ -118,7 +121,7 @@ export async function comparePrograms(options: CompareOptions): Promise<CompareR
           const cache = Number(step.attributes.cache);
           const difference = await cacheDifference(left.program, cache, batches[b], leftPass, rightPass);
           if (difference !== undefined) kvDifference = Math.max(kvDifference ?? 0, difference);
-          if (left.program.kv.type === 'bf16') alarm = Math.max(alarm, ALARMS.bf16);
+          alarm = Math.max(alarm, CACHE_ALARMS[left.program.kv.type]);
         }
         stopped = report.failed && stopAtFailure;
       }

@@ -1,5 +1,5 @@
 /** The paged cache of the reference: f32 storage, every value rounded to the layout's type when written. */
-import { f32BitsToBf16 } from '../formats/quants/half.ts';
+import { E4M3_VALUES, f32BitsToBf16, f32BitsToE4m3 } from '../formats/quants/half.ts';
 import type { KvReader } from '../ops/op.ts';
 import { type KvLayout, kvElementsPerToken } from '../program/program.ts';
 
@@ -22,7 +22,9 @@ export class ReferenceKv implements KvReader {
     cell.set(values);
     if (this.layout.type === 'f32') return;
     const bits = new Uint32Array(cell.buffer, cell.byteOffset, cell.length);
-    for (let i = 0; i < bits.length; i++) bits[i] = f32BitsToBf16(bits[i]) << 16;
+    if (this.layout.type === 'e4m3')
+      for (let i = 0; i < bits.length; i++) cell[i] = E4M3_VALUES[f32BitsToE4m3(bits[i])];
+    else for (let i = 0; i < bits.length; i++) bits[i] = f32BitsToBf16(bits[i]) << 16;
   }
 
   /** The cell itself, in place. */

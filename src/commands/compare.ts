@@ -14,7 +14,7 @@ import { OPS } from '../ops/index.ts';
 import { nativeMachine } from '../placement/machine.ts';
 import { lowerBoth } from '../placement/phases.ts';
 import type { Batch } from '../program/batch.ts';
-import { PAGE_TOKENS } from '../program/program.ts';
+import { type KvType, PAGE_TOKENS } from '../program/program.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
 import { localPath } from './model-name.ts';
 import { MODEL, positive, tokenIds, withCpu, withModelPath, withRules } from './options.ts';
@@ -29,7 +29,7 @@ interface Flags {
   isa?: string;
   exact?: boolean;
   rules?: string;
-  kvType: 'bf16' | 'f32';
+  kvType: KvType;
   chunk?: number;
   free?: boolean;
   all?: boolean;
@@ -46,7 +46,9 @@ export function addCompare(cli: Command): void {
   withRules(withCpu(withModelPath(command)))
     .option('--text <text>', 'text to run over (default: a line of English and Chinese)', TEXT)
     .option('--ids <list>', 'token ids instead of a text: 0,5,6', tokenIds)
-    .addOption(new Option('--kv-type <type>', 'element type of the KV cache').choices(['bf16', 'f32']).default('bf16'))
+    .addOption(
+      new Option('--kv-type <type>', 'element type of the KV cache').choices(['bf16', 'e4m3', 'f32']).default('bf16'),
+    )
     .option('--chunk <n>', 'tokens per pass (default: all at once)', positive)
     .option('--free', 'let both drift and judge NMSE, instead of judging each step alone')
     .option('--all', 'go on after the first failure')

@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import type { Checkpoint, MetadataValue, TensorInfo } from '../formats/checkpoint.ts';
 import { openCheckpoint } from '../formats/open.ts';
 import { buildProgram } from '../models/index.ts';
-import { kvElementsPerToken } from '../program/program.ts';
+import { KV_BYTES, kvElementsPerToken } from '../program/program.ts';
 import { localPath } from './model-name.ts';
 import { MODEL, withModelPath } from './options.ts';
 import { formatBytes, formatCount, paint, table } from './terminal.ts';
@@ -78,7 +78,7 @@ async function describeModel(checkpoint: Checkpoint) {
       expertsPerToken: router ? Number(router.attributes.topk) : 0,
       moeLayers: program.steps.filter((step) => step.op === 'experts').length,
       expertBytes,
-      kvBytesPerToken: kvElementsPerToken(program.kv) * (program.kv.type === 'f32' ? 4 : 2),
+      kvBytesPerToken: kvElementsPerToken(program.kv) * KV_BYTES[program.kv.type],
       steps: program.steps.length,
       unusedTensors: unused,
     };

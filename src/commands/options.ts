@@ -6,6 +6,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { TandemError } from '../errors.ts';
 import { type ChatOptions, defaultModelPath, type LoadOptions, type SamplingOptions } from '../index.ts';
 import type { SharingWish } from '../placement/expert-sharing.ts';
+import type { KvType } from '../program/program.ts';
 
 /** Parses a number, or says what was wrong with it. */
 export function number(text: string): number {
@@ -133,10 +134,10 @@ export function withLoading(command: Command): Command {
     .option('-c, --context <tokens>', "context length (default: the model's, if memory allows)", positive)
     .option('--kv-budget <size>', 'memory for the KV cache, e.g. 2GB (default: by what is free)', memorySize)
     .addOption(
-      new Option('--kv-type <type>', 'element type of the KV cache (default: bf16; f32 on reference)').choices([
-        'bf16',
-        'f32',
-      ]),
+      new Option(
+        '--kv-type <type>',
+        'element type of the KV cache; e4m3 on GPUs alone (default: bf16; f32 on reference)',
+      ).choices(['bf16', 'e4m3', 'f32']),
     )
     .addOption(
       new Option(
@@ -194,7 +195,7 @@ export interface ModelFlags {
   rules?: string;
   context?: number;
   kvBudget?: number;
-  kvType?: 'bf16' | 'f32';
+  kvType?: KvType;
   activations?: 'rounded' | 'f32';
   load: 'auto' | 'mmap' | 'pages';
   memory?: number;

@@ -8,7 +8,7 @@ import { TandemError } from '../errors.ts';
 import { openCheckpoint } from '../formats/open.ts';
 import { buildProgram } from '../models/index.ts';
 import { activeWeights } from '../placement/active-weights.ts';
-import type { Program } from '../program/program.ts';
+import type { KvType, Program } from '../program/program.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
 import { localPath } from './model-name.ts';
 import { MODEL, positive, tokenIds, withModelPath, withRules } from './options.ts';
@@ -21,7 +21,7 @@ interface Flags {
   text: string;
   tokens?: number;
   rules?: string;
-  kvType: 'bf16' | 'f32';
+  kvType: KvType;
   json?: boolean;
 }
 
@@ -45,7 +45,9 @@ export function addVerify(cli: Command): void {
     .option('--text <text>', 'text to run over (default: some lines of English, Chinese and code)', TEXT)
     .option('--ids <list>', 'token ids instead of a text: 0,5,6', tokenIds)
     .option('--tokens <n>', 'take so many of them (default: what the reference does in some minutes)', positive)
-    .addOption(new Option('--kv-type <type>', 'element type of the KV cache').choices(['bf16', 'f32']).default('bf16'))
+    .addOption(
+      new Option('--kv-type <type>', 'element type of the KV cache').choices(['bf16', 'e4m3', 'f32']).default('bf16'),
+    )
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',

@@ -1,6 +1,7 @@
 /** What an engine is made of, and what it says of itself. */
 import type { Executable } from '../backend/backend.ts';
 import type { TandemError } from '../errors.ts';
+import type { KvType } from '../program/program.ts';
 import type { ChatTemplate } from '../text/chat-template.ts';
 import type { Tokenizer } from '../text/tokenizer.ts';
 import type { PageStore } from './page-store.ts';
@@ -17,7 +18,7 @@ export interface EngineInfo {
   readonly contextLength: number;
   readonly contextLimit: 'model' | 'option' | 'memory';
   readonly vocabSize: number;
-  readonly kvType: 'f32' | 'bf16';
+  readonly kvType: KvType;
   /** `exact`: a row's bits do not depend on batch, chunks and threads; `fast`: those of long prompts may (tiles). */
   readonly numerics: 'exact' | 'fast';
   /** Bytes. */

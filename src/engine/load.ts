@@ -16,7 +16,7 @@ import { executionsOf, lowerBoth } from '../placement/phases.ts';
 import { PASS } from '../placement/predict.ts';
 import type { Rule } from '../placement/rule.ts';
 import { worthwhileRowsOf } from '../placement/worthwhile-rows.ts';
-import { type KvType, type Program, pageBytes } from '../program/program.ts';
+import { KV_TYPES, type KvType, type Program, pageBytes } from '../program/program.ts';
 import { createChatTemplate } from '../text/chat-template.ts';
 import { createTokenizer } from '../text/tokenizer.ts';
 import { checkPlaced, placeAutomatically } from './auto-place.ts';
@@ -49,7 +49,7 @@ export interface LoadOptions {
   vram?: number;
   /** Most tokens of a sequence, prompt and answer. Default: the model's, as far as memory goes (`engine.info`). */
   contextLength?: number;
-  /** How the cache is stored. Default: `bf16`; `f32` on `reference`. */
+  /** How the cache is stored; `e4m3` halves it, and lies on GPUs alone. Default: `bf16`; `f32` on `reference`. */
   kvType?: KvType;
   /**
    * `rounded`: activations are rounded to int8 blocks before they meet quantized weights, as fast kernels want it.
@@ -176,7 +176,7 @@ async function engineFor(
   const judging = options.backend === 'reference';
   const { kvType = judging ? 'f32' : 'bf16', activations = judging ? 'f32' : 'rounded', exact = false } = options;
   if (activations !== 'rounded' && activations !== 'f32') throw invalid('activations', 'rounded or f32', activations);
-  if (kvType !== 'bf16' && kvType !== 'f32') throw invalid('kvType', 'bf16 or f32', kvType);
+  if (!KV_TYPES.includes(kvType)) throw invalid('kvType', 'bf16, e4m3 or f32', kvType);
   if (typeof exact !== 'boolean') throw invalid('exact', 'true or false', exact);
   const maxSequences = numberIn('maxSequences', options.maxSequences, { low: 1, high: 4096, integer: true }, 32);
   const memoryLimit = options.memory && numberIn('memory', options.memory, { low: 1, high: 2 ** 53, integer: true }, 0);

@@ -1,5 +1,5 @@
 /** The machine of a profile as `lower` wants it. Asks nothing of this one (`machine.ts` does). */
-import type { Machine } from './lower.ts';
+import { CPU_CACHES, type Machine } from './lower.ts';
 import { availableOf, type MachineProfile, usedGpus } from './profile.ts';
 import { tileRule } from './tiles.ts';
 
@@ -14,6 +14,7 @@ export function describedMachine(profile: MachineProfile): Machine {
     ],
     tiles: tileRule(cpu.tiles),
     hasTiles: cpu.tiles !== '',
+    caches: CPU_CACHES,
     profile,
     ...(refused.length > 0 && { refused: Object.fromEntries(refused) }),
   };

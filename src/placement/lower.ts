@@ -8,7 +8,15 @@ import type { FormatName } from '../formats/dtype.ts';
 import { nearest } from '../nearest.ts';
 import { activationBlock, activationOf } from '../ops/activation.ts';
 import { BUILT_IN_KERNELS, isReplaceable, kernelNames, registeredKernel } from '../ops/kernel.ts';
-import type { ActivationFormat, Phase, Program, Step, StepExecution } from '../program/program.ts';
+import {
+  type ActivationFormat,
+  KV_TYPES,
+  type KvType,
+  type Phase,
+  type Program,
+  type Step,
+  type StepExecution,
+} from '../program/program.ts';
 import { connect } from './crossing.ts';
 import { parseTemplate } from './expression.ts';
 import { decide, layersOf, placeIn } from './match.ts';
@@ -24,6 +32,9 @@ export interface Device {
   readonly memory?: number;
 }
 
+/** Types of caches that kernels of the CPU have. */
+export const CPU_CACHES: readonly KvType[] = ['f32', 'bf16'];
+
 /** What the steps may be placed on. */
 export interface Machine {
   /** Where steps go that no rule places. */
@@ -32,6 +43,8 @@ export interface Machine {
   readonly devices?: readonly Device[];
   /** From how many rows tiles serve a step on the CPU (`tileRule`); absent: it has none. */
   readonly tiles?: TileRule;
+  /** Types of caches that the CPU's kernels have; absent: all. */
+  readonly caches?: readonly KvType[];
   /** What is known of its speed. */
   readonly profile?: MachineProfile;
   /** Why devices that are there are not among them, by name. */
@@ -62,7 +75,9 @@ export function lower(program: Program, machine: Machine, options: LowerOptions 
   const placer = new Placer(program, machine, options);
   const chosen = decide(program, options.rules ?? []);
   const steps = program.steps.map((step, index) => placer.place(step, index, chosen[index]));
-  return connect({ ...program, steps: followExperts(followCaches(steps)) });
+  const followed = followCaches(steps);
+  checkCaches(program, machine, followed);
+  return connect({ ...program, steps: followExperts(followed) });
 }
 
 /** Names of the devices of a machine. */
@@ -234,6 +249,19 @@ function followCaches(steps: readonly Step[]): Step[] {
     const origin = `its cache lies where ${reader.name} reads it`;
     return { ...step, placement: { ...placement, device: reader.placement.device, origin } };
   });
+}
+
+/** PLACEMENT_IMPOSSIBLE where the CPU would read a cache of a type that its kernels do not have. */
+function checkCaches({ kv }: Program, { caches = KV_TYPES }: Machine, steps: readonly Step[]): void {
+  if (caches.includes(kv.type)) return;
+  const step = steps.find(({ attributes, placement }) => attributes.cache !== undefined && placement?.device === 'cpu');
+  if (!step) return;
+  const { origin } = step.placement!;
+  throw impossible(
+    `a cache of ${kv.type} lies on a GPU, the CPU has ${caches.join(' and ')}`,
+    `${origin === undefined ? '' : `${origin} places `}${nameOf(step)}${origin === undefined ? ' is' : ''} on cpu`,
+    'place it on cuda:N, or take another type of cache (kvType, --kv-type)',
+  );
 }
 
 /** What only serves experts lies where they do: the order of their choices, and the sum of what two steps of them gave. */

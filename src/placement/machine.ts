@@ -1,7 +1,7 @@
 /** This machine as `lower` wants it. The one place of this floor that asks the native core. */
 import { knownGpus } from '../backend/native/gpus.ts';
 import { loadNative, nativeProblem } from '../backend/native/load.ts';
-import type { Machine } from './lower.ts';
+import { CPU_CACHES, type Machine } from './lower.ts';
 import { tileRule, tileUnit } from './tiles.ts';
 
 /**
@@ -11,7 +11,7 @@ import { tileRule, tileUnit } from './tiles.ts';
 export function nativeMachine(isa?: string): Machine {
   if (nativeProblem() !== undefined) return { device: 'cpu' };
   const unit = tileUnit(loadNative().machine(), isa);
-  const machine = { device: 'cpu', tiles: tileRule(unit), hasTiles: unit !== '' } as const;
+  const machine = { device: 'cpu', tiles: tileRule(unit), hasTiles: unit !== '', caches: CPU_CACHES } as const;
   const { gpus } = knownGpus();
   const usable = gpus.filter((gpu) => gpu.refused === '');
   const refused = Object.fromEntries(gpus.flatMap((gpu) => (gpu.refused === '' ? [] : [[gpu.device, gpu.refused]])));

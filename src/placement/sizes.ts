@@ -3,7 +3,7 @@
  * the same for a file, a repository of which only headers were read, and a bare description. All sizes in bytes.
  */
 import type { FormatName } from '../formats/dtype.ts';
-import { kvElementsPerToken, type Program, type Step } from '../program/program.ts';
+import { KV_BYTES, kvElementsPerToken, type Program, type Step } from '../program/program.ts';
 import type { Weight } from '../program/tensor.ts';
 import { bufferBytes, weightBytes } from './budget.ts';
 
@@ -90,7 +90,7 @@ function computed(program: Program): Sizes {
   const routed = matrices.find(({ role }) => role === 'routed');
   const routedBytes = of(({ role }) => role === 'routed', ({ bytes }) => bytes); // biome-ignore format: one thought a line
   const experts = routed?.experts ?? 0;
-  const kvBytes = program.kv.type === 'f32' ? 4 : 2;
+  const kvBytes = KV_BYTES[program.kv.type];
   return {
     architecture: program.name,
     moeLayers: moe.length,
@@ -236,7 +236,7 @@ export function attentionOfStep(program: Program, { op, inputs, attributes }: St
     ...pair,
     weights: up,
     ...(of('window') > 0 && { window: of('window') }),
-    kvBytesPerToken: cached * (program.kv.type === 'f32' ? 4 : 2),
+    kvBytesPerToken: cached * KV_BYTES[program.kv.type],
   };
 }
 

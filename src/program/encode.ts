@@ -5,7 +5,7 @@
 import { TandemError } from '../errors.ts';
 import type { Batch } from './batch.ts';
 import type { BufferPlan } from './buffers.ts';
-import type { Attribute, Program, StepExecution } from './program.ts';
+import { type Attribute, KV_TYPES, type Program, type StepExecution } from './program.ts';
 import { WordWriter } from './words.ts';
 
 export const PROGRAM_MAGIC = 0x4d444e54; // 'TNDM'
@@ -24,7 +24,7 @@ export interface TensorLocation {
 
 /**
  * program := magic version name vocabSize contextLength logits
- *            pageTokens kvType(0 f32, 1 bf16) layers:{streams:{heads width}*}*
+ *            pageTokens kvType(0 f32, 1 bf16, 2 e4m3) layers:{streams:{heads width}*}*
  *            slots:{rows(0 T, 1 O) columns}*
  *            values:{name type(0 f32, 1 i32) rows columns slot}*
  *            weights:{name format dims:u32* parts:location* scales:location* stored(1 scales in bf16, 2 column by column)
@@ -44,9 +44,7 @@ export function encodeProgram(
   const decodes = program.steps.some(({ placement }) => placement?.decode !== undefined);
   w.u32(PROGRAM_MAGIC).u32(decodes ? DECODE_VERSION : PROGRAM_VERSION);
   w.string(program.name).u32(program.vocabSize).u32(program.contextLength);
-  w.u32(program.logits)
-    .u32(program.kv.pageTokens)
-    .u32(program.kv.type === 'f32' ? 0 : 1);
+  w.u32(program.logits).u32(program.kv.pageTokens).u32(KV_TYPES.indexOf(program.kv.type));
   w.list(program.kv.layers, (layer) => w.list(layer.streams, (stream) => w.u32(stream.heads).u32(stream.width)));
   w.list(plan.slots, (slot) => w.u32(slot.rows === 'T' ? 0 : 1).u32(slot.columns));
   w.list(program.values, (value) => {

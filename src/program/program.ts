@@ -63,7 +63,13 @@ export interface Step {
   readonly placement?: StepPlacement;
 }
 
-export type KvType = 'f32' | 'bf16';
+/** How an element of the cache is stored; `e4m3` (no scales, at most ±448) on GPUs alone. */
+export type KvType = 'f32' | 'bf16' | 'e4m3';
+
+export const KV_TYPES: readonly KvType[] = ['f32', 'bf16', 'e4m3'];
+
+/** Bytes of an element of the cache. */
+export const KV_BYTES: Readonly<Record<KvType, number>> = { f32: 4, bf16: 2, e4m3: 1 };
 
 /** One stream of a layer's cache; in a page it is stored as [heads][pageTokens][width]. */
 export interface KvStream {
@@ -107,5 +113,5 @@ export function kvElementsPerToken(layout: KvLayout): number {
 
 /** Bytes of one page. */
 export function pageBytes(layout: KvLayout): number {
-  return kvElementsPerToken(layout) * layout.pageTokens * (layout.type === 'f32' ? 4 : 2);
+  return kvElementsPerToken(layout) * layout.pageTokens * KV_BYTES[layout.type];
 }

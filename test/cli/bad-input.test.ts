@@ -277,7 +277,7 @@ describe('options out of range', () => {
     [{ isa: 'sse' }, /isa is one of scalar, avx2, avx512, amx; got "sse"/],
     [{ load: 'disk' }, /load is auto, mmap or pages; got "disk"/],
     [{ backend: 'cuda' }, /backend is native or reference; got "cuda"/],
-    [{ kvType: 'q8_0' }, /kvType is bf16 or f32; got "q8_0"/],
+    [{ kvType: 'q8_0' }, /kvType is bf16, e4m3 or f32; got "q8_0"/],
     [{ kvBytes: 1000 }, /one sequence of 512 tokens fits the memory; a KV budget of 1000 B: .*; raise the KV budget/],
     [{ kvBytes: Number.NaN }, /kvBytes is a number .* got NaN/],
     [{ contextLength: 0 }, /a context of 1 to 512 tokens; 0 were asked for/],

@@ -82,7 +82,7 @@ describe('refusals', () => {
       'REQUEST_INVALID',
       /backend is native or reference; got "gpu"/,
     ],
-    ['a cache of another type', { kvType: 'q8' as never }, 'REQUEST_INVALID', /kvType is bf16 or f32/],
+    ['a cache of another type', { kvType: 'q8' as never }, 'REQUEST_INVALID', /kvType is bf16, e4m3 or f32/],
     ['a misspelt option', { contextlength: 5 } as never, 'REQUEST_INVALID', /did you mean contextLength\?/],
     ['a signal that fired', { signal: AbortSignal.abort() }, 'ABORTED', /loading was cancelled/],
   ])('%s', async (_, options, code, message) => {

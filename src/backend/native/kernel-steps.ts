@@ -5,6 +5,7 @@
  */
 import { TandemError } from '../../errors.ts';
 import type { Checkpoint } from '../../formats/checkpoint.ts';
+import { E4M3_VALUES, f32BitsToE4m3 } from '../../formats/quants/half.ts';
 import { kernelRun } from '../../ops/kernel.ts';
 import { type Batch, phaseOf } from '../../program/batch.ts';
 import { executionOf, type KvLayout, PAGE_TOKENS, PHASES, type Phase, type Program } from '../../program/program.ts';
@@ -127,10 +128,14 @@ function abortOf(signal: AbortSignal | undefined): Promise<void> {
   });
 }
 
-/** The bytes of a page as native has them, as f32; bf16 is the upper half. */
+/** The bytes of a page as native has them, as f32; bf16 is the upper half of one, e4m3 a table. */
 function readPage({ type }: KvLayout, bytes: Uint8Array, out: Float32Array): void {
   if (type === 'f32') {
     new Uint8Array(out.buffer, out.byteOffset, out.byteLength).set(bytes);
+    return;
+  }
+  if (type === 'e4m3') {
+    for (let i = 0; i < out.length; i++) out[i] = E4M3_VALUES[bytes[i]];
     return;
   }
   const halves = new Uint16Array(bytes.buffer, bytes.byteOffset, out.length);
@@ -142,5 +147,6 @@ function readPage({ type }: KvLayout, bytes: Uint8Array, out: Float32Array): voi
 function pageBytes({ type }: KvLayout, page: Float32Array): Uint8Array {
   if (type === 'f32') return new Uint8Array(page.buffer, page.byteOffset, page.byteLength).slice();
   const bits = new Uint32Array(page.buffer, page.byteOffset, page.length);
+  if (type === 'e4m3') return Uint8Array.from(bits, f32BitsToE4m3);
   return new Uint8Array(Uint16Array.from(bits, (word) => word >>> 16).buffer);
 }

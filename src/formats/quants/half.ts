@@ -66,6 +66,21 @@ export function f32BitsToBf16(bits: number): number {
   return (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
 }
 
+/** f32 bits → e4m3 byte: beyond ±448 the largest of that sign. */
+export function f32BitsToE4m3(bits: number): number {
+  const sign = (bits >>> 24) & 0x80;
+  const magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return sign | 0x7f;
+  if (magnitude >= 0x43e00000) return sign | 0x7e;
+  if (magnitude < 0x3c800000) {
+    // Below 2^-6: steps of 2^-9, rounded by an addition that leaves no room for a fraction.
+    scratchBits[0] = magnitude;
+    return sign | (floatBits(scratchFloat[0] * 512 + 8388608) & 15);
+  }
+  const rebiased = magnitude - (120 << 23);
+  return sign | ((rebiased + 0x7ffff + ((rebiased >>> 20) & 1)) >>> 20);
+}
+
 /**
  * Value of each e4m3 byte (the "fn" variant of the OCP FP8 paper, arXiv 2209.05433): sign, 4 exponent bits with
  * bias 7, 3 mantissa bits; exponent 0 is subnormal; no infinities; 0x7f and 0xff are NaN; largest 448.

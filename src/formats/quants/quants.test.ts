@@ -5,7 +5,7 @@ import { TandemError } from '../../errors.ts';
 import { FORMAT_NAMES, type FormatName, rowBytes } from '../dtype.ts';
 import { EDGE_COLUMNS, edgeRows } from './edge-rows.ts';
 import { type GridName, grid } from './grids.ts';
-import { E4M3_VALUES, F16_VALUES, f32BitsToBf16, f32ToF16 } from './half.ts';
+import { E4M3_VALUES, F16_VALUES, f32BitsToBf16, f32BitsToE4m3, f32ToF16, floatBits } from './half.ts';
 import { isFormatName, quantFormat } from './index.ts';
 import { decodeScales, encodeScales, SCALE_BYTES } from './scales.ts';
 
@@ -244,6 +244,22 @@ describe('small floats', () => {
       expect(Object.is(E4M3_VALUES[code], value)).toBe(true);
     }
     expect(E4M3_VALUES[0x7e]).toBe(448);
+  });
+
+  it('e4m3 rounds to nearest even, and stops at ±448', () => {
+    const e4m3 = (value: number) => f32BitsToE4m3(floatBits(value));
+    for (let code = 0; code < 0x7e; code++) {
+      const [value, next] = [E4M3_VALUES[code], E4M3_VALUES[code + 1]];
+      const middle = (value + next) / 2;
+      expect(e4m3(value)).toBe(code);
+      expect(e4m3(-value)).toBe(0x80 | code);
+      expect(e4m3(middle)).toBe(code + (code & 1));
+      expect(e4m3(middle - (next - middle) / 1024)).toBe(code);
+      expect(e4m3(middle + (next - middle) / 1024)).toBe(code + 1);
+    }
+    expect([448, 464, 1e30, Number.POSITIVE_INFINITY].map(e4m3)).toEqual([0x7e, 0x7e, 0x7e, 0x7e]);
+    expect(e4m3(Number.NEGATIVE_INFINITY)).toBe(0xfe);
+    expect(e4m3(Number.NaN) & 0x7f).toBe(0x7f);
   });
 
   it('bf16 rounds to nearest even', () => {
