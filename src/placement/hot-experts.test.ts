@@ -193,6 +193,6 @@ test('decides what the native port decides (native/test/cuda_shares_test.cc has 
     if (random() % 4 === 0) policy.failed(upload);
     else policy.done(upload);
   }
-  slots.forEach((_, layer) => policy.table(layer).forEach(add));
+  for (let layer = 0; layer < slots.length; layer++) for (const slot of policy.table(layer)) add(slot);
   expect(digest).toBe(191725866);
 });
