@@ -126,6 +126,26 @@ describe.each([
     );
   });
 
+  test('a device holds the weights of its steps once, its buffers and its layers of the cache, and nothing else', () => {
+    fc.assert(
+      fc.property(devices, fc.nat(20), (names, pages) => {
+        const placed = onDevices(names);
+        const { slots } = planBuffers(placed);
+        const alone = new Set(names).size === 1;
+        for (const { device, weights, buffers, pageBytes, total } of memoryByDevice(placed, {
+          pages,
+          maxRows: 64,
+          maxOutputs: 8,
+        })) {
+          const own = slots.filter((slot) => alone || slot.device === device);
+          expect(buffers).toBe(own.reduce((sum, { rows, columns }) => sum + 4 * columns * (rows === 'T' ? 64 : 8), 0));
+          expect(total).toBe(weights + buffers + pages * pageBytes);
+        }
+      }),
+      { numRuns: 20 },
+    );
+  });
+
   test('what fits a budget is accepted, one byte less is refused with the device', () => {
     fc.assert(
       fc.property(devices, fc.nat(20), (names, pages) => {
