@@ -399,6 +399,7 @@ void small_steps(Bench& b) {
   SampleRow row = {};
   row.temperature = 0.7f, row.top_p = 0.95f, row.repetition_penalty = 1, row.top_k = 40, row.seed_low = 1, row.position = 5, row.sampled = 1, row.mask_first = -1;
   SampleArguments sample = {};
+  sample.lists = b.put(std::vector<SampleLists>(1));
   sample.logits = floats(b.x()), sample.logits_stride = sample.vocabulary = sample.adjusted_stride = vocabulary;
   sample.adjusted = floats(b.y()) + 64, sample.token = ints(b.y()), sample.logprob = floats(b.y()) + 8, sample.rows = one;
   sample.lists = b.put(std::vector<SampleLists>(1));
