@@ -170,7 +170,7 @@ struct Dot {
 
   // out[m * out_stride + (n - begin)] = row n of the matrix · x[m], for n in [begin, end) and m in [0, tokens).
   // Few tokens go in tiles outside, rows inside: the span of rows should fit the second-level cache. `next`: the weights
-  // that are wanted after these, where panels are to fetch them.
+  // that are wanted after these, fetched behind them; without it tiles fetch the rows that follow, panels nothing.
   void rows(int64_t matrix, int64_t begin, int64_t end, const ActivationRow* x, int64_t tokens, float* out,
             int64_t out_stride, const uint8_t* next = nullptr) const {
     if (panel && tokens >= panel->from) return panels(matrix, begin, end, x, tokens, out, out_stride, next);
@@ -182,6 +182,12 @@ struct Dot {
         int height = kernel ? kernel->rows[count - 1] : 1;
         if (end - n < height) height = 1;
         for (int r = 0; r < height; r++) w[r] = row(matrix, n + r);
+        // Behind the last row come those of `next`.
+        const int64_t lead = w[0].ahead / weight->row_bytes;
+        if (next != nullptr && n + lead >= end) {
+          const int64_t to_next = next + (n + lead - end) * weight->row_bytes - w[0].data;
+          for (int r = 0; r < height; r++) w[r].ahead = to_next;
+        }
         if (!kernel) {
           dot_generic(format, w[0], activation, x + t, count, weight->columns, tile);
         } else {

@@ -55,7 +55,7 @@ static Status linear(StepContext& context) {
   const auto multiply = [&](int64_t first, int64_t stop, int) {
     for (int64_t begin = first; begin < stop; begin += span) {
       const int64_t end = begin + span < stop ? begin + span : stop;
-      dot.rows(0, begin, end, views, x.rows, out.data + begin, out.stride);
+      dot.rows(0, begin, end, views, x.rows, out.data + begin, out.stride, end < weight.rows ? weight.row(0, end) : nullptr);
       if (!bias) continue;
       for (int64_t r = 0; r < x.rows; r++) {
         float* y = out.row(r);
