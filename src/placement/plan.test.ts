@@ -154,6 +154,8 @@ describe('where a model goes', () => {
         if (found.fits === 'memory') expect(found.ram).toBeLessThanOrEqual(found.ramLimit);
         if (found.fits !== 'no') expect(found.leastRam).toBeLessThanOrEqual(found.ramLimit);
         expect(found.vram).toBeLessThanOrEqual(found.vramLimit);
+        const { weightBytes } = sizesOf(big ? v3 : lite);
+        expect(found.ram + found.vram).toBeGreaterThanOrEqual((weightBytes + found.kv) * (1 - 1e-9));
         expect(found.leastRam).toBeLessThanOrEqual(found.ram * (1 + 1e-9));
         if (context !== undefined) expect(found.context).toBe(context);
         expect(found.inMemory).toBeGreaterThanOrEqual(0);
