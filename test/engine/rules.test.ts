@@ -52,7 +52,7 @@ test('rules that decide nothing are warnings, not errors', async () => {
 
 test.each([
   ['a file that is not there', 'nowhere.yaml', 'FILE_NOT_FOUND', 'there is no nowhere.yaml'],
-  ['a folder', folder, 'FILE_IO', 'EISDIR'],
+  ['a folder', folder, 'FILE_IO', 'it is a folder'],
   [
     'a number',
     5 as never,

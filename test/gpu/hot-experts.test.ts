@@ -147,7 +147,10 @@ describe.skipIf(reason)(`experts that GPUs hold ${reason ?? ''}`, () => {
     expect(engine.info.execution['hot experts']).toMatch(/^room for \d+ in \d layers$/);
     expect(engine.info.numerics).toBe('fast');
     const ask = (of: Engine) => of.generate(of.tokenize('What is 9 + 0?'), { maxTokens: 6, temperature: 0 });
-    expect((await ask(engine)).tokens).toEqual((await ask(plain)).tokens);
+    const { tokens } = await ask(plain);
+    // Uploads run beside passes: when the first of them arrives is theirs to say.
+    for (let asked = 0; asked < 50 && !engine.sharingCounts()?.hits; asked++)
+      expect((await ask(engine)).tokens).toEqual(tokens);
     const { hits, misses, uploads } = engine.sharingCounts()!;
     expect(hits).toBeGreaterThan(0);
     expect(misses).toBeGreaterThan(0);
