@@ -61,6 +61,12 @@ describe.skipIf(reason)(`experts that GPUs hold ${reason ?? ''}`, () => {
     });
   }
   const counts = (model: Model): SharingCounts => model.sharingCounts!()!;
+  /** Passes of one token until what uploads beside them are to bring is there; they come when they come. Gives their number. */
+  async function passes(pass: (step: number) => Promise<unknown>, enough: () => boolean): Promise<number> {
+    let step = 0;
+    for (; step < 30 || (!enough() && step < 1000); step++) await pass(step % 30);
+    return step;
+  }
 
   it.each([1, 2, EXPERTS])(
     '%i of 4 held: the logits are those of the CPU, and every choice is counted once',
@@ -68,11 +74,15 @@ describe.skipIf(reason)(`experts that GPUs hold ${reason ?? ''}`, () => {
       await using model = await prepare(HYBRID, holding(held));
       await same(model, prompt);
       expect(counts(model)).toMatchObject({ hits: 0, misses: 0, uploads: 0 }); // prompts count for nothing
-      for (let step = 0; step < 30; step++) await same(model, next(step));
+      const passed = await passes(
+        (step) => same(model, next(step)),
+        () =>
+          counts(model).uploads >= held && counts(model).hits > 0 && (held === EXPERTS || counts(model).evictions > 0),
+      );
       const { slots, hits, misses, uploads, evictions, failures, ...rest } = counts(model);
       expect(slots).toBe(held * LAYERS);
       const chosen = program.steps.find(({ op }) => op === 'experts')!.inputs[1]!;
-      expect(hits + misses).toBe(30 * LAYERS * (chosen.kind === 'value' ? chosen.columns : 0));
+      expect(hits + misses).toBe(passed * LAYERS * (chosen.kind === 'value' ? chosen.columns : 0));
       expect(hits).toBeGreaterThan(0);
       expect(uploads).toBeGreaterThanOrEqual(held);
       expect(failures).toBe(0);
@@ -93,30 +103,40 @@ describe.skipIf(reason)(`experts that GPUs hold ${reason ?? ''}`, () => {
   it('a graph gives the bits of single launches, with what is held and without', async () => {
     await using model = await prepare(HYBRID, holding(EXPERTS));
     await model.run(prompt);
-    // Until all that is asked for is held.
-    for (let step = 0; step < 30; step++) await model.run(next(step % 4));
-    const { misses } = counts(model);
-    const passes: (Float32Array | undefined)[] = [];
+    let misses = -1;
+    let missed = -1;
+    await passes(
+      async (step) => {
+        if (step % 4 === 0) [misses, missed] = [counts(model).misses, misses];
+        await model.run(next(step % 4));
+      },
+      () => missed === misses && counts(model).misses === misses,
+    );
+    ({ misses } = counts(model));
+    const logits: (Float32Array | undefined)[] = [];
     for (const graphs of ['0', '1']) {
       process.env.TANDEM_CUDA_GRAPHS = graphs;
-      passes.push((await model.run(next(0))).logits);
+      logits.push((await model.run(next(0))).logits);
     }
     delete process.env.TANDEM_CUDA_GRAPHS;
-    expect(passes[1]).toEqual(passes[0]);
+    expect(logits[1]).toEqual(logits[0]);
     expect(counts(model).misses).toBe(misses); // everything was a hit
   });
 
   it('an upload that fails is a miss, and no pass fails by it', async () => {
     await using model = await prepare(HYBRID, holding(EXPERTS));
     await same(model, prompt);
-    for (let step = 0; step < 30 && counts(model).failures === 0; step++) {
+    for (let step = 0; step < 300 && counts(model).failures === 0; step++) {
       // Eight copies are what a pass is told, two more the tables after one that failed; then comes the upload, or the next pass.
       fail('cuMemcpyHtoDAsync_v2', step % 2 === 0 ? 9 : 11, 1);
-      await model.run(next(step)).catch(() => {});
+      await model.run(next(step % 30)).catch(() => {});
     }
     expect(counts(model).failures).toBeGreaterThan(0);
     await model.run(next(0)).catch(() => {}); // what is left of it
-    for (let step = 0; step < 20; step++) await same(model, next(step));
+    await passes(
+      (step) => same(model, next(step)),
+      () => counts(model).uploads > 0,
+    );
     expect(counts(model).uploads).toBeGreaterThan(0);
   });
 
