@@ -34,12 +34,7 @@ static inline __attribute__((always_inline)) void turn(const LaneRows& w, int64_
     const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(load128(p + 2 * s4)), load128(p + s12), 1);
     v[j] = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
   }
-  const __m512i a = _mm512_unpacklo_epi32(v[0], v[1]), b = _mm512_unpackhi_epi32(v[0], v[1]);
-  const __m512i c = _mm512_unpacklo_epi32(v[2], v[3]), d = _mm512_unpackhi_epi32(v[2], v[3]);
-  out[0] = _mm512_unpacklo_epi64(a, c);
-  out[1] = _mm512_unpackhi_epi64(a, c);
-  out[2] = _mm512_unpacklo_epi64(b, d);
-  out[3] = _mm512_unpackhi_epi64(b, d);
+  transpose_dwords(v, out);
 }
 
 // Bytes of each dword by their numbers; 0x80 is a zero.

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cpu/kernels/panel_tile.inl.h"
+#include "cpu/kernels/transpose.inl.h"
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
 
@@ -43,12 +44,7 @@ static inline void lift(const uint8_t* const* rows, int64_t offset, Rows (&out)[
     v[j] = _mm512_mask_broadcast_i32x4(v[j], 0x0f00, load128(rows[8 + j] + offset));
     v[j] = _mm512_mask_broadcast_i32x4(v[j], 0xf000, load128(rows[12 + j] + offset));
   }
-  const __m512i a = _mm512_unpacklo_epi32(v[0], v[1]), b = _mm512_unpackhi_epi32(v[0], v[1]);
-  const __m512i c = _mm512_unpacklo_epi32(v[2], v[3]), d = _mm512_unpackhi_epi32(v[2], v[3]);
-  out[0] = _mm512_unpacklo_epi64(a, c);
-  out[1] = _mm512_unpackhi_epi64(a, c);
-  out[2] = _mm512_unpacklo_epi64(b, d);
-  out[3] = _mm512_unpackhi_epi64(b, d);
+  transpose_dwords(v, out);
 }
 
 #else
@@ -81,12 +77,7 @@ static inline void lift(const uint8_t* const* rows, int64_t offset, Rows (&out)[
   for (int j = 0; j < 4; j++) {
     v[j] = _mm256_inserti128_si256(_mm256_castsi128_si256(load128(rows[j] + offset)), load128(rows[4 + j] + offset), 1);
   }
-  const __m256i a = _mm256_unpacklo_epi32(v[0], v[1]), b = _mm256_unpackhi_epi32(v[0], v[1]);
-  const __m256i c = _mm256_unpacklo_epi32(v[2], v[3]), d = _mm256_unpackhi_epi32(v[2], v[3]);
-  out[0] = _mm256_unpacklo_epi64(a, c);
-  out[1] = _mm256_unpackhi_epi64(a, c);
-  out[2] = _mm256_unpacklo_epi64(b, d);
-  out[3] = _mm256_unpackhi_epi64(b, d);
+  transpose_dwords(v, out);
 }
 
 #endif

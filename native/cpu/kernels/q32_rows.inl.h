@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/kernels/q32_formats.inl.h"
+#include "cpu/kernels/transpose.inl.h"
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
 
@@ -33,26 +34,8 @@ static inline void store_row_floats(float* p, RowFloats v) { _mm256_storeu_ps(p,
 static inline RowFloats zero_row_floats() { return _mm256_setzero_ps(); }
 #endif
 
-// Four vectors whose lane of 16 bytes l is weight row 4·l + i (i = 0 … 3): dwords j of all rows, in order.
-static inline __attribute__((always_inline)) void transpose_dwords(const Codes (&v)[4], Row* out) {
-#if TANDEM_ISA_LEVEL >= 2
-  const __m512i a = _mm512_unpacklo_epi32(v[0], v[1]), b = _mm512_unpackhi_epi32(v[0], v[1]);
-  const __m512i c = _mm512_unpacklo_epi32(v[2], v[3]), d = _mm512_unpackhi_epi32(v[2], v[3]);
-  out[0] = _mm512_unpacklo_epi64(a, c);
-  out[1] = _mm512_unpackhi_epi64(a, c);
-  out[2] = _mm512_unpacklo_epi64(b, d);
-  out[3] = _mm512_unpackhi_epi64(b, d);
-#else
-  const __m256i a = _mm256_unpacklo_epi32(v[0], v[1]), b = _mm256_unpackhi_epi32(v[0], v[1]);
-  const __m256i c = _mm256_unpacklo_epi32(v[2], v[3]), d = _mm256_unpackhi_epi32(v[2], v[3]);
-  out[0] = _mm256_unpacklo_epi64(a, c);
-  out[1] = _mm256_unpackhi_epi64(a, c);
-  out[2] = _mm256_unpacklo_epi64(b, d);
-  out[3] = _mm256_unpackhi_epi64(b, d);
-#endif
-}
-
-// The first dwords of headers that lie as above: their low (0) or high (1) halves as f32, by rows.
+// The first dwords of headers, of four vectors whose lane of 16 bytes l is weight row 4·l + i (i = 0 … 3): their low (0) or
+// high (1) halves as f32, by rows.
 template <int half>
 static inline __attribute__((always_inline)) RowFloats header_halves(const Codes (&v)[4]) {
 #if TANDEM_ISA_LEVEL >= 2
