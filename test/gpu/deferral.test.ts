@@ -4,24 +4,15 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Engine, type LoadOptions, load } from '../../src/index.ts';
-import { fakeDriverProblem, useFakeDriver } from './fake-driver.ts';
+import { ALL_ON_GPU, fakeDriverProblem, UNROUNDED, useFakeDriver } from './fake-driver.ts';
 
 const reason = fakeDriverProblem();
-const SAME = {
-  exact: true,
-  activations: 'f32',
-  contextLength: 256,
-  maxBatchRows: 32,
-  threads: 2,
-  kvType: 'f32',
-} as const;
-const ALL = [{ match: { op: ['embed', 'sample'] }, place: { device: 'cpu' } }, { place: { device: 'cuda:0' } }];
 const PROMPT = 'What is 9 + 0?';
 
 describe.skipIf(reason)(`late experts beside a GPU ${reason ?? ''}`, () => {
   const opened: Engine[] = [];
   async function open(options: LoadOptions): Promise<Engine> {
-    const engine = await load(undefined, { ...SAME, ...options });
+    const engine = await load(undefined, { ...UNROUNDED, ...options });
     opened.push(engine);
     return engine;
   }
@@ -40,7 +31,7 @@ describe.skipIf(reason)(`late experts beside a GPU ${reason ?? ''}`, () => {
     const ids = cpu.tokenize(PROMPT);
     const expected = await cpu.logits(ids);
     expect(distance(await hybrid.logits(ids), expected)).toBeLessThan(1e-3);
-    const all = await open({ rules: ALL, deferExperts: 2 });
+    const all = await open({ rules: ALL_ON_GPU, deferExperts: 2 });
     expect(distance(await all.logits(ids), expected)).toBeLessThan(1e-3);
     const whole = await open({ rules: 'cpu' });
     expect(distance(await whole.logits(ids), expected)).toBeGreaterThan(1e-2);

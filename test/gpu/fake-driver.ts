@@ -77,3 +77,19 @@ async function compile(args: readonly string[]): Promise<void> {
   const errors = await text(child.stderr);
   if ((await ended)[0] !== 0) throw new Error(errors);
 }
+
+/** Options of models that are compared: one kind of arithmetic on both sides, floats that nothing rounds. */
+export const UNROUNDED = {
+  exact: true,
+  activations: 'f32',
+  contextLength: 256,
+  maxBatchRows: 32,
+  threads: 2,
+  kvType: 'f32',
+} as const;
+
+/** All steps that have kernels on the first GPU. */
+export const ALL_ON_GPU = [
+  { match: { op: ['embed', 'sample'] }, place: { device: 'cpu' } },
+  { place: { device: 'cuda:0' } },
+];

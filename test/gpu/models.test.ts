@@ -4,26 +4,16 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Engine, type LoadOptions, load } from '../../src/index.ts';
-import { fakeDriverProblem, useFakeDriver } from './fake-driver.ts';
+import { ALL_ON_GPU, fakeDriverProblem, UNROUNDED, useFakeDriver } from './fake-driver.ts';
 
 const reason = fakeDriverProblem();
-/** One kind of arithmetic on both sides: floats that nothing rounds. */
-const SAME = {
-  exact: true,
-  activations: 'f32',
-  contextLength: 256,
-  maxBatchRows: 32,
-  threads: 2,
-  kvType: 'f32',
-} as const;
-const ALL = [{ match: { op: ['embed', 'sample'] }, place: { device: 'cpu' } }, { place: { device: 'cuda:0' } }];
 const PROMPT = 'What is 9 + 0?';
 
 describe.skipIf(reason)(`models on GPUs ${reason ?? ''}`, () => {
   let cpu: Engine;
   const opened: Engine[] = [];
   async function open(options: LoadOptions): Promise<Engine> {
-    const engine = await load(undefined, { ...SAME, ...options });
+    const engine = await load(undefined, { ...UNROUNDED, ...options });
     opened.push(engine);
     return engine;
   }
@@ -34,7 +24,7 @@ describe.skipIf(reason)(`models on GPUs ${reason ?? ''}`, () => {
   afterAll(() => Promise.all(opened.map((engine) => engine.dispose())));
 
   it.each<[string, LoadOptions, number]>([
-    ['all on a GPU', { rules: ALL }, 4],
+    ['all on a GPU', { rules: ALL_ON_GPU }, 4],
     ['experts on the CPU', { rules: 'one-gpu' }, 100],
     ['layers on two GPUs, experts on the CPU', { rules: 'two-gpus' }, 4],
   ])('%s: the answer is that of the CPU', async (_, options, maxTokens) => {
