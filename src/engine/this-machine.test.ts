@@ -8,7 +8,9 @@ import type { KernelCosts, MachineProfile } from '../placement/profile.ts';
 import {
   availableMemory,
   keepProfile,
+  keptMeasurement,
   keptProfile,
+  machineBusy,
   machineFacts,
   profilePath,
   totalMemory,
@@ -52,6 +54,15 @@ it('kernels that are measured anew replace those of before, the others stay', ()
   ]);
 });
 
+it('a machine is busy where others take most of a processor, or a quarter of many', () => {
+  expect([machineBusy([0.7], 2), machineBusy([0.9], 2), machineBusy([15], 64), machineBusy([17], 64)]).toEqual([
+    false,
+    true,
+    false,
+    true,
+  ]);
+});
+
 describe.skipIf(nativeProblem())('a kept profile', () => {
   const measured = (): MachineProfile => {
     const { cpu, memory, container } = machineFacts();
@@ -86,6 +97,13 @@ describe.skipIf(nativeProblem())('a kept profile', () => {
       writeFileSync(profilePath(), text);
       expect(await keptProfile()).toBeUndefined();
     }
+  });
+
+  it('says whether the machine was busy when it was measured', async () => {
+    await keepProfile(measured());
+    expect(await keptMeasurement()).toMatchObject({ busy: false });
+    await keepProfile(measured(), true);
+    expect(await keptMeasurement()).toMatchObject({ busy: true, profile: { memory: { bandwidth: 3e10 } } });
   });
 
   it('a folder that cannot be written is no error', async () => {

@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { freemem, totalmem } from 'node:os';
+import { availableParallelism, freemem, loadavg, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
 import { listGpus } from '../backend/native/gpus.ts';
 import { loadNative } from '../backend/native/load.ts';
@@ -71,6 +71,13 @@ const PCIE = 25e9;
 interface Kept {
   readonly key: string;
   readonly profile: MachineProfile;
+  /** The machine had other work then: its figures are too low. */
+  readonly busy?: boolean;
+}
+
+/** Whether other work took most of a processor, or a quarter of all, in the last minute: what is measured then is too little. */
+export function machineBusy([lastMinute] = loadavg(), processors = availableParallelism()): boolean {
+  return lastMinute > Math.max(0.8, processors / 4);
 }
 
 /** Where the measured profile lies. */
@@ -80,14 +87,19 @@ export function profilePath(env: Readonly<Record<string, string | undefined>> = 
 
 /** Measured on this machine before, with its limits as they are now; undefined where that was another machine or version. */
 export async function keptProfile(): Promise<MachineProfile | undefined> {
+  return (await keptMeasurement())?.profile;
+}
+
+/** The kept profile, and whether the machine was busy when it was measured. */
+export async function keptMeasurement(): Promise<{ profile: MachineProfile; busy: boolean } | undefined> {
   const text = await readFile(profilePath(), 'utf8').catch(() => undefined);
   if (text === undefined) return undefined;
   try {
-    const kept = JSON.parse(text) as Partial<Kept>;
+    const { key, profile: measured, busy = false } = JSON.parse(text) as Partial<Kept>;
     const facts = machineFacts();
-    if (kept.key !== keyOf(facts)) return undefined;
-    const profile = parseProfile(kept.profile, profilePath());
-    return { ...profile, ...facts, memory: { ...profile.memory, ...facts.memory } };
+    if (key !== keyOf(facts)) return undefined;
+    const profile = parseProfile(measured, profilePath());
+    return { profile: { ...profile, ...facts, memory: { ...profile.memory, ...facts.memory } }, busy };
   } catch {
     return undefined; // damaged: measured anew
   }
@@ -104,13 +116,16 @@ export async function likelyProfile(isa?: string): Promise<MachineProfile> {
   return parseProfile({ ...facts, memory: { ...facts.memory, bandwidth: SOME_BANDWIDTH } }, 'this machine');
 }
 
-/** Keeps it for later commands; a folder that cannot be written is no reason to fail. */
-export async function keepProfile(profile: MachineProfile): Promise<void> {
+/** Keeps it for later commands; a folder that cannot be written is no reason to fail. `busy`: measured beside other work. */
+export async function keepProfile(profile: MachineProfile, busy = false): Promise<void> {
   const path = profilePath();
   const part = `${path}.${process.pid}`;
   try {
     await mkdir(dirname(path), { recursive: true });
-    await writeFile(part, `${JSON.stringify({ key: keyOf(profile), profile } satisfies Kept, null, 2)}\n`);
+    await writeFile(
+      part,
+      `${JSON.stringify({ key: keyOf(profile), profile, ...(busy && { busy }) } satisfies Kept, null, 2)}\n`,
+    );
     await rename(part, path);
   } catch {
     await rm(part, { force: true }).catch(() => {});

@@ -4,7 +4,7 @@
  */
 import { type Command, InvalidArgumentError } from 'commander';
 import { loadNative } from '../../backend/native/load.ts';
-import { keepProfile } from '../../engine/this-machine.ts';
+import { keepProfile, machineBusy } from '../../engine/this-machine.ts';
 import { FORMAT_NAMES, type FormatName } from '../../formats/dtype.ts';
 import { quantFormat } from '../../formats/quants/index.ts';
 import type { KernelCosts } from '../../placement/profile.ts';
@@ -39,11 +39,12 @@ function formatList(text: string): FormatName[] {
 }
 
 async function benchMachine(flags: Flags): Promise<void> {
+  const busy = machineBusy();
   const machine = describeMachine();
   const { usableCores, features } = loadNative().machine();
   const alone = { reading: readBandwidth(1, machine), peaks: loadNative().peaks(1) };
   const { profile, ...together } = await probeMachine(flags.formats);
-  await keepProfile(profile);
+  await keepProfile(profile, busy);
   const all = together.reading.threads > 1 ? [alone, together] : [alone];
   const readings = all.map(({ reading: { threads, bytesPerSecond, nodes } }) => {
     const each = nodes.map(({ bytesPerSecond: bytes, ...node }) => ({ ...node, gigabytesPerSecond: bytes / 1e9 }));
