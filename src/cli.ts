@@ -82,6 +82,10 @@ for (const add of [
   add(cli);
 addServe(cli, version);
 
+// Commander answers this with the whole help, as if nothing were wrong.
+const [asked, subject] = process.argv.slice(2);
+if (asked === 'help' && subject !== undefined && !named(subject)) cli.error(`error: unknown command '${subject}'`);
+
 try {
   await cli.parseAsync(familiarWords(dashed(process.argv)));
 } catch (error) {
@@ -91,6 +95,14 @@ try {
     if (process.env.TANDEM_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`);
     process.exitCode = 1;
   }
+}
+
+function named(word: string): boolean {
+  return (
+    word.startsWith('-') ||
+    word === 'help' ||
+    cli.commands.some((one) => one.name() === word || one.aliases().includes(word))
+  );
 }
 
 /** Flags of the old world are written with underscores: `--max_new_tokens` is `--max-new-tokens`. */

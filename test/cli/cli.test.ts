@@ -173,6 +173,11 @@ describe('a mistake gets one line and exit code 1', () => {
       /^\[cli\] unknown command 'rnu'; did you mean run\?; tandem --help tells more/,
     ],
     [
+      'help of a command that is none',
+      ['help', 'nothing'],
+      /^\[cli\] unknown command 'nothing'; tandem --help tells more/,
+    ],
+    [
       'a misspelt option',
       ['run', '--temprature', '1', 'hi'],
       /unknown option '--temprature'; did you mean --temperature\?/,
