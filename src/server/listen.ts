@@ -1,7 +1,7 @@
 /** A listening server: sockets, TLS, limits against slow clients, and an end that lets answers finish. */
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { createServer as createHttp, type ServerResponse } from 'node:http';
+import { createServer as createHttp, type IncomingMessage, type ServerResponse } from 'node:http';
 import { createServer as createHttps } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -39,12 +39,15 @@ export async function listen(handle: ServerHandle, options: ServerOptions): Prom
     keepAliveTimeout: 75_000,
     connectionsCheckingInterval: Math.ceil(options.headTimeoutMs / 4),
     noDelay: true,
+    requireHostHeader: false, // refused here, in words
   };
-  const answer = getRequestListener(handle.app.fetch, {
+  const named = getRequestListener(handle.app.fetch, {
     hostname: 'localhost', // of a request of HTTP/1.0 that names none
     overrideGlobalObjects: false,
     errorHandler: unreadable,
   });
+  const answer = (request: IncomingMessage, reply: ServerResponse) =>
+    request.headers.host === undefined && request.httpVersion === '1.1' ? refuseHostless(reply) : named(request, reply);
   const server = tls === undefined ? createHttp(limits, answer) : createHttps({ ...limits, ...tlsFiles(tls) }, answer);
   server.timeout = options.writeTimeoutMs;
   server.on('request', (_, reply) => reply.on('timeout', (socket) => endStalled(reply, socket)));
@@ -81,17 +84,26 @@ function endStalled(reply: ServerResponse, socket: Socket): void {
   if (reply.writableNeedDrain || socket.writableLength > 0) socket.destroy();
 }
 
+/** HTTP/1.1 wants a Host header (RFC 9112, 3.2). */
+function refuseHostless(reply: ServerResponse): void {
+  const body = JSON.stringify(openaiError(noPathOfHost('HTTP/1.1 without a Host header')));
+  reply
+    .writeHead(400, { 'content-type': 'application/json', 'x-should-retry': 'false', connection: 'close' })
+    .end(body);
+}
+
+function noPathOfHost(given: string): TandemError {
+  return new TandemError('REQUEST_INVALID', {
+    room: 'server',
+    rule: 'a request names a path of a host',
+    given,
+    fix: 'check its first line and its Host header',
+  });
+}
+
 /** A request whose target or Host makes no address: no dialect is known. */
 function unreadable(error: unknown): Response {
-  const known = error instanceof RequestError;
-  const told = known
-    ? new TandemError('REQUEST_INVALID', {
-        room: 'server',
-        rule: 'a request names a path of a host',
-        given: error.message,
-        fix: 'check its first line and its Host header',
-      })
-    : asTandemError(error);
+  const told = error instanceof RequestError ? noPathOfHost(error.message) : asTandemError(error);
   return Response.json(openaiError(told), { status: httpFailure(told).status, headers: { 'x-should-retry': 'false' } });
 }
 
