@@ -130,9 +130,9 @@ std::string launch_there(const char* name, Shape shape, const void* arguments, s
   if (strays(arguments, bytes)) return "an argument points to memory that the card does not see";
   in_tests = false;  // what the device keeps outlives the memory of tests
   FunctionHandle* function = nullptr;
-  Status status = current->device->function(name, function);
+  Status status = current->device->function(name, function, shape.shared);
   void* list[] = {const_cast<void*>(arguments)};
-  if (status.ok()) status = current->stream.launch(function, {shape.x, shape.y, shape.z}, {shape.threads, 1, 1}, 0, list);
+  if (status.ok()) status = current->stream.launch(function, {shape.x, shape.y, shape.z}, {shape.threads, 1, 1}, shape.shared, list);
   if (status.ok()) status = finish(current->stream, kSeconds);
   in_tests = true;
   return status.message();

@@ -84,11 +84,12 @@ class Bench {
   }
   bool fits(const Matrix& m) const { return m.place() <= weight_bytes_; }
 
-  // `launch(stream, function, i)`; the floor is the larger of bytes over the copy and operations over the product.
-  void time(const std::string& kernel, const std::string& shape, double bytes, double operations, const std::function<Status(Stream&, FunctionHandle*, int)>& launch) {
+  // `launch(stream, function, i)`, with `shared` bytes of dynamic shared memory at most; the floor is the larger of bytes over the copy and operations over the product.
+  void time(const std::string& kernel, const std::string& shape, double bytes, double operations, const std::function<Status(Stream&, FunctionHandle*, int)>& launch,
+            unsigned shared = 0) {
     if (kernel.find(only_) == std::string::npos || device_.lost()) return;
     FunctionHandle* function = nullptr;
-    Status status = broken_.ok() ? device_.function("tandem_" + kernel, function) : broken_;
+    Status status = broken_.ok() ? device_.function("tandem_" + kernel, function, shared) : broken_;
     double seconds = 0;
     if (status.ok()) status = time_launches(device_, [&](Stream& stream, int i) { return launch(stream, function, i); }, seconds);
     if (!status.ok()) {
@@ -140,7 +141,7 @@ class Bench {
 
 template <typename Arguments> Status launch(Stream& stream, FunctionHandle* function, Shape shape, Arguments arguments) {
   void* list[] = {&arguments};
-  return stream.launch(function, {shape.x, shape.y, shape.z}, {shape.threads, 1, 1}, 0, list);
+  return stream.launch(function, {shape.x, shape.y, shape.z}, {shape.threads, 1, 1}, shape.shared, list);
 }
 
 float* floats(Address address) { return reinterpret_cast<float*>(address); }

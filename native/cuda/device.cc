@@ -172,24 +172,25 @@ Status Device::event(Event& out) {
   return {};
 }
 
-Status Device::function(const std::string& name, FunctionHandle*& out) {
+Status Device::function(const std::string& name, FunctionHandle*& out, unsigned shared) {
   std::lock_guard lock(mutex_);
-  if (const auto found = functions_.find(name); found != functions_.end()) {
-    out = found->second;
-    return {};
+  Function& function = functions_[name];
+  if (function.handle == nullptr) {
+    TANDEM_TRY(enter());
+    const Result code = driver_->module_function(&function.handle, module_, name.c_str());
+    if (code == result::kNotFound)
+      return Status(Code::native_failed, "[native] the kernels are of this version; they have no " + name + "; install tandem-cuda-linux-x64 in the version of tandem");
+    TANDEM_TRY(check(code, "find a kernel"));
   }
+  out = function.handle;
+  if (shared <= function.shared) return {};
+  if (shared > info_.shared_memory)
+    return Status(Code::native_failed, "[native] blocks of " + name + " fit into the shared memory of cuda:" + std::to_string(info_.ordinal) + "; they take " + std::to_string(shared) +
+                                           " bytes, " + info_.name + " gives " + std::to_string(info_.shared_memory) + "; place the step on cpu");
   TANDEM_TRY(enter());
-  const Result code = driver_->module_function(&out, module_, name.c_str());
-  if (code == result::kNotFound)
-    return Status(Code::native_failed, "[native] the kernels are of this version; they have no " + name + "; install tandem-cuda-linux-x64 in the version of tandem");
-  TANDEM_TRY(check(code, "find a kernel"));
-  functions_.emplace(name, out);
+  TANDEM_TRY(check(driver_->function_attribute(function.handle, kMaxDynamicSharedBytes, static_cast<int>(shared)), "give a kernel shared memory"));
+  function.shared = shared;
   return {};
-}
-
-Status Device::allow_shared(FunctionHandle* function, unsigned bytes) {
-  TANDEM_TRY(enter());
-  return check(driver_->function_attribute(function, kMaxDynamicSharedBytes, static_cast<int>(bytes)), "give a kernel shared memory");
 }
 
 const Driver& Stream::driver() const { return device().driver(); }

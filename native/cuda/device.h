@@ -123,10 +123,9 @@ class Device {
   Status free_memory(size_t& bytes);
   Status stream(Stream& out);
   Status event(Event& out);
-  // A kernel of the file by name; looked up once.
-  Status function(const std::string& name, FunctionHandle*& out);
-  // Lets a kernel have more dynamic shared memory than 48 KB.
-  Status allow_shared(FunctionHandle* function, unsigned bytes);
+  // A kernel of the file by name; looked up once. `shared`: bytes of dynamic shared memory that its blocks will ask for; refused where the card
+  // has less than that (info().shared_memory).
+  Status function(const std::string& name, FunctionHandle*& out, unsigned shared = 0);
 
   bool lost() const { return lost_.load(std::memory_order_acquire); }
   // Why; of a device that is lost.
@@ -150,7 +149,11 @@ class Device {
   ContextHandle* context_ = nullptr;
   ModuleHandle* module_ = nullptr;
   std::mutex mutex_;
-  std::map<std::string, FunctionHandle*> functions_;
+  struct Function {
+    FunctionHandle* handle = nullptr;
+    unsigned shared = 0;  // what it may have so far
+  };
+  std::map<std::string, Function> functions_;
   std::atomic<bool> lost_{false};
   mutable std::mutex lost_mutex_;
   std::string loss_;

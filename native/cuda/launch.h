@@ -65,7 +65,8 @@ struct Binding {
 
   // FORMAT_UNSUPPORTED naming the step.
   Status refuse(const std::string& rule, const std::string& given) const;
-  Status kernel(const std::string& name, FunctionHandle*& out) const { return part.device->function("tandem_" + name, out); }
+  // `shared`: bytes of dynamic shared memory that its launches ask for (Shape::shared).
+  Status kernel(const std::string& name, FunctionHandle*& out, unsigned shared = 0) const { return part.device->function("tandem_" + name, out, shared); }
   // Of a weight operand: its format, which kernels read.
   Status format(size_t operand, std::string& out) const;
   bool has(size_t operand) const { return operand < step.inputs.size() && step.inputs[operand].kind != Operand::Kind::none; }
@@ -96,7 +97,7 @@ struct LinearKernels {
 
 template <typename Arguments> Status launch_kernel(Stream& stream, FunctionHandle* function, Shape shape, Arguments arguments) {
   void* list[] = {&arguments};
-  return stream.launch(function, {shape.x, shape.y, shape.z}, {shape.threads, 1, 1}, 0, list);
+  return stream.launch(function, {shape.x, shape.y, shape.z}, {shape.threads, 1, 1}, shape.shared, list);
 }
 
 // The kernels of a step.

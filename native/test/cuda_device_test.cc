@@ -142,12 +142,33 @@ TEST(cuda_a_lost_device_fails_cleanly) {
   }
 }
 
+TEST(cuda_shared_memory_is_asked_for) {
+  FakeCuda fake("capability=8.9");
+  static unsigned given = 0;
+  const size_t none = 0;
+  fake.kernel("large", [](const unsigned*, const unsigned*, unsigned shared, void**) { given = shared; }, &none, 0);
+  std::unique_ptr<Device> device;
+  EXPECT_OK(Device::open(0, fake.kernels, device));
+  Stream stream;
+  EXPECT_OK(device->stream(stream));
+  FunctionHandle* function = nullptr;
+  EXPECT_OK(device->function("large", function));
+  EXPECT(!stream.launch(function, {}, {}, 50000, nullptr).ok());
+  EXPECT_OK(device->function("large", function, 90000));
+  EXPECT_OK(device->function("large", function, 60000));  // takes nothing back
+  EXPECT_OK(stream.launch(function, {}, {}, 90000, nullptr));
+  EXPECT_OK(stream.finish());
+  EXPECT(given == 90000 && fake.calls("cuFuncSetAttribute") == 1);
+  EXPECT(mentions(device->function("large", function, 110000).message(), "they take 110000 bytes, Fake gives 101376"));
+  EXPECT(!device->lost());
+}
+
 // Every call that may fail is made to: no crash, no hang, an error with what the driver said.
 TEST(cuda_every_call_may_fail) {
   const char* symbols[] = {"cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute", "cuDeviceGetCount", "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent",
                            "cuModuleLoadData", "cuModuleGetFunction", "cuMemAlloc_v2", "cuMemHostAlloc", "cuMemHostGetDevicePointer_v2", "cuStreamCreate",
                            "cuEventCreate", "cuStreamBeginCapture_v2", "cuLaunchKernel", "cuEventRecord", "cuStreamWaitEvent", "cuStreamEndCapture",
-                           "cuGraphInstantiateWithFlags", "cuGraphLaunch", "cuStreamQuery"};
+                           "cuGraphInstantiateWithFlags", "cuGraphLaunch", "cuStreamQuery", "cuFuncSetAttribute"};
   FakeCuda fake;
   const size_t none = 0;
   fake.kernel("nothing", [](const unsigned*, const unsigned*, unsigned, void**) {}, &none, 0);
@@ -160,7 +181,7 @@ TEST(cuda_every_call_may_fail) {
     Stream stream;
     Event event;
     GraphExec graph;
-    TANDEM_TRY(device->function("nothing", function));
+    TANDEM_TRY(device->function("nothing", function, 1024));
     TANDEM_TRY(device->allocate(64, "weights", memory));
     TANDEM_TRY(device->pin(64, "buffers", host));
     TANDEM_TRY(device->stream(stream));

@@ -1,5 +1,6 @@
 // The emulation itself: what a kernel does wrong is told, and what it lacks shows.
 #include "cuda/kernels/mma.cuh"
+#include "cuda/kernels/shared.cuh"
 #include "test/cuda_kernels_support.h"
 
 namespace tandem::test {
@@ -67,6 +68,75 @@ TEST(cuda_mma_is_a_product) {
       EXPECT(d[r][c] == sum);
     }
   }
+}
+
+// Words that come by asynchronous copies, two groups of 512 bytes; `left`: of the groups, how many the first reading does not wait for.
+template <int left>
+static std::vector<uint32_t> copied(Order order, bool waits, bool barrier) {
+  std::vector<uint32_t> out(256, 1);
+  alignas(16) static uint32_t from[256];
+  for (uint32_t i = 0; i < 256; i++) from[i] = i + 1;
+  const std::string error = emulation::launch({1, 1, 1}, 64, [&] {
+    uint32_t* const memory = dynamic_shared<uint32_t>();
+    const unsigned thread = threadIdx.x;
+    for (unsigned group = 0; group < 2; group++) {
+      if (thread < 32) cp_async_16(memory + 128 * group + 4 * thread, from + 128 * group + 4 * thread, thread != 5);
+      cp_async_commit();
+    }
+    if (waits) cp_async_wait<left>();
+    if (barrier) __syncthreads();
+    else __syncwarp();
+    for (unsigned i = thread; i < 256; i += 64) out[i] = memory[i];
+  }, order, 1024);
+  EXPECT(error.empty());
+  return out;
+}
+
+TEST(cuda_emulation_copies_when_waited_for) {
+  for (Order order : {Order::forward, Order::backward, Order::shuffled}) {
+    const std::vector<uint32_t> all = copied<0>(order, true, true), first = copied<1>(order, true, true), none = copied<0>(order, false, true);
+    for (uint32_t i = 0; i < 256; i++) {
+      const uint32_t want = i % 128 / 4 == 5 ? 0 : i + 1;
+      EXPECT(all[i] == want && first[i] == (i < 128 ? want : 0xffffffffu) && none[i] == 0xffffffffu);
+    }
+  }
+  EXPECT(copied<0>(Order::backward, true, false) != copied<0>(Order::forward, true, false));  // other threads' copies need a barrier
+}
+
+TEST(cuda_dynamic_shared_memory_is_of_the_launch) {
+  float first = 0, last = 0;
+  std::string error = emulation::launch({1, 1, 1}, 32, [&] {
+    float* const memory = dynamic_shared<float>();
+    if (threadIdx.x == 0) first = memory[0], last = memory[49999];
+  }, Order::forward, 200000);
+  EXPECT(error.empty() && std::isnan(first) && std::isnan(last));  // of no use before it is written
+  error = emulation::launch({1, 1, 1}, 32, [] { dynamic_shared<float>(); });
+  EXPECT(error.find("launched with some") != std::string::npos);
+  error = emulation::launch({1, 1, 1}, 32, [] { cp_async_16(dynamic_shared<uint8_t>() + 8, nullptr, false); }, Order::forward, 64);
+  EXPECT(error.find("aligned") != std::string::npos);
+}
+
+TEST(cuda_ldmatrix_gives_fragments) {
+  const auto element = [](int r, int c) { return static_cast<uint32_t>(100 * r + c); };
+  bool same = true;
+  const std::string error = emulation::launch({1, 1, 1}, 32, [&] {
+    __shared__ uint16_t memory[32][24];
+    const int lane = threadIdx.x, g = lane / 4, q = lane % 4;
+    for (int c = 0; c < 8; c++) memory[lane][c] = static_cast<uint16_t>(element(lane, c));
+    __syncwarp();
+    uint32_t four[4], turned[4], two[2], turned_two[2];
+    ldmatrix(four, memory[lane]);
+    ldmatrix_transposed(turned, memory[lane]);
+    ldmatrix(two, lane < 16 ? memory[lane] : nullptr);
+    ldmatrix_transposed(turned_two, lane < 16 ? memory[lane] : nullptr);
+    for (int m = 0; m < 4; m++) {
+      const uint32_t word = element(8 * m + g, 2 * q) | element(8 * m + g, 2 * q + 1) << 16;
+      const uint32_t column = element(8 * m + 2 * q, g) | element(8 * m + 2 * q + 1, g) << 16;
+      same = same && four[m] == word && turned[m] == column;
+      if (m < 2) same = same && two[m] == word && turned_two[m] == column;
+    }
+  });
+  EXPECT(error.empty() && same);
 }
 
 }  // namespace tandem::test

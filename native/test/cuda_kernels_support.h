@@ -62,7 +62,7 @@ bool launch(const char* name, cuda::Shape shape, const Arguments& arguments, std
   for (Order order : {Order::forward, Order::backward, Order::shuffled}) {
     std::memcpy(out.data(), before.data(), before.size() * sizeof(float));
     const std::string error = launch_elsewhere != nullptr ? launch_elsewhere(entry->name, shape, &arguments, sizeof arguments)
-                                                          : entry->run({shape.x, shape.y, shape.z}, shape.threads, &arguments, order);
+                                                          : entry->run({shape.x, shape.y, shape.z}, shape.threads, shape.shared, &arguments, order);
     if (!error.empty()) {
       failed(__FILE__, __LINE__, std::string(name) + ": " + error);
       return false;

@@ -2,7 +2,8 @@
 //
 // Every thread of a block is a fiber; blocks run one after the other. A fiber runs until it waits for others: at a barrier
 // of the block or at a warp-wide exchange. The order in which fibers are resumed is a parameter: a kernel that lacks a
-// barrier gives other numbers in another order, and one whose threads do not all arrive is told by name of the wait.
+// barrier gives other numbers in another order, and one whose threads do not all arrive is told by name of the wait. Copies into
+// shared memory that run beside the work are made when they are waited for; from their beginning on the place holds NaN.
 // Not imitated: time, memory that is written by several blocks at once, warps that run ahead of one another inside an exchange.
 //
 // Everything happens on the calling thread; several threads may each run a launch of their own.
@@ -12,6 +13,7 @@
 #include <ucontext.h>
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -62,6 +64,14 @@ inline constexpr size_t kStack = 64 << 10;
 // the first or the last one leading, so that what is written too early is read. Shuffled: one turn each, in any order.
 enum class Order { forward, backward, shuffled };
 
+// A copy into shared memory that was begun; from null: zeros.
+struct AsyncCopy {
+  void* to;
+  const void* from;
+  size_t bytes;
+  int group;
+};
+
 struct Fiber {
   jmp_buf at;
   ucontext_t context;
@@ -71,6 +81,8 @@ struct Fiber {
   const uint64_t* generation = nullptr;
   uint64_t seen = 0;
   unsigned exchanges = 0;
+  std::vector<AsyncCopy> copies;  // begun and not waited for, the oldest first
+  int groups = 0;                 // committed so far
 #if defined(__SANITIZE_THREAD__)
   void* tsan = nullptr;
 #endif
@@ -91,11 +103,14 @@ class Machine {
     return machine;
   }
 
-  // Empty, or what the kernel did wrong.
-  std::string run(unsigned threads, const std::function<void()>& body, Order order) {
+  // Empty, or what the kernel did wrong. `shared`: bytes of dynamic shared memory.
+  std::string run(unsigned threads, const std::function<void()>& body, Order order, unsigned shared) {
     body_ = &body;
     threads_ = static_cast<int>(threads);
     error_.clear();
+    if (shared != shared_bytes_) dynamic_shared_.reset(shared == 0 ? nullptr : new uint8_t[shared]);  // exactly as much: sanitizers see the end
+    shared_bytes_ = shared;
+    if (shared > 0) std::memset(dynamic_shared_.get(), 0xff, shared);
     arrived_ = 0;
     warps_.assign((threads + kWarp - 1) / kWarp, Warp());
     if (fibers_.size() < threads) fibers_.resize(threads);
@@ -159,6 +174,29 @@ class Machine {
 
   int lane() const { return index_ % kWarp; }
 
+  void* dynamic_shared() {
+    if (shared_bytes_ == 0) fail("a kernel with dynamic shared memory is launched with some");
+    return dynamic_shared_.get();
+  }
+
+  void begin_copy(void* to, const void* from, size_t bytes) {
+    Fiber& fiber = fibers_[index_];
+    std::memset(to, 0xff, bytes);
+    fiber.copies.push_back({to, from, bytes, fiber.groups});
+  }
+  void commit_copies() { fibers_[index_].groups++; }
+  // All but the `left` youngest groups; what was not committed stays under way.
+  void finish_copies(int left) {
+    Fiber& fiber = fibers_[index_];
+    size_t done = 0;
+    for (; done < fiber.copies.size() && fiber.copies[done].group < fiber.groups - left; done++) {
+      const AsyncCopy& copy = fiber.copies[done];
+      if (copy.from == nullptr) std::memset(copy.to, 0, copy.bytes);
+      else std::memcpy(copy.to, copy.from, copy.bytes);
+    }
+    fiber.copies.erase(fiber.copies.begin(), fiber.copies.begin() + static_cast<std::ptrdiff_t>(done));
+  }
+
  private:
   std::string place() const {
     const auto text = [](const Dim3& d) { return "(" + std::to_string(d.x) + "," + std::to_string(d.y) + "," + std::to_string(d.z) + ")"; };
@@ -213,6 +251,8 @@ class Machine {
     fiber.done = false;
     fiber.waits = nullptr;
     fiber.exchanges = 0;
+    fiber.copies.clear();
+    fiber.groups = 0;
     if (fiber.prepared) return;
     if (!fiber.stack) fiber.stack = std::make_unique<char[]>(kStack);
     getcontext(&fiber.context);
@@ -270,6 +310,8 @@ class Machine {
   jmp_buf scheduler_;
   uint64_t generation_ = 0;
   int threads_ = 0, arrived_ = 0, index_ = 0;
+  std::unique_ptr<uint8_t[]> dynamic_shared_;
+  unsigned shared_bytes_ = 0;
   std::string error_;
 #if defined(__SANITIZE_ADDRESS__)
   const void* scheduler_stack_ = nullptr;
@@ -281,7 +323,8 @@ class Machine {
 };
 
 // Runs body once per thread of the grid. Empty, or what the kernel did wrong; then the rest of the grid has not run.
-inline std::string launch(Dim3 grid, unsigned threads, const std::function<void()>& body, Order order = Order::forward) {
+// `shared`: bytes of dynamic shared memory a block.
+inline std::string launch(Dim3 grid, unsigned threads, const std::function<void()>& body, Order order = Order::forward, unsigned shared = 0) {
   if (threads == 0 || threads > kMaxThreads || threads % kWarp != 0) return "blocks have whole warps, up to 1024 threads; given " + std::to_string(threads);
   gridDim = grid;
   blockDim = {threads, 1, 1};
@@ -289,7 +332,7 @@ inline std::string launch(Dim3 grid, unsigned threads, const std::function<void(
     for (unsigned y = 0; y < grid.y; y++) {
       for (unsigned x = 0; x < grid.x; x++) {
         blockIdx = {x, y, z};
-        std::string error = Machine::current().run(threads, body, order);
+        std::string error = Machine::current().run(threads, body, order, shared);
         if (!error.empty()) return error;
       }
     }

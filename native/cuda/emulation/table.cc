@@ -5,9 +5,9 @@
 namespace tandem::cuda::emulation {
 
 template <typename Arguments, void (*kernel)(const Arguments&)>
-static std::string run_entry(Dim3 grid, unsigned threads, const void* arguments, Order order) {
+static std::string run_entry(Dim3 grid, unsigned threads, unsigned shared, const void* arguments, Order order) {
   const Arguments copy = *static_cast<const Arguments*>(arguments);
-  return launch(grid, threads, [&] { kernel(copy); }, order);
+  return launch(grid, threads, [&] { kernel(copy); }, order, shared);
 }
 
 #define TANDEM_CUDA_ENTRY(name, Arguments, ...) {"tandem_" #name, sizeof(Arguments), run_entry<Arguments, __VA_ARGS__>},

@@ -12,8 +12,8 @@ namespace tandem::cuda::emulation {
 struct Entry {
   const char* name;  // tandem_linear_q4_k_m1
   size_t argument_bytes;
-  // `arguments`: its argument struct. Empty, or what the kernel did wrong.
-  std::string (*run)(Dim3 grid, unsigned threads, const void* arguments, Order order);
+  // `shared`: bytes of dynamic shared memory; `arguments`: its argument struct. Empty, or what the kernel did wrong.
+  std::string (*run)(Dim3 grid, unsigned threads, unsigned shared, const void* arguments, Order order);
 };
 
 // Null where no kernel has that name.

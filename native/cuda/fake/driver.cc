@@ -64,6 +64,8 @@ struct Machine {
   int version = 13000, gpus = 1, major = 9, minor = 0, image = 0;
   size_t memory = 1000000000;
   std::string name = "Fake";
+  // Bytes a block may have, as cards of the capability give them.
+  int shared() const { return major == 9 || major == 10 ? 232448 : major == 8 && minor == 0 ? 166912 : 101376; }
 };
 
 struct State {
@@ -240,6 +242,7 @@ struct tandem::cuda::GraphExecHandle {
 };
 struct tandem::cuda::FunctionHandle {
   Kernel kernel;
+  unsigned shared = 48 << 10;  // bytes of dynamic shared memory that a launch may ask for
 };
 struct tandem::cuda::ModuleHandle {
   std::map<std::string, std::unique_ptr<FunctionHandle>> functions;
@@ -363,7 +366,7 @@ EXPORT Result cuDeviceGetName(char* out, int size, DeviceNumber) {
 EXPORT Result cuDeviceGetAttribute(int* out, int which, DeviceNumber) {
   ENTER(cuDeviceGetAttribute);
   const Machine& m = state().machine;
-  const std::map<int, int> values = {{13, 1000000}, {16, 100}, {36, 1000000}, {37, 4096}, {75, m.major}, {76, m.minor}, {97, 166912}};
+  const std::map<int, int> values = {{13, 1000000}, {16, 100}, {36, 1000000}, {37, 4096}, {75, m.major}, {76, m.minor}, {97, m.shared()}};
   const auto found = values.find(which);
   if (found == values.end()) return 1;
   *out = found->second;
@@ -575,14 +578,16 @@ EXPORT Result cuModuleGetFunction(FunctionHandle** out, ModuleHandle* module, co
   *out = function.get();
   return 0;
 }
-EXPORT Result cuFuncSetAttribute(FunctionHandle*, int, int) {
+EXPORT Result cuFuncSetAttribute(FunctionHandle* function, int which, int value) {
   ENTER(cuFuncSetAttribute);
+  if (which != kMaxDynamicSharedBytes || value > state().machine.shared()) return 1;
+  function->shared = static_cast<unsigned>(value);
   return 0;
 }
 EXPORT Result cuLaunchKernel(FunctionHandle* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
                              StreamHandle* stream, void** arguments, void**) {
   ENTER(cuLaunchKernel);
-  if (gx * gy * gz == 0 || bx * by * bz == 0 || bx * by * bz > 1024) return 1;
+  if (gx * gy * gz == 0 || bx * by * bz == 0 || bx * by * bz > 1024 || shared > function->shared) return 1;
   // Parameters are read now, as the driver does it.
   auto values = std::make_shared<std::vector<std::vector<uint8_t>>>();
   for (size_t i = 0; i < function->kernel.sizes.size(); i++) {
@@ -592,7 +597,7 @@ EXPORT Result cuLaunchKernel(FunctionHandle* function, unsigned gx, unsigned gy,
   if (function->kernel.entry != nullptr) {
     if (gy > 65535 || gz > 65535 || by * bz != 1) return 1;
     return make(stream, [=, entry = function->kernel.entry] {
-      const std::string error = entry->run({gx, gy, gz}, bx, (*values)[0].data(), emulation::Order::forward);
+      const std::string error = entry->run({gx, gy, gz}, bx, shared, (*values)[0].data(), emulation::Order::forward);
       if (error.empty()) return;
       std::fprintf(stderr, "%s: %s\n", entry->name, error.c_str());
       lose(719);

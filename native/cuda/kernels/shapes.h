@@ -9,6 +9,7 @@ namespace tandem::cuda {
 struct Shape {
   unsigned x = 1, y = 1, z = 1;  // blocks
   unsigned threads = 256;
+  unsigned shared = 0;           // bytes of dynamic shared memory a block (shared.cuh); what a card gives differs: 99 to 227 KB
 };
 
 static inline unsigned blocks_of(int64_t count, int64_t size) { return static_cast<unsigned>((count + size - 1) / size); }
