@@ -1,0 +1,250 @@
+/**
+ * Do the GPUs of this machine compute what the ops say? One step of every kind (kinds.ts) is run where it will run, with the
+ * weights, buffers and launches that it will have, over a few passes (passes.ts); some of its outputs are held against the
+ * reference by the bound of its op, all of them against being numbers at all. Before anybody else runs a pass.
+ */
+import { TandemError } from '../../errors.ts';
+import type { Checkpoint } from '../../formats/checkpoint.ts';
+import { type Worst, worstError } from '../../ops/bound.ts';
+import { opNamed } from '../../ops/index.ts';
+import type { Batch } from '../../program/batch.ts';
+import type { Program, Step } from '../../program/program.ts';
+import type { Value } from '../../program/tensor.ts';
+import type { Executable, Stepper } from '../backend.ts';
+import type { Limits } from '../check-batch.ts';
+import { CheckedCache } from './cache.ts';
+import { type ExpectedOutput, expectedOutputs } from './expected.ts';
+import { inputsOf, type StepInputs, type ValueData } from './inputs.ts';
+import type { StepKind } from './kinds.ts';
+import { type CheckPasses, checkPasses } from './passes.ts';
+import { WeightRows } from './weight-rows.ts';
+
+export interface CheckOptions {
+  readonly executable: Executable;
+  readonly checkpoint: Checkpoint;
+  /** What the executable was prepared with. */
+  readonly limits: Omit<Limits, 'pages'>;
+  /** Kinds of steps of its Program. */
+  readonly kinds: readonly StepKind[];
+  /** Stop at the first that fails (default), or go through all. */
+  readonly stopAtFailure?: boolean;
+  readonly signal?: AbortSignal;
+}
+
+export interface CheckedKind {
+  readonly kind: StepKind;
+  /** Passes that it was right in. */
+  readonly passes: number;
+  /** What is wrong, a sentence; undefined: nothing. */
+  readonly failure?: string;
+}
+
+/** Results in the order of `kinds`; where it stopped at a failure, up to that one. */
+export async function checkKinds(options: CheckOptions): Promise<CheckedKind[]> {
+  const check = new Check(options);
+  await check.run();
+  return check.results();
+}
+
+/** NATIVE_FAILED, naming the first kind that failed. */
+export function refuseFailures(results: readonly CheckedKind[], cards: string): void {
+  const failed = results.find(({ failure }) => failure !== undefined);
+  if (failed === undefined) return;
+  throw new TandemError('NATIVE_FAILED', {
+    room: 'backend',
+    rule: 'kernels of a GPU compute what the reference does, or it is not used',
+    given: `${cards}: ${failed.kind.label}: ${failed.failure}`,
+    fix: 'use the CPU (--rules cpu) and report this line with the card and its driver; `tandem doctor --gpu` tries all kernels',
+  });
+}
+
+class Check {
+  readonly #options: CheckOptions;
+  readonly #program: Program;
+  readonly #weights: WeightRows;
+  readonly #passes: CheckPasses;
+  readonly #caches = new Map<number, CheckedCache>();
+  readonly #found = new Map<StepKind, { passes: number; failure?: string }>();
+
+  constructor(options: CheckOptions) {
+    const { executable, checkpoint, limits, kinds } = options;
+    this.#options = options;
+    this.#program = executable.program;
+    this.#weights = new WeightRows(this.#program, checkpoint);
+    const tiles = kinds.map(({ step }) => this.#program.steps[step].placement?.tiles ?? 0);
+    this.#passes = checkPasses(this.#program, { ...limits, pages: executable.pages }, Math.max(0, ...tiles));
+    for (const { step } of kinds) {
+      const { cache } = this.#program.steps[step].attributes;
+      if (cache === undefined || this.#caches.has(Number(cache))) continue;
+      this.#caches.set(Number(cache), new CheckedCache(this.#program, Number(cache), this.#passes.pages));
+    }
+  }
+
+  results(): CheckedKind[] {
+    return this.#options.kinds.flatMap((kind) => {
+      const found = this.#found.get(kind);
+      return found ? [{ kind, ...found }] : [];
+    });
+  }
+
+  async run(): Promise<void> {
+    const { history, judged } = this.#passes;
+    const { executable } = this.#options;
+    if (this.#caches.size > 0)
+      for (const batch of history) if (!(await this.#inPass(batch, 'history', (pass) => this.#appendAll(pass)))) return;
+    for (const { name, batch } of judged)
+      if (!(await this.#inPass(batch, name, (pass) => this.#judgeAll(pass)))) return;
+    if (executable.readPage) await this.#judgeCaches();
+  }
+
+  /** False where it is time to stop. */
+  async #inPass(batch: Batch, name: string, work: (pass: Pass) => Promise<boolean>): Promise<boolean> {
+    this.#options.signal?.throwIfAborted();
+    const stepper = await this.#options.executable.start(batch);
+    try {
+      return await work({ batch, name, stepper, appended: new Set() });
+    } finally {
+      await stepper.finish().catch(() => {}); // what went wrong first is told
+    }
+  }
+
+  async #appendAll(pass: Pass): Promise<boolean> {
+    for (const kind of this.#options.kinds) {
+      const { cache } = this.#program.steps[kind.step].attributes;
+      if (cache === undefined) continue;
+      const failure = await this.#append(pass, Number(cache)).then(nothing, messageOf);
+      if (failure !== undefined && this.#fail(kind, pass, failure)) return false;
+    }
+    return true;
+  }
+
+  async #judgeAll(pass: Pass): Promise<boolean> {
+    for (const kind of this.#options.kinds) {
+      this.#options.signal?.throwIfAborted();
+      if (this.#found.get(kind)?.failure !== undefined) continue;
+      const failure = await this.#judge(pass, kind).catch(messageOf);
+      if (failure !== undefined && this.#fail(kind, pass, failure)) return false;
+      if (failure === undefined) this.#found.set(kind, { passes: (this.#found.get(kind)?.passes ?? 0) + 1 });
+    }
+    return true;
+  }
+
+  /** True where nothing more is to be tried. */
+  #fail(kind: StepKind, pass: Pass | undefined, failure: string): boolean {
+    const where = pass === undefined ? '' : `${pass.name}: `;
+    this.#found.set(kind, { passes: this.#found.get(kind)?.passes ?? 0, failure: where + failure });
+    return this.#options.stopAtFailure ?? true;
+  }
+
+  /** What is wrong with a step, or undefined. */
+  async #judge(pass: Pass, { step: index }: StepKind): Promise<string | undefined> {
+    const step = this.#program.steps[index];
+    const { cache } = step.attributes;
+    if (cache !== undefined) await this.#append(pass, Number(cache));
+    if (step.outputs.length === 0) return undefined; // an append: its pages are looked at in the end
+    const { batch, stepper } = pass;
+    const inputs = await this.#run(pass, index);
+    const actual = await Promise.all(step.outputs.map((id) => stepper.read(id)));
+    const kv = cache === undefined ? undefined : this.#caches.get(Number(cache))!.reader;
+    const seed = index + batch.tokens.length;
+    const expected = await expectedOutputs({
+      program: this.#program,
+      step,
+      batch,
+      inputs,
+      weights: this.#weights,
+      kv,
+      seed,
+    });
+    for (const [i, output] of expected.entries()) {
+      const wrong = this.#compare(step, actual[i], output);
+      if (wrong !== undefined) return wrong;
+    }
+    return undefined;
+  }
+
+  /** Gives a step random inputs and runs it. Outputs are made wrong before, so that what is not written shows. */
+  async #run({ batch, stepper }: Pass, index: number): Promise<StepInputs> {
+    const { steps, values } = this.#program;
+    const step = steps[index];
+    const rowsOf = ({ rows }: Value) => (rows === 'T' ? batch.tokens.length : batch.outputs.length);
+    const inputs = inputsOf(this.#program, step, rowsOf, index + batch.tokens.length);
+    for (const [value, data] of inputs) await stepper.write(value, data);
+    for (const id of step.outputs) {
+      const size = rowsOf(values[id]) * values[id].columns;
+      const wrong = values[id].type === 'i32' ? new Int32Array(size).fill(-1) : new Float32Array(size).fill(Number.NaN);
+      await stepper.write(id, wrong);
+    }
+    await stepper.step(index);
+    return inputs;
+  }
+
+  /** Runs the append step of a layer's cache, once a pass. */
+  async #append(pass: Pass, cache: number): Promise<void> {
+    if (pass.appended.has(cache)) return;
+    pass.appended.add(cache);
+    const index = this.#program.steps.findIndex(
+      ({ outputs, attributes }) => outputs.length === 0 && attributes.cache === cache,
+    );
+    const inputs = await this.#run(pass, index);
+    this.#caches.get(cache)!.append(this.#program.steps[index], pass.batch, inputs);
+  }
+
+  #compare(
+    step: Step,
+    actual: ValueData,
+    { value, rows, columns, data, magnitude }: ExpectedOutput,
+  ): string | undefined {
+    const { columns: stride, name } = this.#program.values[value];
+    const own = columns?.length ?? stride;
+    const place = (i: number) => [rows[Math.floor(i / own)], columns?.[i % own] ?? i % own] as const;
+    const picked = data.map((_, i) => {
+      const [row, column] = place(i);
+      return actual[row * stride + column];
+    });
+    if (actual instanceof Int32Array) {
+      const at = data.findIndex((number, i) => number !== picked[i]);
+      return at < 0 ? undefined : `${name} [${place(at).join(', ')}] is ${picked[at]}, not ${data[at]}`;
+    }
+    const worst = worstError(opNamed(step.op).bound, picked as Float32Array, data as Float32Array, magnitude);
+    if (worst && !(worst.ratio <= 1)) return `${name} ${sentence(worst, place(worst.index))}`;
+    const nan = actual.findIndex((number) => Number.isNaN(number));
+    if (nan < 0) return undefined;
+    return `${name} [${Math.floor(nan / stride)}, ${nan % stride}] was not written, or is no number`;
+  }
+
+  /** What lies in the cache, bit by bit. */
+  async #judgeCaches(): Promise<void> {
+    const { executable, kinds } = this.#options;
+    for (const [cache, checked] of this.#caches) {
+      const kind = kinds.find(({ step }) => {
+        const { outputs, attributes } = this.#program.steps[step];
+        return outputs.length === 0 && attributes.cache === cache;
+      });
+      if (kind === undefined || this.#found.get(kind)?.failure !== undefined) continue;
+      const failure = await checked.differs((page) => executable.readPage!(page)).catch(messageOf);
+      if (failure !== undefined && this.#fail(kind, undefined, failure)) return;
+    }
+  }
+}
+
+interface Pass {
+  readonly batch: Batch;
+  readonly name: string;
+  readonly stepper: Stepper;
+  /** Layers of the cache whose rows of this pass are there. */
+  readonly appended: Set<number>;
+}
+
+function sentence({ actual, expected, tolerance }: Worst, place: readonly [number, number]): string {
+  return `[${place.join(', ')}] is ${actual}, not ${expected} ± ${tolerance.toPrecision(3)}`;
+}
+
+function nothing(): undefined {
+  return undefined;
+}
+
+function messageOf(error: unknown): string {
+  if (error instanceof TandemError && error.code === 'ABORTED') throw error;
+  return (error instanceof Error ? error.message : String(error)).replace(/^\[\w+\] /, '');
+}

@@ -1,0 +1,104 @@
+/**
+ * The passes in which kinds of steps are checked: one row, a row each of a few sequences, some rows of a prompt, and so many that
+ * tiles are taken; all behind a history that fills more than one part of the context (kernels split it).
+ */
+import type { Batch, BatchSequence, OutputRow, SamplingRecord } from '../../program/batch.ts';
+import { PAGE_TOKENS, type Program } from '../../program/program.ts';
+import type { Limits } from '../check-batch.ts';
+
+export interface CheckPass {
+  /** For people: `3 sequences of a row`. */
+  readonly name: string;
+  readonly batch: Batch;
+}
+
+export interface CheckPasses {
+  /** Only what appends to the cache runs in these, before all others. */
+  readonly history: readonly Batch[];
+  readonly judged: readonly CheckPass[];
+  /** Pages that they use, [0, pages). */
+  readonly pages: number;
+}
+
+/** Rows in which prompts are read where tiles are not reached. */
+const SOME = 7;
+/** Position at which the long prompt begins: inside a page, and no multiple of anything. */
+const OFFSET = 3;
+/** Rows beyond those from which tiles are taken: a second tile that is not full. */
+const BEYOND = 9;
+/** Native splits a context into at most 64 parts of at least 256 positions (launch_attention.cc); a few more than one. */
+const PARTS = 64;
+const LEAST_PART = 256;
+const PAST_PART = 44;
+
+/** `tiles`: most rows that a step asks for before it takes its tiles; 0: none has any. */
+export function checkPasses(program: Program, limits: Limits, tiles: number): CheckPasses {
+  const context = Math.min(program.contextLength, limits.pages * PAGE_TOKENS);
+  const part = Math.max(LEAST_PART, Math.ceil(context / PARTS));
+  const history = Math.max(0, Math.min(part + PAST_PART, context - SOME));
+  const many = Math.min(limits.maxRows, context - OFFSET, tiles + BEYOND);
+  const few = Math.max(1, Math.min(3, limits.maxRows, context - history));
+  const some = Math.max(1, Math.min(SOME, limits.maxRows, context - history));
+  const pages = Math.max(1, Math.ceil(Math.max(history + SOME, OFFSET + many) / PAGE_TOKENS));
+  const make = (parts: readonly (readonly [rows: number, first: number])[]) => batchOf(program, limits, pages, parts);
+  const judged: CheckPass[] = [
+    { name: '1 row', batch: make([[1, history]]) },
+    { name: `${few} sequences of a row`, batch: make(Array.from({ length: few }, (_, i) => [1, history + i])) },
+  ];
+  if (some > 2) judged.push({ name: `${some} rows`, batch: make([[some - 1, history], [1, history + some - 1]]) }); // biome-ignore format: a pair each
+  if (tiles > 1 && many > some) judged.push({ name: `${many} rows`, batch: make([[many, OFFSET]]) });
+  const before: Batch[] = [];
+  for (let first = 0; first < history; first += limits.maxRows)
+    before.push(make([[Math.min(limits.maxRows, history - first), first]]));
+  return { history: before, judged, pages };
+}
+
+/** All sequences have the same pages, in falling order, and no two of them a position in common. */
+function batchOf(
+  { vocabSize }: Program,
+  { maxOutputs, pages: all }: Limits,
+  pages: number,
+  parts: readonly (readonly [rows: number, first: number])[],
+): Batch {
+  const table = Int32Array.from({ length: Math.min(pages, all) }, (_, i, last = Math.min(pages, all) - 1) => last - i);
+  let total = 0;
+  const sequences = parts.map(([rows, firstPosition], slot): BatchSequence => {
+    const firstRow = total;
+    total += rows;
+    return { slot, firstRow, rows, firstPosition, pages: table };
+  });
+  // Every token of a small vocabulary, its first and its last of a large one.
+  const tokens = Int32Array.from({ length: total }, (_, row) =>
+    row % 2 ? vocabSize - 1 - ((row * 7) % vocabSize) : (row * 5) % vocabSize,
+  );
+  const count = Math.min(total, maxOutputs);
+  const outputs = Array.from(
+    { length: count },
+    (_, o): OutputRow => ({ row: total - count + o, sampling: recordOf(o) }),
+  );
+  return { tokens, sequences, outputs, wantLogits: false };
+}
+
+const EVERYTHING_OFF: SamplingRecord = {
+  temperature: 0,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  repetitionPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  seedLow: 17,
+  seedHigh: 0,
+  position: 0,
+  topLogprobs: 0,
+  penaltyTokens: new Int32Array(0),
+  penaltyCounts: new Int32Array(0),
+  biasTokens: new Int32Array(0),
+  biasValues: new Float32Array(0),
+};
+
+/** The likeliest, a draw from all, and one from a few, by turns. */
+function recordOf(output: number): SamplingRecord {
+  const drawn = { ...EVERYTHING_OFF, temperature: 0.8, position: output };
+  return [EVERYTHING_OFF, drawn, { ...drawn, topK: 40, topP: 0.9, minP: 0.02 }][output % 3];
+}
