@@ -18,6 +18,7 @@ const FLAGS = ['-std=c++20', '-O1', '-ffp-contract=off', '-Wall', '-Wextra', '-W
 const SOURCES = [
   'cuda/emulation/table.cc',
   'test/cuda_kernels_emulation.cc',
+  'test/cuda_kernels_codes.cc',
   'test/cuda_kernels_linear.cc',
   'test/cuda_kernels_tiles.cc',
   'test/cuda_kernels_steps.cc',
