@@ -1,6 +1,7 @@
 #include "cuda/pass.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <string>
 #include <thread>
 
@@ -14,6 +15,28 @@ using Clock = std::chrono::steady_clock;
 // How often the driver is asked for errors while a graph waits for the CPU. A call may be held up by another thread's (one that gives
 // memory back waits for all work of the card, so for this graph), and then nobody would compute what the graph waits for.
 constexpr auto kBetweenQueries = std::chrono::seconds(1);
+
+// How long a step alone may take, or a copy of one value: what takes longer hangs. TANDEM_CUDA_LIMIT: other seconds.
+std::chrono::milliseconds alone_limit() {
+  const char* const said = std::getenv("TANDEM_CUDA_LIMIT");
+  const double seconds = said == nullptr ? 0 : std::atof(said);
+  return std::chrono::milliseconds(seconds > 0 ? static_cast<int64_t>(seconds * 1000) : 60000);
+}
+
+// Waits for what was given alone; a device whose stream does not end counts as lost, since nobody can end it.
+Status finish_alone(Stream& stream, const std::string& what) {
+  const auto limit = alone_limit();
+  const auto end = Clock::now() + limit;
+  bool late = false;
+  const Status status = stream.finish([&]() -> Status {
+    late = Clock::now() >= end;
+    if (!late) return {};
+    const std::string seconds = std::to_string(limit.count() / 1000.0);
+    return Status(Code::native_failed, "[native] what a GPU is given alone ends within " + seconds.substr(0, seconds.find('.') + 2) + " s; " + what + " did not; restart the process before this GPU is used again");
+  });
+  if (late && !status.ok()) stream.device().give_up(status);
+  return status;
+}
 
 }  // namespace
 
@@ -264,7 +287,7 @@ Status PassRunner::run(PassRows rows, const StepRunner& steps, const Options& op
 Status PassRunner::prepare(const StepRunner& steps) {
   for (size_t d = 0; d < devices_.size(); d++) {
     TANDEM_TRY(steps.begin(d, stream_of(d)));
-    TANDEM_TRY(stream_of(d).finish());
+    TANDEM_TRY(finish_alone(stream_of(d), "the header of a pass"));
   }
   return {};
 }
@@ -277,7 +300,7 @@ Status PassRunner::step(uint32_t index, PassRows rows, const StepRunner& steps) 
     Operation alone = operation;
     alone.event = -1;
     TANDEM_TRY(give(alone, rows, steps));
-    return streams_[operation.stream].finish();
+    return finish_alone(streams_[operation.stream], "step \"" + program_.steps[index].name.substr(0, 200) + "\" (" + program_.steps[index].op + ")");
   }
   const std::string& op = program_.steps[index].op;
   return op == "submit" || op == "wait" ? Status() : steps.compute(index);
@@ -286,13 +309,13 @@ Status PassRunner::step(uint32_t index, PassRows rows, const StepRunner& steps) 
 Status PassRunner::read(uint32_t value, PassRows rows, PassRows live, void* to) {
   Stream& stream = stream_of(device_of(value));
   TANDEM_TRY(stream.copy_out(to, address(value, rows), bytes(value, live)));
-  return stream.finish();
+  return finish_alone(stream, "a copy of \"" + program_.values[value].name.substr(0, 200) + "\"");
 }
 
 Status PassRunner::write(uint32_t value, PassRows rows, PassRows live, const void* from) {
   Stream& stream = stream_of(device_of(value));
   TANDEM_TRY(stream.copy_in(address(value, rows), from, bytes(value, live)));
-  return stream.finish();
+  return finish_alone(stream, "a copy of \"" + program_.values[value].name.substr(0, 200) + "\"");
 }
 
 std::vector<int64_t> graph_buckets(int64_t most) {
