@@ -11,7 +11,8 @@ using FakeKernel = void (*)(const unsigned grid[3], const unsigned block[3], uns
 
 // All anew, as `machine` says: "version=13000;gpus=1;name=Fake;capability=9.0;memory=1000000000;image=0", each with this default.
 // `image`: what cuModuleLoadData answers. The library starts with what TANDEM_FAKE_CUDA says; TANDEM_FAKE_CUDA_FAIL is read at every
-// call: "cuLaunchKernel:3:719" is tandem_fake_fail by those who have no dlsym. Kernels stay.
+// call: "cuLaunchKernel:3:719" is tandem_fake_fail by those who have no dlsym. TANDEM_FAKE_CUDA_KERNEL, read at every launch, spoils an
+// emulated kernel: "tandem_rope:part" runs the first half of its blocks, "tandem_rope:hang" never ends. Kernels stay.
 void tandem_fake_reset(const char* machine);
 // The n-th next call of this symbol answers so, once; results that lose a device go on being answered by all calls. Of copies to a
 // GPU −1: it, or the next one of 8 KiB at least, answers well, and nothing is copied.
