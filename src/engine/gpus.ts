@@ -31,6 +31,13 @@ export function gpuWarnings(placed: Program, { refused = {} }: Machine): string[
 }
 
 const UNTRIED = 'GPU kernels are tested over an emulation of the thread grid and have not run on a card yet';
+const CHECKED =
+  'GPU kernels are new: this card gave what the reference gives (gpu check), and their speed is not known';
+
+/** What becomes of a warning once the card of this machine was checked. */
+export function checkedWarning(warning: string): string {
+  return warning === UNTRIED ? CHECKED : warning;
+}
 
 /** What the CPU may make good, where GPUs were not asked for: all but what the user or the files did. */
 export function canGiveWay(error: unknown): boolean {

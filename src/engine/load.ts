@@ -24,8 +24,18 @@ import { Engine } from './engine.ts';
 import { fingerprint } from './fingerprint.ts';
 import { firstRows } from './first-rows.ts';
 import { samplingDefaults } from './generation-defaults.ts';
+import { checkGpus, describeCheck } from './gpu-check.ts';
 import { cardRoom, onMachine, sharingRequest, sharingWarnings } from './gpu-sharing.ts';
-import { canGiveWay, cardsOf, fellBack, gpuWarnings, memoryFor, usesGpus, withoutGpus } from './gpus.ts';
+import {
+  canGiveWay,
+  cardsOf,
+  checkedWarning,
+  fellBack,
+  gpuWarnings,
+  memoryFor,
+  usesGpus,
+  withoutGpus,
+} from './gpus.ts';
 import { availableMemory, chooseMemory, type MemoryRequest } from './memory.ts';
 import { checkOptionNames } from './option-names.ts';
 import { PageFolder } from './page-folder.ts';
@@ -232,12 +242,16 @@ async function engineFor(
         sharing: plan,
       }),
     );
-    return { placed, memory, executable, plan };
+    const check = await checkGpus({ executable, checkpoint, limits, signal }).catch(async (error) => {
+      await executable.dispose();
+      throw error;
+    });
+    return { placed, memory, executable, plan, check };
   };
   const wished = placeBy(machine, automatic);
   if (rules.length > 0 && !judging) checkPlaced(wished, machine, { ...wanted, maxOutputs });
   const said = gpuWarnings(wished, machine);
-  const { placed, memory, executable, plan } = await prepare(wished).catch((error) => {
+  const { placed, memory, executable, plan, check } = await prepare(wished).catch((error) => {
     // What nobody asked for gives way; the CPU then has to hold the model alone.
     const processor = withoutGpus(machine);
     if (!canGiveWay(error) || !usesGpus(wished) || usesGpus(placeBy(machine, []))) throw error;
@@ -297,8 +311,13 @@ async function engineFor(
       weights: memory.weights,
       kv: memory.kv,
       buffers: memory.buffers,
-      execution: executable.description,
-      warnings: [...ruleWarnings(program, rules), ...lossy, ...said, ...sharingWarnings(executable.description)],
+      execution: { ...executable.description, ...(check && { 'gpu check': describeCheck(check) }) },
+      warnings: [
+        ...ruleWarnings(program, rules),
+        ...lossy,
+        ...(check ? said.map(checkedWarning) : said),
+        ...sharingWarnings(executable.description),
+      ],
     },
   });
 }

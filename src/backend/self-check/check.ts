@@ -71,8 +71,8 @@ class Check {
     this.#options = options;
     this.#program = executable.program;
     this.#weights = new WeightRows(this.#program, checkpoint);
-    const tiles = kinds.map(({ step }) => this.#program.steps[step].placement?.tiles ?? 0);
-    this.#passes = checkPasses(this.#program, { ...limits, pages: executable.pages }, Math.max(0, ...tiles));
+    const tiles = kinds.flatMap(({ step }) => this.#program.steps[step].placement?.tiles ?? []);
+    this.#passes = checkPasses(this.#program, { ...limits, pages: executable.pages }, tiles);
     for (const { step } of kinds) {
       const { cache } = this.#program.steps[step].attributes;
       if (cache === undefined || this.#caches.has(Number(cache))) continue;

@@ -12,7 +12,7 @@ export interface StepKind {
   readonly device: string;
   /** For people: `linear q4_k 4096x14336 on cuda:0`. */
   readonly label: string;
-  /** What tells it from all other kinds, of other models too. */
+  /** What tells it from all other kinds of a device, of other models too. */
   readonly key: string;
   /** How many steps of the Program are of it. */
   readonly steps: number;
@@ -29,20 +29,22 @@ export function stepKinds(program: Program): StepKind[] {
     const device = placement?.device ?? HOST;
     if (device === HOST || MOVES.has(step.op)) return;
     if (placement?.kernel !== undefined || placement?.decode?.kernel !== undefined) return; // of users
-    const key = keyOf(program, step, device);
-    const known = kinds.get(key);
+    const key = keyOf(program, step);
+    const known = kinds.get(device + key);
     const label = `${describe(program, step)} on ${device}`;
-    kinds.set(key, known ? { ...known, steps: known.steps + 1 } : { step: index, device, label, key, steps: 1 });
+    kinds.set(
+      device + key,
+      known ? { ...known, steps: known.steps + 1 } : { step: index, device, label, key, steps: 1 },
+    );
   });
   return [...kinds.values()];
 }
 
-function keyOf(program: Program, step: Step, device: string): string {
+function keyOf(program: Program, step: Step): string {
   const { cache, ...attributes } = step.attributes;
   const { decode, ...prefill } = step.placement!;
   const cached = cache === undefined ? null : [program.kv.type, program.kv.layers[Number(cache)]];
   return JSON.stringify([
-    device,
     step.op,
     step.inputs.map((operand) => operandKey(program, operand)),
     step.outputs.map((id) => program.values[id].columns),

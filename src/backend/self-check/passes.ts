@@ -31,22 +31,24 @@ const PARTS = 64;
 const LEAST_PART = 256;
 const PAST_PART = 44;
 
-/** `tiles`: most rows that a step asks for before it takes its tiles; 0: none has any. */
-export function checkPasses(program: Program, limits: Limits, tiles: number): CheckPasses {
+/** `tiles`: rows from which steps take their tiles. */
+export function checkPasses(program: Program, limits: Limits, tiles: readonly number[]): CheckPasses {
   const context = Math.min(program.contextLength, limits.pages * PAGE_TOKENS);
   const part = Math.max(LEAST_PART, Math.ceil(context / PARTS));
   const history = Math.max(0, Math.min(part + PAST_PART, context - SOME));
-  const many = Math.min(limits.maxRows, context - OFFSET, tiles + BEYOND);
+  const room = Math.min(limits.maxRows, context - OFFSET);
+  const reached = Math.max(0, ...tiles.filter((rows) => rows > SOME && rows <= room));
+  const many = Math.min(room, reached + BEYOND);
   const few = Math.max(1, Math.min(3, limits.maxRows, context - history));
   const some = Math.max(1, Math.min(SOME, limits.maxRows, context - history));
-  const pages = Math.max(1, Math.ceil(Math.max(history + SOME, OFFSET + many) / PAGE_TOKENS));
+  const pages = Math.max(1, Math.ceil(Math.max(history + SOME, reached > 0 ? OFFSET + many : 0) / PAGE_TOKENS));
   const make = (parts: readonly (readonly [rows: number, first: number])[]) => batchOf(program, limits, pages, parts);
   const judged: CheckPass[] = [
     { name: '1 row', batch: make([[1, history]]) },
     { name: `${few} sequences of a row`, batch: make(Array.from({ length: few }, (_, i) => [1, history + i])) },
   ];
   if (some > 2) judged.push({ name: `${some} rows`, batch: make([[some - 1, history], [1, history + some - 1]]) }); // biome-ignore format: a pair each
-  if (tiles > 1 && many > some) judged.push({ name: `${many} rows`, batch: make([[many, OFFSET]]) });
+  if (reached > 0) judged.push({ name: `${many} rows`, batch: make([[many, OFFSET]]) });
   const before: Batch[] = [];
   for (let first = 0; first < history; first += limits.maxRows)
     before.push(make([[Math.min(limits.maxRows, history - first), first]]));
