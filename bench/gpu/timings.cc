@@ -283,6 +283,11 @@ void attention_parts(Bench& b, const char* what, int64_t heads, int64_t kv_heads
   const double partial = 4 * t * static_cast<double>(heads * a.parts * (value_size + 2));
   b.time("attention_part_bf16", shape, t * s * static_cast<double>(kv_heads * (latent ? head_size : 2 * head_size)) * 2 + partial, 0,
          [&](Stream& stream, FunctionHandle* function, int) { return launch(stream, function, attention_part_shape(heads, kv_heads, a.parts, rows), a); });
+  if (latent) {
+    const double products = 3 * 2 * t * s * static_cast<double>(heads * (head_size + value_size));  // of three parts each
+    b.time("mla_part_bf16", shape, t * s * static_cast<double>(head_size) * 2 + partial, products,
+           [&](Stream& stream, FunctionHandle* function, int) { return launch(stream, function, mla_part_shape(heads, a.parts, rows), a); }, kMlaPartShared);
+  }
   b.time("attention_merge", shape, partial, 0, [&](Stream& stream, FunctionHandle* function, int) { return launch(stream, function, attention_merge_shape(heads, rows), a); });
 }
 
@@ -329,7 +334,7 @@ void mla_prompt(Bench& b, int64_t heads, int64_t nope, int64_t rope, int64_t lat
 void attentions(Bench& b) {
   if (b.small()) {
     attention_parts(b, "2/1 heads of 64", 2, 1, 64, 64, 70, 1);
-    attention_parts(b, "absorbed", 2, 1, 72, 64, 70, 1);
+    attention_parts(b, "absorbed", 2, 1, 80, 64, 70, 1);
     attention_tiles(b, 2, 1, 64, 70);
     return mla_prompt(b, 2, 16, 8, 64, 16, 70);
   }
@@ -339,6 +344,7 @@ void attentions(Bench& b) {
   }
   attention_parts(b, "32/4 heads of 128", 32, 4, 128, 128, 4096, 16);
   attention_parts(b, "absorbed, 128 heads", 128, 1, 576, 512, 4096, 8);
+  attention_parts(b, "absorbed, 16 heads", 16, 1, 576, 512, 8192, 1);
   attention_tiles(b, 32, 4, 128, 2048);
   attention_tiles(b, 64, 8, 64, 2048);
   attention_tiles(b, 32, 4, 128, 8192);

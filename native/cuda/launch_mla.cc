@@ -8,7 +8,15 @@ namespace tandem::cuda {
 
 namespace {
 
-constexpr int64_t kMostWidth = 576, kMostLatent = 512;  // kernels/attention.cuh
+constexpr int64_t kMostWidth = 576, kMostLatent = 512;  // kernels/attention.cuh, mla_part.cuh
+
+// Whether mla_part has the step: latents that tensor cores take as they are, rows of them in whole runs of 16 bytes, a card with room for two tiles.
+bool fits_mla_part(const Binding& b, const MlaStep& step) {
+  const GpuCache& cache = b.part.cache;
+  const auto whole = [&](int64_t elements) { return elements * cache.element_bytes % 16 == 0; };
+  return b.part.program->kv_type != KvType::f32 && step.width() % 16 == 0 && step.latent % 16 == 0 && whole(cache.page_elements) && whole(step.cache->offset) &&
+         b.part.device->info().shared_memory >= kMlaPartShared;
+}
 
 // Matrices of a head each are taken as rows of one.
 Status check_stacked(const Binding& b, const GpuMatrix& m) {
@@ -21,6 +29,7 @@ struct AbsorbedMla {
   const GpuPart* part = nullptr;
   MlaStep step;
   AttendKernels kernels;
+  bool on_tensor_cores = false;  // kernels.part is mla_part
   FunctionHandle *copy = nullptr, *transposed = nullptr;
   LinearKernels up, down;
   PartedRows parted;
@@ -34,6 +43,8 @@ Status AbsorbedMla::bind(const Binding& b, const MlaStep& of) {
   part = &b.part;
   step = of;
   TANDEM_TRY(kernels.find(b));
+  on_tensor_cores = fits_mla_part(b, step);
+  if (on_tensor_cores) TANDEM_TRY(b.kernel(std::string("mla_part_") + cache_name(b.part), kernels.part, kMlaPartShared));
   TANDEM_TRY(b.kernel("copy_heads", copy));
   TANDEM_TRY(up.find(b, step.up_format));
   TANDEM_TRY(down.find(b, step.down_format));
@@ -73,7 +84,7 @@ Status AbsorbedMla::launch(Stream& stream, PassRows rows, int64_t first, int64_t
   t.heads = heads, t.kv_heads = 1, t.head_size = width, t.value_size = latent, t.values_stride = width;
   t.parts = parted.parts(rows), t.part = parted.part;
   t.scale = step.scale;
-  TANDEM_TRY(launch_kernel(stream, kernels.part, attention_part_shape(heads, 1, t.parts, count), t));
+  TANDEM_TRY(launch_kernel(stream, kernels.part, on_tensor_cores ? mla_part_shape(heads, t.parts, count) : attention_part_shape(heads, 1, t.parts, count), t));
   TANDEM_TRY(launch_kernel(stream, kernels.merge, attention_merge_shape(heads, count), t));
 
   LinearArguments e = {};

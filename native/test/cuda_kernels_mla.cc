@@ -127,6 +127,61 @@ TEST(cuda_mla_on_tiles) {
   check_mla_tiles({1, 16, 8, 32, 16, 40, true, kE4m3}, 4);
 }
 
+// Absorbed queries over the latent stream, in parts on tensor cores: within the bound of f32.
+struct MlaPartCase {
+  int64_t heads, width, latent, part;
+  CacheType type;
+  float scale;
+};
+
+static void check_mla_part(const MlaPartCase& shape, uint64_t seed) {
+  Random random(seed);
+  const auto [heads, width, latent, part, type, scale] = shape;
+  PagedContext context({{0, 1}, {37, 2}, {5, 2, true}, {98, 1}}, 16, random);
+  Cache cache(context, {{1, width}}, type, random);
+  const int64_t rows = context.rows(), parts = (context.longest() + part - 1) / part, q_stride = heads * width + 3, y_stride = heads * latent;
+  const auto live = static_cast<int32_t>(rows);
+  const std::vector<float> q = random.floats((rows + 1) * q_stride, 2);
+  std::vector<float> partial(static_cast<size_t>((rows + 1) * heads * parts * (latent + 2)), NAN), y(static_cast<size_t>((rows + 1) * y_stride), kUntouched);
+  AttentionArguments a = {};
+  a.keys = a.values = cache.view(0, &live);
+  a.q = q.data(), a.q_stride = q_stride, a.y = y.data(), a.y_stride = y_stride, a.partial = partial.data();
+  a.heads = heads, a.kv_heads = 1, a.head_size = width, a.value_size = latent, a.values_stride = width;
+  a.parts = parts, a.part = part, a.scale = scale;
+  if (!launch((std::string("mla_part_") + type.name).c_str(), mla_part_shape(heads, parts, rows + 1), a, partial)) return;
+  if (!launch("attention_merge", attention_merge_shape(heads, rows + 1), a, y)) return;
+  for (int64_t r = 0; r < rows; r++) {
+    for (int64_t h = 0; h < heads; h++) {
+      const float* own = &y[static_cast<size_t>(r * y_stride + h * latent)];
+      if (context.dead(context.owner(r))) {
+        EXPECT_THAT(*own == kUntouched, "mla_part of a dead sequence");
+        continue;
+      }
+      Attended row(latent);
+      for (int64_t t = 0; t <= context.position(r); t++) {
+        double score = 0, size = 0;
+        std::vector<double> value;
+        for (int64_t i = 0; i < width; i++) {
+          const double k = cache.at(0, context.owner(r), t, 0, i), product = q[static_cast<size_t>(r * q_stride + h * width + i)] * k;
+          score += product;
+          size += std::abs(product);
+          if (i < latent) value.push_back(k);
+        }
+        row.add(scale * score, scale * size, value, value);
+      }
+      row.check(own, "mla_part row " + std::to_string(r) + " head " + std::to_string(h));
+    }
+  }
+  EXPECT_THAT(y[static_cast<size_t>(rows * y_stride)] == kUntouched, "mla_part writes past its rows");
+}
+
+TEST(cuda_mla_in_parts_on_tensor_cores) {
+  check_mla_part({17, 576, 512, 64, kBf16, 0.1f}, 1);  // one head more than a block takes
+  check_mla_part({3, 576, 512, 128, kE4m3, 0.2f}, 2);
+  check_mla_part({16, 80, 64, 32, kBf16, 1.0f}, 3);    // smaller than there is room for, a quarter of the columns without any
+  check_mla_part({5, 144, 128, 48, kE4m3, 0.3f}, 4);   // tiles that a part fills halfway
+}
+
 TEST(cuda_transpose_of_every_format) {
   for (const char* name : kNames) {
     Random random(5);

@@ -105,7 +105,12 @@ describe.skipIf(reason)(`ops on GPUs ${reason ?? ''}`, () => {
     }
   });
 
-  it.each([false, true])('mla, its weights split: %s', async (split) => {
+  it.each([
+    [false, 'f32'],
+    [true, 'f32'],
+    [false, 'bf16'],
+    [true, 'e4m3'],
+  ] as [boolean, KvType][])('mla, its weights split: %s, over a cache of %s', async (split, type) => {
     const shape = { heads: 3, nope: 32, rope: 16, latent: 64, value: 32 };
     const { heads, nope, rope, latent, value } = shape;
     await judge({
@@ -118,7 +123,7 @@ describe.skipIf(reason)(`ops on GPUs ${reason ?? ''}`, () => {
       ],
       attributes: { ...shape, scale: (nope + rope) ** -0.5 },
       sequences: [{ rows: 5, firstPosition: 62 }],
-      context: { op: 'mla-append', inputs: [floats(67, latent, 5), floats(67, rope, 6)], type: 'f32' },
+      context: { op: 'mla-append', inputs: [floats(67, latent, 5), floats(67, rope, 6)], type },
     });
   });
 

@@ -31,8 +31,9 @@ static TANDEM_DEVICE void store_float(uint8_t* at, float value) { *at = f32_to_e
 // Element (position, head, 0) of a sequence's stream.
 template <typename T>
 static TANDEM_DEVICE T* cache_at(const CacheView& cache, int64_t sequence, int64_t position, int64_t head, int64_t width) {
-  const int64_t page = cache.tables[sequence * cache.table_stride + position / cache.page_tokens];
-  const int64_t place = head * cache.page_tokens + position % cache.page_tokens;
+  const uint32_t own = static_cast<uint32_t>(position), page_tokens = static_cast<uint32_t>(cache.page_tokens);  // cards divide 32 bits far sooner
+  const int64_t page = cache.tables[sequence * cache.table_stride + own / page_tokens];
+  const int64_t place = head * cache.page_tokens + own % page_tokens;
   return reinterpret_cast<T*>(cache.base) + page * cache.page_elements + cache.offset + place * width;
 }
 

@@ -13,6 +13,7 @@
 #include "cuda/kernels/greedy.cuh"
 #include "cuda/kernels/linear.cuh"
 #include "cuda/kernels/linear_tiles.cuh"
+#include "cuda/kernels/mla_part.cuh"
 #include "cuda/kernels/mla_tiles.cuh"
 #include "cuda/kernels/pieces_codebooks.cuh"
 #include "cuda/kernels/rms_norm.cuh"
@@ -52,6 +53,8 @@
   TANDEM_CUDA_OF_CACHE(X, f32, float)                             \
   TANDEM_CUDA_OF_CACHE(X, bf16, uint16_t)                         \
   TANDEM_CUDA_OF_CACHE(X, e4m3, uint8_t)                          \
+  X(mla_part_bf16, AttentionArguments, mla_part<uint16_t>)        \
+  X(mla_part_e4m3, AttentionArguments, mla_part<uint8_t>)         \
   X(copy_heads, CopyHeadsArguments, copy_heads)                   \
   X(attention_merge, AttentionArguments, attention_merge)         \
   X(expert_groups, ExpertGroupsArguments, expert_groups)          \

@@ -39,6 +39,12 @@ static inline Shape attention_part_shape(int64_t heads, int64_t kv_heads, int64_
 }
 static inline Shape attention_merge_shape(int64_t heads, int64_t rows) { return {1, static_cast<unsigned>(heads), static_cast<unsigned>(rows), 128}; }
 
+// mla_part_*: sixteen heads a block; attention_merge follows.
+static constexpr unsigned kMlaPartShared = 87 << 10;
+static inline Shape mla_part_shape(int64_t heads, int64_t parts, int64_t rows) {
+  return {static_cast<unsigned>(parts), blocks_of(heads, 16), static_cast<unsigned>(rows), 256, kMlaPartShared};
+}
+
 // attention_tiles_*: `tiles` as many as any pass has, ⌈rows / 64⌉ of each sequence.
 static inline Shape attention_tiles_shape(int64_t heads, int64_t tiles) { return {static_cast<unsigned>(tiles), static_cast<unsigned>(heads), 1, 128}; }
 
