@@ -6,6 +6,7 @@ import type { Command } from 'commander';
 import { nativeBackend } from '../backend/native/backend.ts';
 import { listGpus } from '../backend/native/gpus.ts';
 import { loadNative, nativeProblem } from '../backend/native/load.ts';
+import { checkedOn } from '../engine/kept-checks.ts';
 import { openCheckpoint } from '../formats/open.ts';
 import { cacheFolder } from '../hub/settings.ts';
 import { buildProgram } from '../models/index.ts';
@@ -18,6 +19,7 @@ import { describeMachine } from './bench/report.ts';
 import { type Facts, findings } from './doctor/checks.ts';
 import { parseDimms } from './doctor/dimms.ts';
 import type { Finding } from './doctor/finding.ts';
+import { kernelFindings, type TriedGpu, tryKernels } from './doctor/gpu-kernels.ts';
 import { hostFacts } from './doctor/host.ts';
 import { measureSpeed, PARTS, type Speed } from './doctor/speed.ts';
 import { shareOf, verdict } from './doctor/verdict.ts';
@@ -32,6 +34,7 @@ interface Flags {
   exact?: boolean;
   prompt: number;
   tokens: number;
+  gpu?: boolean;
   json?: boolean;
 }
 
@@ -43,12 +46,14 @@ export function addDoctor(cli: Command): void {
   withCpu(withModelPath(command))
     .option('--prompt <n>', 'tokens before those that are measured', positive, 64)
     .option('--tokens <n>', 'tokens to measure', positive, 32)
+    .option('--gpu', 'try all kernels of the GPUs on small random models: are they right on this card?')
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
       `
 Examples:
   tandem doctor                         the machine alone, some seconds
+  tandem doctor --gpu                   and what its GPUs compute
   tandem doctor --model model.gguf      is my speed normal?
   tandem doctor model.gguf --prompt 8192   and with a long context`,
     )
@@ -64,6 +69,10 @@ async function run(model: string | undefined, flags: Flags): Promise<void> {
   const facts = await gather(flags.threads ?? 0);
   const machine = findings(facts);
   if (!flags.json) process.stdout.write(`${render(machine)}\n`);
+  const tried = flags.gpu ? await tryGpus(facts) : undefined;
+  const kernels = tried && kernelFindings(tried);
+  if (kernels && !flags.json) process.stdout.write(`${render(kernels)}\n`);
+  if (kernels?.some(({ state }) => state === 'problem')) process.exitCode = 1;
   const measured = path === undefined ? undefined : await measure(path, flags);
   if (!flags.json) {
     if (measured) process.stdout.write(`\n${renderSpeed(measured.speed)}\n\n${render(measured.answer)}\n`);
@@ -73,8 +82,21 @@ async function run(model: string | undefined, flags: Flags): Promise<void> {
   const { native, gpus, host, container, bandwidth } = facts;
   const speed = measured && { ...measured.speed, share: measured.share, findings: measured.answer };
   process.stdout.write(
-    `${JSON.stringify({ native, gpus, host, container, bandwidth, findings: machine, speed }, null, 2)}\n`,
+    `${JSON.stringify({ native, gpus, host, container, bandwidth, findings: [...machine, ...(kernels ?? [])], tried, speed }, null, 2)}\n`,
   );
+}
+
+async function tryGpus({ gpus: { gpus } }: Facts): Promise<TriedGpu[]> {
+  const tried: TriedGpu[] = [];
+  for (const gpu of gpus.filter(({ refused }) => refused === '')) {
+    const bar = new ProgressBar(`trying ${gpu.device}`);
+    try {
+      tried.push(await tryKernels(gpu, (done, total) => bar.update(done, total, 'models')));
+    } finally {
+      bar.end();
+    }
+  }
+  return tried;
 }
 
 const read: ReadText = (path) => {
@@ -102,6 +124,7 @@ async function gather(threads: number): Promise<Facts> {
   return {
     native: loadNative().machine(),
     gpus: listGpus({ free: true }),
+    checked: await checkedOn(),
     host: hostFacts(read, list),
     container: containerLimits(read),
     dimms: dimms(),

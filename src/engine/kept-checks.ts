@@ -78,6 +78,20 @@ export async function readChecks(): Promise<Kept> {
   }
 }
 
+/** By device of this machine: checks that were right there, with the driver and the kernels of now. */
+export async function checkedOn(): Promise<Map<string, { right: number; at: string }>> {
+  const usable = knownGpus().gpus.filter(({ refused }) => refused === '');
+  if (usable.length === 0) return new Map();
+  const kept = await readChecks();
+  const cards = await cardsOf(usable.map(({ device }) => device));
+  return new Map(
+    [...cards].flatMap(([device, { key }]) => {
+      const found = kept[key];
+      return found ? [[device, { right: found.right.length, at: found.at }] as const] : [];
+    }),
+  );
+}
+
 /** A folder that cannot be written is no reason to fail. */
 export async function keepChecks(checked: readonly (Card & { readonly right: readonly string[] })[]): Promise<void> {
   const kept: Record<string, Kept[string]> = { ...(await readChecks()) };

@@ -106,7 +106,14 @@ it.each<[string, Partial<Facts>, string, string, RegExp]>([
     { ...DRIVER, ...cards({}) },
     'GPU',
     'note',
-    /cuda:0 RTX 4090 \(compute capability 8\.9, 24\.0 GB, 23\.0 GB free\); driver 570\.1\.2, CUDA 12\.8 cuda:0: the kernels .* have not run on a card yet/,
+    /cuda:0 RTX 4090 \(compute capability 8\.9, 24\.0 GB, 23\.0 GB free\); driver 570\.1\.2, CUDA 12\.8 cuda:0: the kernels .* have not run on this card yet tandem doctor --gpu/,
+  ],
+  [
+    'a GPU that was checked',
+    { ...cards({}), checked: new Map([['cuda:0', { right: 31, at: '2026-11-23T17:00:00.000Z' }]]) },
+    'GPU',
+    'note',
+    /cuda:0: 31 checks of kernels on this card were right, the last on 2026-11-23/,
   ],
   ['an old GPU', cards({ refused: 'compute capability 7.5' }), 'GPU', 'note', /is not used: compute capability 7\.5/],
   [

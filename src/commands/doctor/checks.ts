@@ -9,6 +9,8 @@ import type { HostFacts } from './host.ts';
 export interface Facts {
   readonly native: MachineInfo;
   readonly gpus: GpuList;
+  /** By device: how many kinds of steps were right when models were loaded there, and when last. */
+  readonly checked?: ReadonlyMap<string, { readonly right: number; readonly at: string }>;
   readonly host: HostFacts;
   readonly container: ContainerLimits;
   readonly dimms: readonly Dimm[];
@@ -257,7 +259,7 @@ function disk({ disk: { folder, free, remote, rotational } }: Facts): Finding {
   return { name, state: 'ok', found };
 }
 
-function gpu({ host, gpus: { cuda, problem, gpus } }: Facts): Finding {
+function gpu({ host, checked, gpus: { cuda, problem, gpus } }: Facts): Finding {
   const name = 'GPU';
   const driver = [host.nvidia && `driver ${host.nvidia.version}`, cuda && `CUDA ${cuda}`].filter(Boolean).join(', ');
   if (problem !== '') {
@@ -279,12 +281,14 @@ function gpu({ host, gpus: { cuda, problem, gpus } }: Facts): Finding {
     const free = freeBytes === undefined ? '' : `, ${formatBytes(freeBytes)} free`;
     return `${device} ${card} (compute capability ${capability}, ${formatBytes(memoryBytes)}${free})`;
   });
-  const why = gpus.map(({ device, refused }) =>
-    refused === ''
-      ? `${device}: the kernels are tested over an emulation, and have not run on a card yet`
-      : `${device} is not used: ${refused}`,
-  );
+  const why = gpus.map(({ device, refused }) => {
+    const known = checked?.get(device);
+    if (refused !== '') return `${device} is not used: ${refused}`;
+    if (known === undefined)
+      return `${device}: the kernels are tested over an emulation, and have not run on this card yet`;
+    return `${device}: ${known.right} checks of kernels on this card were right, the last on ${known.at.slice(0, 10)}`;
+  });
   const usable = gpus.some(({ refused }) => refused === '');
-  const fix = usable ? 'tandem compare --rules one-gpu holds every step against the reference' : undefined;
+  const fix = usable ? 'tandem doctor --gpu holds all kernels against the reference, on this card' : undefined;
   return { name, state: 'note', found: `${cards.join(', ')}; ${driver}`, why: why.join('; '), ...(fix && { fix }) };
 }
