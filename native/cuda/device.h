@@ -71,6 +71,10 @@ struct Grid {
   unsigned x = 1, y = 1, z = 1;
 };
 
+// How long streams may take to come to rest after what failed or was given up: what they were given goes on to its end, and a prompt's
+// pass may take many seconds.
+inline constexpr std::chrono::milliseconds kSettle{60000};
+
 // Work in order. Everything returns before it is done; `query` and `finish` say how far it is.
 class Stream {
  public:

@@ -47,8 +47,8 @@ class HotExperts {
   Status send(Stream& stream);
   // Choices of a step on the CPU that are held here become −1: no expert.
   void mask(size_t share, int32_t* ids, int64_t count);
-  // Gives a piece of the upload, where the link is free.
-  void feed() { (void)ring_->give(); }
+  // A piece of the upload may go: the link is free.
+  void feed() { ring_->turn(); }
   Status launch(size_t share, Stream& stream, ExpertCall call) const;
   // After a decode pass.
   void finish(bool ok);

@@ -12,15 +12,11 @@ namespace {
 using Kind = Operation::Kind;
 using Clock = std::chrono::steady_clock;
 
-// How often the driver is asked for errors while a graph waits for the CPU. A call may be held up by another thread's (one that gives
-// memory back waits for all work of the card, so for this graph), and then nobody would compute what the graph waits for.
-constexpr auto kBetweenQueries = std::chrono::seconds(1);
-
 // How long a step alone may take, or a copy of one value: what takes longer hangs. TANDEM_CUDA_LIMIT: other seconds.
 std::chrono::milliseconds alone_limit() {
   const char* const said = std::getenv("TANDEM_CUDA_LIMIT");
   const double seconds = said == nullptr ? 0 : std::atof(said);
-  return std::chrono::milliseconds(seconds > 0 ? static_cast<int64_t>(seconds * 1000) : 60000);
+  return std::chrono::milliseconds(seconds > 0 ? static_cast<int64_t>(seconds * 1000) : kSettle.count());
 }
 
 // Waits for what was given alone; a device whose stream does not end counts as lost, since nobody can end it.
@@ -37,7 +33,6 @@ Status finish_alone(Stream& stream, const std::string& what) {
   if (late && !status.ok()) stream.device().give_up(status);
   return status;
 }
-
 }  // namespace
 
 Status PassRunner::create(const Program& program, Schedule schedule, std::vector<Device*> devices, PassRows most, std::vector<uint32_t> kept, std::unique_ptr<PassRunner>& out) {
@@ -70,6 +65,7 @@ Status PassRunner::allocate(const std::vector<uint32_t>& kept) {
     TANDEM_TRY(device.stream(streams_[i]));
     TANDEM_TRY(device.event(ends_[i]));
   }
+  errors_ = std::make_unique<ErrorWatch>(streams_);
   TANDEM_TRY(devices_[0]->event(begin_));
   events_.resize(schedule_.events);
   // An event belongs to the device of the stream that records it.
@@ -231,6 +227,7 @@ Status PassRunner::attempt(PassRows rows, const StepRunner& steps, const Options
   TANDEM_TRY(give_first(steps));
   if (options.graph) {
     TANDEM_TRY(streams_[0].launch(*graph));
+    errors_->begin();  // not before: who asks a stream that is captured ends the capture
   } else {
     TANDEM_TRY(fork());
     for (const Operation& operation : schedule_.operations) {
@@ -266,11 +263,9 @@ Status PassRunner::run(PassRows rows, const StepRunner& steps, const Options& op
   computed_ = 0;
   // Errors of work that runs show up in queries.
   Mailbox::Watch watch = options.watch;
-  watch.alive = [&, asked = Clock::now()]() mutable -> Status {
+  watch.alive = [&]() -> Status {
     if (options.watch.alive) TANDEM_TRY(options.watch.alive());
-    const bool waited_for = options.graph && computed_ < schedule_.sections.size();
-    if (waited_for && Clock::now() - asked < kBetweenQueries) return {};
-    asked = Clock::now();
+    if (options.graph && computed_ < schedule_.sections.size()) return errors_->status();
     for (Stream& stream : streams_) {
       bool done = false;
       TANDEM_TRY(stream.query(done));
@@ -278,8 +273,9 @@ Status PassRunner::run(PassRows rows, const StepRunner& steps, const Options& op
     return {};
   };
   const Status status = attempt(rows, steps, options, watch);
+  if (!status.ok()) mailbox_->abort(status);
+  if (options.graph) errors_->end();
   if (status.ok()) return {};
-  mailbox_->abort(status);
   settle(options.settle);
   return status;
 }

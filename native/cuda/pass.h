@@ -14,6 +14,7 @@
 #include "core/program.h"
 #include "core/status.h"
 #include "cuda/device.h"
+#include "cuda/error_watch.h"
 #include "cuda/mailbox.h"
 #include "cuda/schedule.h"
 
@@ -45,9 +46,7 @@ class PassRunner {
   struct Options {
     bool graph = false;
     Mailbox::Watch watch;  // `alive` is also asked where the end is waited for
-    // How long streams may take to come to rest after a pass that failed or was given up: what they were given goes on to its end, and a
-    // prompt's pass may take many seconds.
-    std::chrono::milliseconds settle{60000};
+    std::chrono::milliseconds settle = kSettle;
   };
   // The first error of either side; after one the streams have come to rest, or their devices count as lost.
   Status run(PassRows rows, const StepRunner& steps, const Options& options);
@@ -114,6 +113,7 @@ class PassRunner {
   Pinned words_;
   std::unique_ptr<Mailbox> mailbox_;
   std::vector<Stream> streams_;
+  std::unique_ptr<ErrorWatch> errors_;
   std::vector<Event> events_, ends_;  // of the schedule; of each stream
   Event begin_;
   std::vector<Graph> graphs_;

@@ -8,9 +8,8 @@ namespace tandem::cuda {
 
 namespace {
 
-// Until a place is looked at again, and until a stream that is told to end counts as hanging.
+// Until a place is looked at again.
 constexpr auto kLook = std::chrono::microseconds(200);
-constexpr auto kSettle = std::chrono::seconds(5);
 
 }  // namespace
 
@@ -20,6 +19,7 @@ UploadRing::~UploadRing() {
     closed_ = true;
   }
   wake_.notify_all();
+  due_.notify_all();
   for (std::thread& thread : threads_) thread.join();
   if (stream_) (void)reset();  // nothing reads the places any more
 }
@@ -29,7 +29,8 @@ Status UploadRing::open(Device& device, const Options& options) {
   TANDEM_TRY(device.pin(options.places * options.place_bytes, "the buffers of uploads", memory_));
   TANDEM_TRY(device.pin(sizeof(uint32_t), "the word of uploads", word_));
   TANDEM_TRY(device.stream(stream_));
-  for (int i = 0; i < options.threads; i++) threads_.emplace_back([this] { work(); });
+  for (int i = 0; i < options.threads; i++) threads_.emplace_back([this] { fill_pieces(); });
+  threads_.emplace_back([this] { give_pieces(); });
   return {};
 }
 
@@ -43,7 +44,7 @@ void UploadRing::push(Job job) {
   wake_.notify_all();
 }
 
-void UploadRing::work() {
+void UploadRing::fill_pieces() {
   std::unique_lock lock(mutex_);
   for (;;) {
     if (closed_) return;
@@ -65,40 +66,56 @@ void UploadRing::work() {
     lock.lock();
     filling_--;
     if (!dropped_) pieces_[index].filled = true;
-    if (options_.by_itself && !dropped_) give_filled(pieces_.size());
+    if (may_give()) due_.notify_one();
     told_.notify_all();
   }
 }
 
-// With the mutex held: what a driver does here takes microseconds.
-void UploadRing::give_filled(size_t most) {
-  for (; most > 0 && error_.ok() && given_ < pieces_.size() && pieces_[given_].filled; most--) {
-    error_ = give_one(given_);
-    if (error_.ok()) given_++;
+bool UploadRing::may_give() const {
+  return !dropped_ && error_.ok() && given_ < pieces_.size() && pieces_[given_].filled && (options_.by_itself || turn_);
+}
+
+void UploadRing::give_pieces() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    due_.wait(lock, [this] { return closed_ || may_give(); });
+    if (closed_) return;
+    const size_t index = given_;
+    const Piece piece = pieces_[index];
+    const Pending of = jobs_[piece.job];
+    giving_ = true;
+    lock.unlock();
+    const Status status = give(index, piece, of);
+    lock.lock();
+    giving_ = turn_ = false;
+    error_ = status;
+    if (status.ok()) {
+      given_++;
+      bytes_ += piece.bytes;
+      if (given_ == of.first + of.pieces) jobs_given_++;
+    }
+    told_.notify_all();
   }
 }
 
-Status UploadRing::give_one(size_t index) {
-  const Piece& piece = pieces_[index];
-  const Pending& of = jobs_[piece.job];
+Status UploadRing::give(size_t index, const Piece& piece, const Pending& of) {
   if (index == of.first && of.job.after != nullptr) TANDEM_TRY(stream_.wait(*of.job.after));
   TANDEM_TRY(stream_.copy_in(of.job.to + piece.offset, memory_.data() + index % options_.places * options_.place_bytes, piece.bytes));
   TANDEM_TRY(stream_.write_value(word_.address(), static_cast<uint32_t>(index + 1)));
-  bytes_ += piece.bytes;
-  if (index + 1 < of.first + of.pieces) return {};
-  if (of.job.done != nullptr) TANDEM_TRY(stream_.record(*of.job.done));
-  jobs_given_++;
-  return {};
+  if (index + 1 < of.first + of.pieces || of.job.done == nullptr) return {};
+  return stream_.record(*of.job.done);
 }
 
-Status UploadRing::give() {
+void UploadRing::turn() {
   std::lock_guard lock(mutex_);
-  if (given_ == landed()) give_filled(1);
-  return error_;
+  if (giving_ || given_ != landed() || given_ == pieces_.size() || !pieces_[given_].filled) return;
+  turn_ = true;
+  due_.notify_one();
 }
 
 Status UploadRing::arrived(size_t& jobs) {
-  std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
+  told_.wait(lock, [this] { return !giving_; });
   const size_t there = landed();
   if (error_.ok() && there < given_) {
     bool done = false;
@@ -123,9 +140,9 @@ Status UploadRing::wait_given(size_t jobs, const std::function<Status()>& alive)
 Status UploadRing::reset() {
   std::unique_lock lock(mutex_);
   dropped_ = true;
-  told_.wait(lock, [this] { return filling_ == 0; });
+  told_.wait(lock, [this] { return filling_ == 0 && !giving_; });
   const auto end = std::chrono::steady_clock::now() + kSettle;
-  const Status hangs(Code::native_failed, "[native] uploads end within 5 s when a pass does; they did not; look at nvidia-smi and dmesg");
+  const Status hangs(Code::native_failed, "[native] uploads end when a pass does; they did not within " + std::to_string(kSettle.count() / 1000) + " s; look at nvidia-smi and dmesg");
   const Status status = stream_.finish([&] { return std::chrono::steady_clock::now() < end ? Status() : hangs; });
   if (!status.ok() && status.message() == hangs.message()) stream_.device().give_up(hangs);
   __atomic_store_n(reinterpret_cast<uint32_t*>(word_.data()), 0u, __ATOMIC_RELEASE);
@@ -133,7 +150,7 @@ Status UploadRing::reset() {
   pieces_.clear();
   claimed_ = given_ = jobs_given_ = 0;
   error_ = {};
-  dropped_ = false;
+  dropped_ = turn_ = false;
   return status;
 }
 

@@ -1,10 +1,13 @@
 // Bytes of the machine to a GPU beside its passes: threads copy them into places of pinned memory, a stream of its own takes them
 // from there, in order. A place is filled again when it has arrived; the stream says so by a word.
 //
-//     push(job)  →  threads: piece i into place i mod N  →  stream: to the GPU  →  word = i + 1
+//     push(job)  →  threads: piece i into place i mod N  →  one thread: to the GPU's stream  →  word = i + 1
 //
-// By turns (`give`): the passes' thread gives one piece at a time, when it likes to: nothing else waits behind it on the link.
+// By turns (`turn`): the passes' thread lets one piece go at a time, when nothing else waits behind it on the link.
 // By itself: pieces are given as soon as they are filled.
+//
+// One thread gives to the driver, and holds no lock meanwhile: a call may be held up by another model of the process that gives memory
+// back, which waits for all work of the card, so for a graph that waits for the passes' thread. `turn` calls no driver.
 #pragma once
 
 #include <condition_variable>
@@ -43,13 +46,13 @@ class UploadRing {
   Status open(Device& device, const Options& options);
 
   void push(Job job);
-  // By turns: gives the next piece, if one is filled and the one before has arrived.
-  Status give();
-  // Jobs pushed since `reset` that have arrived. The first error of either side.
+  // By turns: the next piece may go, if one is filled and the one before has arrived.
+  void turn();
+  // Jobs pushed since `reset` that have arrived. The first error of either side. Not while a graph waits for the CPU.
   Status arrived(size_t& jobs);
   // Waits until so many were given. `alive` may end it.
   Status wait_given(size_t jobs, const std::function<Status()>& alive);
-  // Drops what was not given, waits for the rest, and forgets errors. Not ok: the device is lost.
+  // Drops what was not given, waits for the rest, and forgets errors. Not ok: the device is lost. Not while a graph waits for the CPU.
   Status reset();
 
   uint64_t uploaded_bytes() const;
@@ -64,9 +67,10 @@ class UploadRing {
     Job job;
     size_t pieces = 0, first = 0;  // places in pieces_
   };
-  void work();
-  void give_filled(size_t most);
-  Status give_one(size_t index);
+  void fill_pieces();
+  void give_pieces();
+  bool may_give() const;
+  Status give(size_t index, const Piece& piece, const Pending& of);
   // Pieces that have arrived, by the stream's word.
   size_t landed() const { return __atomic_load_n(reinterpret_cast<const uint32_t*>(word_.data()), __ATOMIC_ACQUIRE); }
 
@@ -74,14 +78,14 @@ class UploadRing {
   Pinned memory_, word_;
   Stream stream_;
   mutable std::mutex mutex_;
-  std::condition_variable wake_, told_;
+  std::condition_variable wake_, due_, told_;  // for those that fill, for the one that gives, for those that wait for it
   std::vector<std::thread> threads_;
   // Since `reset`.
   std::vector<Pending> jobs_;
   std::vector<Piece> pieces_;
   size_t claimed_ = 0, given_ = 0, jobs_given_ = 0;
   int filling_ = 0;
-  bool closed_ = false, dropped_ = false;
+  bool closed_ = false, dropped_ = false, turn_ = false, giving_ = false;
   uint64_t bytes_ = 0;
   Status error_;
 };

@@ -1,9 +1,11 @@
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstring>
 #include <thread>
 
 #include "cuda/pass.h"
+#include "cuda/upload_ring.h"
 #include "test/fake_cuda.h"
 #include "test/placed_program.h"
 
@@ -59,6 +61,7 @@ struct Bench {
   Pinned pass;  // its number, as graphs read what changes
   int fail_at = -1;  // step of the CPU that fails
   int computed = 0;
+  std::function<void()> meanwhile;  // beside each step of the CPU
   std::vector<int> asked;  // how often the driver was asked, at each step of the CPU
 
   Bench(FakeCuda& fake, PlacedProgram program) : fake(fake), placed(std::move(program)) {
@@ -101,6 +104,7 @@ struct Bench {
     steps.compute = [this, rows](uint32_t index) -> Status {
       computed++;
       asked.push_back(fake.calls("cuStreamQuery"));
+      if (meanwhile) meanwhile();
       if (static_cast<int>(index) == fail_at) return Status(Code::model_invalid, "a kernel of the CPU failed");
       const Step& step = placed.program.steps[index];
       std::vector<std::pair<const float*, int64_t>> inputs;
@@ -200,6 +204,74 @@ TEST(cuda_nobody_asks_the_driver_while_a_graph_waits_for_the_cpu) {
     EXPECT(bench.right(1));
     EXPECT((bench.asked.back() == bench.asked.front()) == graph);
   }
+}
+
+// It holds up every call until the card rests: uploads are given and errors are looked for by threads that nobody waits for.
+TEST(cuda_memory_given_back_meanwhile_holds_up_no_graph) {
+  FakeCuda fake("free=waits");
+  Bench bench(fake, test::hybrid(3, false));
+  EXPECT_OK(bench.open());
+  Device& device = *bench.devices[0];
+  Memory target, other;
+  EXPECT_OK(device.allocate(1024, "a test", target));
+  EXPECT_OK(device.allocate(1024, "a test", other));
+  UploadRing ring;
+  EXPECT_OK(ring.open(device, {2, 1024, 1, false}));
+  std::atomic<bool> filled{false};
+  UploadRing::Job job;
+  job.to = target.get();
+  job.bytes = 1024;
+  job.fill = [&](size_t, size_t bytes, uint8_t* to) {
+    std::memset(to, 1, bytes);
+    filled = true;
+  };
+  ring.push(std::move(job));
+  while (!filled) std::this_thread::yield();
+  std::thread gives_back;
+  bench.meanwhile = [&] {
+    if (!gives_back.joinable()) {
+      gives_back = std::thread([&] { other.release(); });
+      while (fake.calls("cuMemFree_v2") == 0) std::this_thread::yield();
+    }
+    ring.turn();
+  };
+  EXPECT_OK(bench.run(1, options(true)));
+  EXPECT(bench.right(1));
+  gives_back.join();
+  for (size_t arrived = 0; arrived < 1;) {
+    ring.turn();
+    EXPECT_OK(ring.arrived(arrived));
+    std::this_thread::yield();
+  }
+}
+
+TEST(cuda_errors_of_a_graph_are_found_by_a_thread_that_nobody_waits_for) {
+  FakeCuda fake("free=waits");
+  std::unique_ptr<Device> device;
+  EXPECT_OK(Device::open(0, fake.kernels, device));
+  Pinned word;
+  Memory memory;
+  EXPECT_OK(device->pin(4, "a test", word));
+  EXPECT_OK(device->allocate(64, "a test", memory));
+  std::vector<Stream> streams(1);
+  EXPECT_OK(device->stream(streams[0]));
+  ErrorWatch watch(streams, std::chrono::milliseconds(1));
+  EXPECT_OK(streams[0].wait_value(word.address(), 1));
+  const int before = fake.calls("cuStreamQuery");
+  std::thread gives_back([&] { memory.release(); });
+  while (fake.calls("cuMemFree_v2") == 0) std::this_thread::yield();
+  watch.begin();
+  EXPECT_OK(watch.status());
+  __atomic_store_n(reinterpret_cast<uint32_t*>(word.data()), 1u, __ATOMIC_RELEASE);
+  gives_back.join();
+  while (fake.calls("cuStreamQuery") == before) std::this_thread::yield();
+  watch.end();
+  EXPECT_OK(watch.status());
+  fake.fail("cuStreamQuery", 2, 719);
+  watch.begin();
+  while (watch.status().ok()) std::this_thread::yield();
+  watch.end();
+  EXPECT(mentions(watch.status().message(), "was lost"));
 }
 
 TEST(cuda_a_step_of_the_cpu_that_fails_ends_the_pass) {

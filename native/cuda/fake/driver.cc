@@ -63,6 +63,7 @@ struct Capture {
 struct Machine {
   int version = 13000, gpus = 1, major = 9, minor = 0, image = 0;
   size_t memory = 1000000000;
+  bool free_waits = false;
   std::string name = "Fake";
   // Bytes a block may have, as cards of the capability give them.
   int shared() const { return major == 9 || major == 10 ? 232448 : major == 8 && minor == 0 ? 166912 : 101376; }
@@ -79,6 +80,7 @@ struct State {
   std::atomic<int> alive{0};
   std::atomic<int> lost{0};
   std::atomic<bool> stalled{false};
+  std::atomic<std::thread::id> holds{};  // this thread's call holds up all others
 };
 
 State& state() {
@@ -100,6 +102,7 @@ Machine parse(const char* text) {
     if (key == "gpus") machine.gpus = std::atoi(value.c_str());
     if (key == "name") machine.name = value;
     if (key == "memory") machine.memory = std::strtoull(value.c_str(), nullptr, 10);
+    if (key == "free") machine.free_waits = value == "waits";
     if (key == "image") machine.image = std::atoi(value.c_str());
     if (key == "capability") {
       machine.major = std::atoi(value.c_str());
@@ -145,6 +148,7 @@ void lose(int code) {
 // What each call begins with: it is counted, and fails where it was told to.
 Result enter(const char* symbol) {
   State& s = state();
+  for (std::thread::id holder; (holder = s.holds.load()) != std::thread::id() && holder != std::this_thread::get_id();) rest();
   std::lock_guard lock(s.mutex);
   expect_told();
   s.calls[symbol]++;
@@ -217,6 +221,10 @@ struct tandem::cuda::StreamHandle {
   bool gone() {
     std::lock_guard lock(mutex);
     return closed || state().lost.load() != 0;
+  }
+  bool busy() {
+    std::lock_guard lock(mutex);
+    return pending > 0;
   }
   Result add(Work work) {
     if (capture) {
@@ -302,6 +310,20 @@ void run_nodes(const std::vector<Node>& nodes, StreamHandle* stream) {
 Result make(StreamHandle* stream, std::function<void()> run, std::function<bool()> ready = {}) {
   return stream->add({std::move(ready), std::move(run)});
 }
+
+// Of a call that waits for all work of the card, and for which all others wait.
+struct Holding {
+  explicit Holding(bool wanted) : holds(wanted) {
+    if (holds) state().holds = std::this_thread::get_id();
+  }
+  ~Holding() {
+    if (!holds) return;
+    for (StreamHandle* stream : streams())
+      while (stream->busy()) rest();
+    state().holds = std::thread::id();
+  }
+  const bool holds;
+};
 
 Result copy(Address to, Address from, size_t bytes, StreamHandle* stream, bool check_to, bool check_from) {
   return make(stream, [=] {
@@ -430,8 +452,9 @@ EXPORT Result cuMemAlloc_v2(Address* out, size_t bytes) {
   return 0;
 }
 EXPORT Result cuMemFree_v2(Address address) {
-  ENTER(cuMemFree_v2);
   State& s = state();
+  const Holding holding(s.machine.free_waits);
+  ENTER(cuMemFree_v2);
   std::lock_guard lock(s.mutex);
   const auto found = s.memory.find(address);
   if (found == s.memory.end()) return 1;

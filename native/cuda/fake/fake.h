@@ -10,7 +10,8 @@ extern "C" {
 using FakeKernel = void (*)(const unsigned grid[3], const unsigned block[3], unsigned shared, void** arguments);
 
 // All anew, as `machine` says: "version=13000;gpus=1;name=Fake;capability=9.0;memory=1000000000;image=0", each with this default.
-// `image`: what cuModuleLoadData answers. The library starts with what TANDEM_FAKE_CUDA says; TANDEM_FAKE_CUDA_FAIL is read at every
+// `image`: what cuModuleLoadData answers; "free=waits": giving memory back waits for all work of the card, and all other calls for it.
+// The library starts with what TANDEM_FAKE_CUDA says; TANDEM_FAKE_CUDA_FAIL is read at every
 // call: "cuLaunchKernel:3:719" is tandem_fake_fail by those who have no dlsym. TANDEM_FAKE_CUDA_KERNEL, read at every launch, spoils an
 // emulated kernel: "tandem_rope:part" runs the first half of its blocks, "tandem_rope:hang" never ends. Kernels stay.
 void tandem_fake_reset(const char* machine);
