@@ -53,9 +53,8 @@ export async function checkGpus(options: GpuCheckOptions): Promise<GpuCheck | un
   const cards = await cardsOf(kinds.map(({ device }) => device));
   const kept = wanted() === 'once' ? await readChecks() : {};
   const isOpen = (device: string, what: string) => !kept[cards.get(device)!.key]?.right.includes(what);
-  const rows = Math.min(limits.maxRows, executable.pages * PAGE_TOKENS, MOST_ROWS);
-  const digestOf = ({ key }: StepKind) => digest([key, rows]);
-  const open = kinds.filter((kind) => isOpen(kind.device, digestOf(kind)));
+  const rows = Math.min(limits.maxRows, executable.pages * PAGE_TOKENS);
+  const open = kinds.filter((kind) => isOpen(kind.device, digestOf(kind, rows)));
   const pass = digest(['pass', kinds.map(({ key, device, steps }) => [key, device, steps])]);
   const openPass = !hasOwnKernels(program) && [...cards.keys()].some((device) => isOpen(device, pass));
   if (open.length > 0 || openPass) {
@@ -63,11 +62,29 @@ export async function checkGpus(options: GpuCheckOptions): Promise<GpuCheck | un
     await keepChecks(
       [...cards].map(([device, card]) => ({
         ...card,
-        right: [...open.filter((kind) => kind.device === device).map(digestOf), ...(openPass ? [pass] : [])],
+        right: [
+          ...open.filter((kind) => kind.device === device).map((kind) => digestOf(kind, rows)),
+          ...(openPass ? [pass] : []),
+        ],
       })),
     );
   }
   return { kinds: kinds.length, now: open.length, milliseconds: performance.now() - started };
+}
+
+/** Of the kinds of steps of a placed Program, how many were right before; with passes of so many rows. */
+export async function checkedBefore(placed: Program, rows: number): Promise<{ kinds: number; known: number }> {
+  const kinds = stepKinds(placed);
+  if (kinds.length === 0) return { kinds: 0, known: 0 };
+  const cards = await cardsOf(kinds.map(({ device }) => device));
+  const kept = await readChecks();
+  const known = kinds.filter((kind) => kept[cards.get(kind.device)!.key]?.right.includes(digestOf(kind, rows)));
+  return { kinds: kinds.length, known: known.length };
+}
+
+/** What is kept of a kind; more rows than a check has make no difference. */
+function digestOf({ key }: StepKind, rows: number): string {
+  return digest([key, Math.min(rows, MOST_ROWS)]);
 }
 
 async function check(
