@@ -241,7 +241,7 @@ int64_t GpuModel::cache_bytes() const {
 }
 
 int64_t GpuModel::buffer_bytes() const {
-  int64_t total = static_cast<int64_t>(runner_->device_bytes()) + shares_->device_bytes();
+  int64_t total = static_cast<int64_t>(runner_->device_bytes() + header_->bytes()) + shares_->device_bytes();
   for (const auto& part : parts_) total += static_cast<int64_t>(part->scratch_bytes + (part->sampling == nullptr ? 0 : part->sampling->bytes()));
   return total;
 }

@@ -65,7 +65,7 @@ class GpuModel {
   std::string names() const;  // "cuda:0 NVIDIA …"
   int64_t weight_bytes() const;
   int64_t cache_bytes() const;
-  int64_t buffer_bytes() const;  // on the devices
+  int64_t buffer_bytes() const;  // all else on the devices: values, scratch memory, what a pass is told, experts beside the CPU's
   int64_t pinned_bytes() const;
 
  private:

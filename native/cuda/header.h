@@ -34,6 +34,12 @@ class PassHeader {
   // For launches that take a tiled sequence's context `positions` at once; sequences have `tiles` rows or more. Before `allocate`.
   size_t reserve_context(int64_t positions, int64_t tiles);
   Status allocate(const std::vector<Device*>& devices);
+  // Of all devices.
+  size_t bytes() const {
+    size_t total = 0;
+    for (const Part& part : parts_) total += part.arena.size();
+    return total;
+  }
 
   // `dead`: per sequence, 1: its rows are skipped. Sequences of `tiles` rows and more go over tiles (0: none does).
   Status fill(const Batch& batch, const uint8_t* dead, int64_t tiles);

@@ -118,7 +118,9 @@ Status ShareRunner::allocate_buffers(int64_t rows) {
     int64_t most = 0;
     for (size_t k = 0; k < shares_.size(); k++)
       if (card_[k] == card_[i] && shares_[k].buffer == shares_[i].buffer) most = std::max(most, columns(k));
-    TANDEM_TRY(card.part->device->allocate(static_cast<size_t>(rows * most * 4), "the sums of shared steps", card.buffers[shares_[i].buffer]));
+    const size_t size = static_cast<size_t>(rows * most * 4);
+    TANDEM_TRY(card.part->device->allocate(size, "the sums of shared steps", card.buffers[shares_[i].buffer]));
+    buffer_bytes_ += size;
   }
   return {};
 }
@@ -265,7 +267,7 @@ void ShareRunner::end(bool ok) {
 }
 
 int64_t ShareRunner::device_bytes() const {
-  int64_t total = 0;
+  int64_t total = static_cast<int64_t>(buffer_bytes_);
   for (const Card& card : cards_) total += (card.hot ? card.hot->bytes() : 0) + (card.stream ? card.stream->bytes() : 0);
   return total;
 }

@@ -91,6 +91,7 @@ class ShareRunner {
   std::vector<Card> cards_;
   Mode mode_ = Mode::none;
   std::string held_, streamed_;
+  size_t buffer_bytes_ = 0;
   std::atomic<uint64_t> streamed_passes_{0};
 };
 

@@ -177,9 +177,9 @@ function jsonOf(program: Program) {
 function byDevice(programs: readonly Program[], { devices }: Machine): string {
   const tokens = programs[0].kv.pageTokens;
   const lines = memoryByDevice(programs, { pages: 0, maxRows: PASS.rows, maxOutputs: OUTPUTS }).map(
-    ({ device, weights, buffers, pageBytes }) => {
+    ({ device, weights, buffers, kernels, pageBytes }) => {
       const memory = devices?.find(({ name }) => name === device)?.memory;
-      const left = memory === undefined ? 0 : memory - weights - buffers;
+      const left = memory === undefined ? 0 : memory - weights - buffers - kernels;
       const room = Math.floor(left / pageBytes) * tokens;
       const verdict =
         memory === undefined
@@ -191,7 +191,7 @@ function byDevice(programs: readonly Program[], { devices }: Machine): string {
         device,
         `weights ${formatBytes(weights)}`,
         `cache ${formatBytes(Math.round(pageBytes / tokens))} a token`,
-        `buffers of ${PASS.rows} rows ${formatBytes(buffers)}`,
+        `buffers of ${PASS.rows} rows ${formatBytes(buffers + kernels)}`,
         verdict,
       ];
     },

@@ -130,6 +130,6 @@ type Planned = Row & { readonly plan: Plan; readonly program: Program };
 /** The figures of a model that a plan rests on. */
 function sizesFor(sizes: SizedQuant['sizes']) {
   if (!sizes) return {};
-  const { matrices: _, attention: __, ...figures } = sizes;
+  const { matrices: _, attention: __, gpuWorks: ___, ...figures } = sizes;
   return { sizes: figures };
 }

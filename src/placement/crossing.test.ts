@@ -132,14 +132,15 @@ describe.each([
         const placed = onDevices(names);
         const { slots } = planBuffers(placed);
         const alone = new Set(names).size === 1;
-        for (const { device, weights, buffers, pageBytes, total } of memoryByDevice(placed, {
+        for (const { device, weights, buffers, kernels, pageBytes, total } of memoryByDevice(placed, {
           pages,
           maxRows: 64,
           maxOutputs: 8,
         })) {
           const own = slots.filter((slot) => alone || slot.device === device);
           expect(buffers).toBe(own.reduce((sum, { rows, columns }) => sum + 4 * columns * (rows === 'T' ? 64 : 8), 0));
-          expect(total).toBe(weights + buffers + pages * pageBytes);
+          expect(kernels > 0).toBe(device !== 'cpu');
+          expect(total).toBe(weights + buffers + kernels + pages * pageBytes);
         }
       }),
       { numRuns: 20 },

@@ -5,8 +5,10 @@
 import { TandemError } from '../errors.ts';
 import { planBuffers } from '../program/buffers.ts';
 import { type Program, pageBytes } from '../program/program.ts';
+import { HOST } from '../program/validate-devices.ts';
 import { weightBytes } from './budget.ts';
 import { gigabytes } from './fit.ts';
+import { gpuWorkBytes, gpuWorksOf } from './gpu-memory.ts';
 import { deviceNames, type Machine } from './lower.ts';
 
 /** Bytes. */
@@ -14,13 +16,16 @@ export interface DeviceMemory {
   readonly device: string;
   readonly weights: number;
   readonly buffers: number;
+  /** Of a GPU: what its kernels take beside that (gpu-memory.ts). */
+  readonly kernels: number;
   /** Of one page of 64 tokens, the layers whose cache lies here. */
   readonly pageBytes: number;
-  /** Weights, buffers and the pages asked for. */
+  /** Weights, buffers, kernels and the pages asked for. */
   readonly total: number;
 }
 
 export interface DeviceMemoryRequest {
+  /** 0: what lies there without a cache; kernels are then ready for the longest context of the model. */
   readonly pages: number;
   /** Most rows, most output rows of a pass. */
   readonly maxRows: number;
@@ -47,7 +52,9 @@ export function memoryByDevice(placed: Program | readonly Program[], request: De
       const layers = [...setOf(caches, device)].map((cache) => first.kv.layers[cache]);
       const page = pageBytes({ ...first.kv, layers });
       const buffers = Math.max(...programs.map((program) => buffersOn(program, device, request)));
-      return { device, weights: own, buffers, pageBytes: page, total: own + buffers + page * request.pages };
+      const kernels = device === HOST ? 0 : Math.max(...programs.map((program) => kernelsOn(program, device, request)));
+      const total = own + buffers + kernels + page * request.pages;
+      return { device, weights: own, buffers, kernels, pageBytes: page, total };
     });
 }
 
@@ -81,7 +88,7 @@ export function checkDeviceMemory(
     throw new TandemError('PLACEMENT_IMPOSSIBLE', {
       room: 'placement',
       rule: `what lies on ${device} ${budget}`,
-      given: `${most(programs, device)}weights ${gigabytes(each.weights)}, buffers ${gigabytes(each.buffers)}, cache ${gigabytes(each.pageBytes * request.pages)} (${request.pages * programs[0].kv.pageTokens} tokens)`,
+      given: `${most(programs, device)}weights ${gigabytes(each.weights)}, buffers ${gigabytes(each.buffers + each.kernels)}, cache ${gigabytes(each.pageBytes * request.pages)} (${request.pages * programs[0].kv.pageTokens} tokens)`,
       fix: `${fewer(programs, device, needed - limit)}or take a shorter context`,
     });
   }
@@ -136,6 +143,12 @@ function buffersOn(program: Program, device: string, { maxRows, maxOutputs }: De
       (slot.device ?? only) === device ? sum + 4 * slot.columns * (slot.rows === 'T' ? maxRows : maxOutputs) : sum,
     0,
   );
+}
+
+function kernelsOn(program: Program, device: string, { pages, maxRows, maxOutputs }: DeviceMemoryRequest): number {
+  const { contextLength, kv } = program;
+  const context = pages === 0 ? contextLength : Math.min(contextLength, pages * kv.pageTokens);
+  return gpuWorkBytes(gpuWorksOf(program, device), { maxRows, maxOutputs, context }, kv.pageTokens);
 }
 
 function setOf(sets: Map<string, Set<number>>, device: string): Set<number> {

@@ -77,15 +77,22 @@ function heldBy({ device, total }: DeviceMemory): string {
   return `${device === HOST ? 'the memory' : device} holds ${gigabytes(total)}`;
 }
 
-function tooMuchOn({ device, weights, buffers, total }: DeviceMemory, limit: number): string {
-  const cache = gigabytes(total - weights - buffers);
-  return `the rules put ${gigabytes(total)} on ${device} (weights ${gigabytes(weights)}, buffers ${gigabytes(buffers)}, cache ${cache}), ${gigabytes(limit)} of it can be filled`;
+function tooMuchOn({ device, weights, buffers, kernels, total }: DeviceMemory, limit: number): string {
+  const cache = gigabytes(total - weights - buffers - kernels);
+  return `the rules put ${gigabytes(total)} on ${device} (weights ${gigabytes(weights)}, buffers ${gigabytes(buffers + kernels)}, cache ${cache}), ${gigabytes(limit)} of it can be filled`;
 }
 
 function sumOf(held: readonly DeviceMemory[]): DeviceMemory {
   const cards = held.filter(({ device }) => device !== HOST);
-  const [weights, buffers] = [sum(cards, (each) => each.weights), sum(cards, (each) => each.buffers)];
-  return { device: 'GPUs', weights, buffers, pageBytes: 0, total: weights + buffers };
+  const of = (part: 'weights' | 'buffers' | 'kernels' | 'total') => sum(cards, (each) => each[part]);
+  return {
+    device: 'GPUs',
+    weights: of('weights'),
+    buffers: of('buffers'),
+    kernels: of('kernels'),
+    pageBytes: 0,
+    total: of('total'),
+  };
 }
 
 /** Bytes of the routed experts that the processor computes, in any pass. */

@@ -4,6 +4,7 @@
  */
 import { TandemError } from '../errors.ts';
 import { PAGE_TOKENS } from '../program/program.ts';
+import { gpuWorkBytes } from './gpu-memory.ts';
 import { availableOf, type MachineProfile, usedGpus } from './profile.ts';
 import type { Sizes } from './sizes.ts';
 
@@ -127,8 +128,10 @@ function onProcessor(sizes: Sizes, request: FitRequest, limits: Limits, buffers:
 function withGpu(sizes: Sizes, request: FitRequest, limits: Limits, buffers: number): Fit | undefined {
   const table = sizes.matrices.reduce((sum, { role, bytes }) => sum + (role === 'embed' ? bytes : 0), 0);
   const dense = sizes.weightBytes - sizes.routedBytes - table;
-  const memory = contextFor(sizes, request, limits.vram - dense - buffers, CACHE_SHARE.left);
-  const base = dense + buffers + memory.kv;
+  const pass = { maxRows: request.rows ?? ROWS, maxOutputs: OUTPUTS, context: request.context ?? sizes.contextLength };
+  const held = dense + buffers + gpuWorkBytes(sizes.gpuWorks, pass, PAGE_TOKENS);
+  const memory = contextFor(sizes, request, limits.vram - held, CACHE_SHARE.left);
+  const base = held + memory.kv;
   if (base > limits.vram || memory.context < (request.context ?? Math.min(LEAST_CONTEXT, sizes.contextLength)))
     return undefined;
   const layer = sizes.moeLayers === 0 ? 0 : sizes.routedBytes / sizes.moeLayers;
@@ -138,7 +141,7 @@ function withGpu(sizes: Sizes, request: FitRequest, limits: Limits, buffers: num
   const ram = leastRam + kept;
   const spare = limits.ram - leastRam;
   const fits = ram <= limits.ram ? 'memory' : spare >= 0 ? 'disk' : 'no';
-  const held = gpuLayers === 0 ? 'no experts' : `the experts of ${gpuLayers} of ${sizes.moeLayers} layers`;
+  const experts = gpuLayers === 0 ? 'no experts' : `the experts of ${gpuLayers} of ${sizes.moeLayers} layers`;
   const whole = kept === 0;
   return {
     kind: whole ? 'gpu' : 'hybrid',
@@ -153,7 +156,7 @@ function withGpu(sizes: Sizes, request: FitRequest, limits: Limits, buffers: num
     ...memory,
     reason: whole
       ? `all ${gigabytes(sizes.weightBytes)} fit the VRAM (${gigabytes(limits.vram)})`
-      : `the VRAM (${gigabytes(limits.vram)}) holds dense weights, cache and ${held}; ${gigabytes(kept)} of experts lie in memory${fits === 'memory' ? '' : ' as far as it goes'}`,
+      : `the VRAM (${gigabytes(limits.vram)}) holds dense weights, cache and ${experts}; ${gigabytes(kept)} of experts lie in memory${fits === 'memory' ? '' : ' as far as it goes'}`,
   };
 }
 

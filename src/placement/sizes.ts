@@ -6,6 +6,7 @@ import type { FormatName } from '../formats/dtype.ts';
 import { KV_BYTES, kvElementsPerToken, type Program, type Step } from '../program/program.ts';
 import type { Weight } from '../program/tensor.ts';
 import { bufferBytes, weightBytes } from './budget.ts';
+import { type GpuWork, gpuWorksOf } from './gpu-memory.ts';
 
 /**
  * `routed`: experts that the router chooses; `shared`: experts that every token takes; `head`: the last matrix, of output
@@ -68,6 +69,8 @@ export interface Sizes {
   /** Buffers of a pass: bytes a row, and bytes an output row. */
   readonly bufferPerRow: number;
   readonly bufferPerOutput: number;
+  /** What its steps want of a GPU beside that. */
+  readonly gpuWorks: readonly GpuWork[];
   /** Weights by number. */
   readonly parameters: number;
 }
@@ -108,6 +111,7 @@ function computed(program: Program): Sizes {
     attention,
     bufferPerRow: bufferBytes(program, 1, 0),
     bufferPerOutput: bufferBytes(program, 0, 1),
+    gpuWorks: gpuWorksOf(program),
     parameters: program.weights.reduce((sum, weight) => sum + elements(weight), 0),
   };
 }
