@@ -142,7 +142,7 @@ async function tryOne(
   const checked = await checkKinds({ executable, checkpoint, limits: LIMITS, kinds, stopAtFailure: false, signal });
   // A pass over steps that are wrong says nothing more.
   const right = checked.every(({ failure }) => failure === undefined);
-  const failure = right ? await wholePassFailure({ executable, limits: LIMITS, seconds: 300, signal }) : undefined;
+  const failure = right ? await wholePassFailure({ executable, limits: LIMITS, signal }) : undefined;
   return { trial, kinds: checked, ...(failure !== undefined && { failure }) };
 }
 
