@@ -62,6 +62,7 @@ class Bench {
   Address weights() const { return weights_.get(); }
   size_t weight_bytes() const { return weight_bytes_; }
   bool small() const { return small_; }
+  int64_t multiprocessors() const { return device_.info().multiprocessors; }
 
   // Constants on the card, as long as the bench lives.
   template <typename T> const T* put(const std::vector<T>& values) {
@@ -156,38 +157,57 @@ LinearArguments linear_arguments(Bench& b, int64_t n, int64_t k, const int32_t* 
   return a;
 }
 
-void linear(Bench& b, const char* format, int64_t n, int64_t k, int64_t rows, bool tiles) {
+void linear(Bench& b, const char* format, int64_t n, int64_t k, int64_t rows) {
   const Matrix m(format, n, k);
   if (!b.fits(m)) return;
   const int width = rows == 1 ? 1 : rows <= 4 ? 4 : 8;
   const LinearArguments fixed = linear_arguments(b, n, k, b.count(rows));
-  const Shape shape = tiles ? linear_tiles_shape(n, rows) : linear_shape(n, rows, width);
-  const double t = static_cast<double>(rows), values = 4 * t * static_cast<double>(k + n), products = 2.0 * t * static_cast<double>(n) * static_cast<double>(k);
-  b.time(std::string("linear_") + format + (tiles ? "_tiles" : "_m" + std::to_string(width)), by(n, k) + " T=" + std::to_string(rows), static_cast<double>(m.bytes()) + values, tiles ? products : 0,
-         [&](Stream& stream, FunctionHandle* function, int i) {
-           LinearArguments a = fixed;
-           a.weight = b.at(m, i);
-           return launch(stream, function, shape, a);
-         });
+  const Shape shape = linear_shape(n, rows, width);
+  const double values = 4 * static_cast<double>(rows) * static_cast<double>(k + n);
+  b.time(std::string("linear_") + format + "_m" + std::to_string(width), by(n, k) + " T=" + std::to_string(rows), static_cast<double>(m.bytes()) + values, 0, [&](Stream& stream, FunctionHandle* function, int i) {
+    LinearArguments a = fixed;
+    a.weight = b.at(m, i);
+    return launch(stream, function, shape, a);
+  });
+}
+
+void round_rows(Bench& b, const char* format, int64_t k, int64_t rows) {
+  const RoundRowsArguments a = {floats(b.x()), k, reinterpret_cast<uint16_t*>(b.y()), rounded_columns(k), k, b.count(rows), 1, 0, column_order(format)};
+  b.time("round_rows", by(rows, k) + " " + format, 6 * static_cast<double>(rows * k), 0, [&](Stream& stream, FunctionHandle* function, int) { return launch(stream, function, round_rows_shape(k, rows), a); });
+}
+
+void linear_tiles(Bench& b, const char* format, int64_t n, int64_t k, int64_t rows) {
+  const Matrix m(format, n, k);
+  if (!b.fits(m)) return;
+  LinearTilesArguments fixed = {};
+  fixed.x = reinterpret_cast<const uint16_t*>(b.x()), fixed.x_stride = rounded_columns(k), fixed.y = floats(b.y()), fixed.y_stride = n, fixed.rows = b.count(rows), fixed.batches = 1;
+  const bool small = small_tiles(n, rows, 1, b.multiprocessors());
+  const double t = static_cast<double>(rows), values = t * static_cast<double>(2 * k + 4 * n), products = 2 * t * static_cast<double>(n) * static_cast<double>(k);
+  b.time(std::string("linear_") + format + (small ? "_tiles_small" : "_tiles"), by(n, k) + " T=" + std::to_string(rows), static_cast<double>(m.bytes()) + values, products, [&](Stream& stream, FunctionHandle* function, int i) {
+    LinearTilesArguments a = fixed;
+    a.weight = b.at(m, i);
+    return launch(stream, function, linear_tiles_shape(n, rows, 1, small), a);
+  });
 }
 
 void linears(Bench& b) {
   if (b.small()) {
-    for (const char* format : kFormats) linear(b, format, 16, 256, 1, false);
-    linear(b, "q4_k", 16, 256, 4, false);
-    linear(b, "q4_k", 16, 256, 8, false);
-    return linear(b, "q4_k", 16, 256, 9, true);
+    for (const char* format : kFormats) linear(b, format, 16, 256, 1);
+    linear(b, "q4_k", 16, 256, 4);
+    linear(b, "q4_k", 16, 256, 8);
+    return linear_tiles(b, "q4_k", 16, 256, 9);
   }
-  for (const char* format : kFormats) linear(b, format, 18432, 7168, 1, false);
+  for (const char* format : kFormats) linear(b, format, 18432, 7168, 1);
   // DeepSeek-V3: what goes into attention, out of it, dense and shared experts, head; then Qwen3-30B.
   const int64_t shapes[][2] = {{1536, 7168}, {24576, 1536}, {576, 7168}, {7168, 16384}, {7168, 18432}, {2048, 7168}, {129280, 7168}, {4096, 2048}, {512, 2048}, {2048, 4096}};
   for (const auto& [n, k] : shapes)
-    for (const char* format : {"q4_k", "q6_k", "q8_0"}) linear(b, format, n, k, 1, false);
+    for (const char* format : {"q4_k", "q6_k", "q8_0"}) linear(b, format, n, k, 1);
   for (const char* format : {"q4_k", "q8_0", "bf16"})
-    for (const int64_t rows : {4, 8, 32}) linear(b, format, 18432, 7168, rows, false);
+    for (const int64_t rows : {4, 8, 32}) linear(b, format, 18432, 7168, rows);
   for (const char* format : {"bf16", "q4_k", "q6_k", "q8_0", "f8_e4m3", "mxfp4"})
-    for (const int64_t rows : {64, 256, 2048}) linear(b, format, 7168, 16384, rows, true);
-  for (const char* format : kFormats) linear(b, format, 4096, 7168, 2048, true);
+    for (const int64_t rows : {64, 256, 2048}) linear_tiles(b, format, 7168, 16384, rows);
+  for (const char* format : kFormats) linear_tiles(b, format, 4096, 7168, 2048);
+  for (const char* format : {"bf16", "q8_0", "q4_k", "q6_k"}) round_rows(b, format, 7168, 2048);
 }
 
 void experts(Bench& b, const char* format, int64_t count, int64_t n, int64_t k, int64_t topk, int64_t rows, bool tiles) {
@@ -215,6 +235,7 @@ void experts(Bench& b, const char* format, int64_t count, int64_t n, int64_t k, 
   fixed.scales = m.scale_bytes == 0 ? nullptr : reinterpret_cast<const uint8_t* const*>(b.put(scales));
   fixed.row_bytes = m.row_bytes, fixed.scale_stride = m.scale_stride, fixed.n = n, fixed.k = k;
   fixed.x = floats(b.x()), fixed.x_stride = k, fixed.y = floats(b.y()), fixed.y_stride = n;
+  fixed.rounded = reinterpret_cast<const uint16_t*>(b.x()), fixed.rounded_stride = rounded_columns(k);
   fixed.ids = b.put(ids), fixed.topk = topk, fixed.visits_a_row = topk, fixed.rows = b.count(rows);
   const int64_t most_tiles = expert_tiles(rows, topk, count);
   std::vector<int32_t> groups(static_cast<size_t>(rows * topk + count + 1 + 2 * most_tiles + 1), 0);

@@ -17,6 +17,7 @@ Status ExpertKernels::bind(const Binding& b, size_t operand, Product& out) {
   TANDEM_TRY(b.format(operand, format));
   TANDEM_TRY(b.kernel("experts_" + format + "_rows", out.rows));
   TANDEM_TRY(b.kernel("experts_" + format + "_tiles", out.tiles));
+  TANDEM_TRY(out.rounder.bind(b, format));
   const std::vector<int64_t>& shape = b.part.program->weights[b.step.inputs[operand].index].shape;
   const quant::FormatInfo& info = *quant::find_format(format);
   out.n = shape[1];
@@ -44,8 +45,9 @@ Status ExpertKernels::bind(const Binding& b, int64_t most, bool accumulates) {
   activation_.alpha = static_cast<float>(b.step.number("alpha", 1.702));
   activation_.limit = static_cast<float>(b.step.number("limit", 7));
 
-  // Of a row: gate, up and down of its visits, and their order; its sum, where that is added to what is there.
-  const int64_t bytes_a_row = topk_ * ((2 * inner_ + hidden_) * 4 + 4) + (accumulates ? hidden_ * 4 : 0);
+  // Of a row: gate, up and down of its visits, their order, and what tiles multiply; its sum, where that is added to what is there.
+  const int64_t rounded_row = std::max(rounded_columns(gate_.k), topk_ * rounded_columns(down_.k)) * 2;
+  const int64_t bytes_a_row = topk_ * ((2 * inner_ + hidden_) * 4 + 4) + rounded_row + (accumulates ? hidden_ * 4 : 0);
   const int64_t rows = std::max<int64_t>(1, std::min({RowChunks::kScratchBytes / bytes_a_row, kMostVisits / topk_, most}));
   chunks_ = {rows, b.part.header->reserve_chunks(rows)};
   const int64_t visits = rows * topk_;
@@ -55,7 +57,8 @@ Status ExpertKernels::bind(const Binding& b, int64_t most, bool accumulates) {
   offsets_at_ = order_at_ + padded(visits * 4);
   tiles_at_ = offsets_at_ + padded((experts_ + 1) * 4);
   count_at_ = tiles_at_ + padded(expert_tiles(rows, topk_, experts_) * 8);
-  sum_at_ = count_at_ + 256;
+  rounded_at_ = count_at_ + 256;
+  sum_at_ = rounded_at_ + padded(rows * rounded_row);
   scratch_ = sum_at_ + (accumulates ? padded(rows * hidden_ * 4) : 0);
   b.part.want_scratch(scratch_);
   return {};
@@ -71,6 +74,12 @@ Status ExpertKernels::launch(Stream& stream, const ExpertCall& call) const {
       const ExpertGroupsArguments a = {ids, topk_, experts_, live, ints(order_at_), ints(offsets_at_), ints(tiles_at_), ints(count_at_)};
       TANDEM_TRY(launch_kernel(stream, groups_, expert_groups_shape(), a));
     }
+    const auto rounded = [&](const Product& product) { return RoundedRows{reinterpret_cast<uint16_t*>(part_->scratch_at(rounded_at_)), rounded_columns(product.k)}; };
+    // x of a product on tiles: a row of the pass has `times` of them.
+    const auto round = [&](const Product& product, const float* x, int64_t stride, int64_t times) {
+      if (!call.tiled) return Status();
+      return product.rounder.launch(stream, x, stride, product.k, rounded(product), count * times, live, times);
+    };
     const auto multiply = [&](const Product& product, const ExpertTable& table, const float* x, int64_t stride, int64_t visits_a_row, float* y) {
       ExpertsArguments a = {};
       a.matrices = table.data, a.scales = table.scales;
@@ -78,6 +87,7 @@ Status ExpertKernels::launch(Stream& stream, const ExpertCall& call) const {
       a.n = product.n, a.k = product.k;
       a.bias = product.bias == nullptr ? nullptr : part_->weights.at<float>(product.bias->place);
       a.x = x, a.x_stride = stride;
+      a.rounded = rounded(product).data, a.rounded_stride = rounded(product).stride;
       a.y = y, a.y_stride = a.n;
       a.ids = ids;
       a.topk = topk_, a.visits_a_row = visits_a_row;
@@ -90,7 +100,9 @@ Status ExpertKernels::launch(Stream& stream, const ExpertCall& call) const {
     float* const ups = part_->scratch_at(up_at_);
     float* const downs = part_->scratch_at(down_at_);
     const float* const x = call.x + first * call.x_stride;
+    TANDEM_TRY(round(gate_, x, call.x_stride, 1));
     TANDEM_TRY(multiply(gate_, call.gate, x, call.x_stride, topk_, gates));
+    if (!gate_.rounder.serves(up_.rounder)) TANDEM_TRY(round(up_, x, call.x_stride, 1));
     TANDEM_TRY(multiply(up_, call.up, x, call.x_stride, topk_, ups));
     GatedArguments g = activation_;
     g.gate = gates, g.up = ups, g.y = gates;  // each thread reads and writes one place
@@ -98,6 +110,7 @@ Status ExpertKernels::launch(Stream& stream, const ExpertCall& call) const {
     g.topk = topk_;
     g.rows = live;
     TANDEM_TRY(launch_kernel(stream, gated_, elementwise_shape(inner_, count * topk_), g));
+    TANDEM_TRY(round(down_, gates, inner_, topk_));
     TANDEM_TRY(multiply(down_, call.down, gates, inner_, 1, downs));
     float* const y = call.y + first * call.y_stride;
     float* const sum = call.accumulates ? part_->scratch_at(sum_at_) : y;

@@ -1,7 +1,7 @@
 // The kernels of an `experts` step over any of its experts: those whose matrices a table names, wherever they lie on the GPU.
 #pragma once
 
-#include "cuda/launch.h"
+#include "cuda/launch_tiles.h"
 
 namespace tandem::cuda {
 
@@ -39,6 +39,7 @@ class ExpertKernels {
  private:
   struct Product {
     FunctionHandle *rows = nullptr, *tiles = nullptr;
+    RowRounder rounder;
     int64_t n = 0, k = 0, row_bytes = 0, scale_stride = 0;
     const GpuFloats* bias = nullptr;
   };
@@ -50,7 +51,7 @@ class ExpertKernels {
   GatedArguments activation_ = {};
   int64_t topk_ = 0, experts_ = 0, inner_ = 0, hidden_ = 0;
   RowChunks chunks_;
-  size_t up_at_ = 0, down_at_ = 0, order_at_ = 0, offsets_at_ = 0, tiles_at_ = 0, count_at_ = 0, sum_at_ = 0, scratch_ = 0;
+  size_t up_at_ = 0, down_at_ = 0, order_at_ = 0, offsets_at_ = 0, tiles_at_ = 0, count_at_ = 0, rounded_at_ = 0, sum_at_ = 0, scratch_ = 0;
 };
 
 }  // namespace tandem::cuda

@@ -88,11 +88,11 @@ struct RowChunks {
   const int32_t* live(const GpuPart& part, int64_t chunk) const { return part.header->counts(part.index, counts + static_cast<size_t>(chunk)); }
 };
 
-// Products of rows with a matrix, by how many there are.
+// Products of a few rows with a matrix, by how many there are (many: launch_tiles.h).
 struct LinearKernels {
-  FunctionHandle *one = nullptr, *four = nullptr, *eight = nullptr, *tiles = nullptr;
+  FunctionHandle *one = nullptr, *four = nullptr, *eight = nullptr;
   Status find(const Binding& binding, const std::string& format);
-  Status launch(Stream& stream, const LinearArguments& arguments, int64_t rows, int64_t batches, int64_t tiles_from) const;
+  Status launch(Stream& stream, const LinearArguments& arguments, int64_t rows, int64_t batches) const;
 };
 
 template <typename Arguments> Status launch_kernel(Stream& stream, FunctionHandle* function, Shape shape, Arguments arguments) {

@@ -1,19 +1,19 @@
 // linear.
-#include "cuda/launch.h"
+#include <algorithm>
+
+#include "cuda/launch_tiles.h"
 
 namespace tandem::cuda {
 
 Status LinearKernels::find(const Binding& binding, const std::string& format) {
   TANDEM_TRY(binding.kernel("linear_" + format + "_m1", one));
   TANDEM_TRY(binding.kernel("linear_" + format + "_m4", four));
-  TANDEM_TRY(binding.kernel("linear_" + format + "_m8", eight));
-  return binding.kernel("linear_" + format + "_tiles", tiles);
+  return binding.kernel("linear_" + format + "_m8", eight);
 }
 
-Status LinearKernels::launch(Stream& stream, const LinearArguments& a, int64_t rows, int64_t batches, int64_t tiles_from) const {
+Status LinearKernels::launch(Stream& stream, const LinearArguments& a, int64_t rows, int64_t batches) const {
   if (rows == 0) return {};
   const int64_t n = a.weight.n;
-  if (tiles_from > 0 && rows >= tiles_from) return launch_kernel(stream, tiles, linear_tiles_shape(n, rows, batches), a);
   if (rows == 1) return launch_kernel(stream, one, linear_shape(n, rows, 1, batches), a);
   if (rows <= 4) return launch_kernel(stream, four, linear_shape(n, rows, 4, batches), a);
   return launch_kernel(stream, eight, linear_shape(n, rows, 8, batches), a);
@@ -24,17 +24,38 @@ Status bind_linear(const Binding& b, Launch& out) {
   TANDEM_TRY(b.format(1, format));
   LinearKernels kernels;
   TANDEM_TRY(kernels.find(b, format));
-  const GpuWeights& weights = b.part.weights;
+  const GpuPart& part = b.part;
   const GpuMatrix* const matrix = &b.matrix(1);
   const GpuFloats* const bias = b.floats(2);
-  out = [=, &weights, x = b.input(0), y = b.output(0), tiles = b.step.tiles](Stream& stream, PassRows rows) {
-    LinearArguments a = {};
-    a.weight = weights.arguments(*matrix);
-    a.x = x.at(rows), a.x_stride = x.stride;
-    a.y = y.at(rows), a.y_stride = y.stride;
-    a.bias = bias == nullptr ? nullptr : weights.at<float>(bias->place);
-    a.rows = x.live();
-    return kernels.launch(stream, a, x.count(rows), 1, tiles);
+  const ValueView x = b.input(0), y = b.output(0);
+  const PassHeader::Limits& limits = part.header->limits();
+  const int64_t most = x.rows == Rows::tokens ? limits.max_rows : limits.max_outputs, tiles_from = b.step.tiles;
+  LinearTiles tiles;
+  int64_t chunk = 0;  // rows that are rounded at once
+  if (tiles_from > 0 && most >= tiles_from) {
+    TANDEM_TRY(tiles.bind(b, format));
+    chunk = std::clamp<int64_t>(RowChunks::kScratchBytes / (rounded_columns(x.columns) * 2), 1, most);
+    b.part.want_scratch(RoundedRows::bytes(chunk, x.columns));
+  }
+  out = [=, &part](Stream& stream, PassRows rows) {
+    const WeightMatrix weight = part.weights.arguments(*matrix);
+    const float* const offsets = bias == nullptr ? nullptr : part.weights.at<float>(bias->place);
+    const int64_t count = x.count(rows);
+    if (chunk == 0 || count < tiles_from) {
+      LinearArguments a = {};
+      a.weight = weight, a.bias = offsets, a.rows = x.live();
+      a.x = x.at(rows), a.x_stride = x.stride;
+      a.y = y.at(rows), a.y_stride = y.stride;
+      return kernels.launch(stream, a, count, 1);
+    }
+    const RoundedRows rounded = {reinterpret_cast<uint16_t*>(part.scratch_at(0)), rounded_columns(weight.k)};
+    for (int64_t first = 0; first < count; first += chunk) {
+      LinearTilesArguments a = {};
+      a.weight = weight, a.bias = offsets, a.rows = x.live(), a.skip = first, a.batches = 1;
+      a.y = y.at(rows) + first * y.stride, a.y_stride = y.stride;
+      TANDEM_TRY(tiles.launch(stream, x.at(rows) + first * x.stride, x.stride, rounded, a, std::min(chunk, count - first)));
+    }
+    return Status();
   };
   return {};
 }

@@ -68,7 +68,7 @@ Status AbsorbedMla::launch(Stream& stream, PassRows rows, int64_t first, int64_t
   a.weight.n = step.together ? nope : latent;
   a.weight_batch = step.together ? nope + value : latent;
   if (step.together) TANDEM_TRY(launch_kernel(stream, transposed, transposed_shape(latent, count, heads), a));
-  else TANDEM_TRY(up.launch(stream, a, count, heads, 0));
+  else TANDEM_TRY(up.launch(stream, a, count, heads));
   const CopyHeadsArguments beside = {q + nope, q_stride, nope + rope, absorbed + latent, heads * width, width, heads, rope, live};
   if (rope > 0) TANDEM_TRY(launch_kernel(stream, copy, elementwise_shape(heads * rope, count), beside));
 
@@ -95,7 +95,7 @@ Status AbsorbedMla::launch(Stream& stream, PassRows rows, int64_t first, int64_t
   e.x = attended, e.x_stride = heads * latent, e.x_batch = latent;
   e.y = y, e.y_stride = y_stride, e.y_batch = value;
   e.rows = live;
-  return down.launch(stream, e, count, heads, 0);
+  return down.launch(stream, e, count, heads);
 }
 
 }  // namespace

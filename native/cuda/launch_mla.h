@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/launch_attention.h"
+#include "cuda/launch_tiles.h"
 
 namespace tandem::cuda {
 
@@ -32,10 +33,11 @@ class ExpandedMla {
 
   const GpuPart* part_ = nullptr;
   MlaStep step_;
-  FunctionHandle *gather_ = nullptr, *tiles_ = nullptr, *transpose_ = nullptr, *up_ = nullptr, *down_ = nullptr;
+  FunctionHandle *gather_ = nullptr, *tiles_ = nullptr, *transpose_ = nullptr;
+  LinearTiles up_, down_;
   int64_t positions_ = 0;  // of a chunk at most
   size_t chunks_ = 0;      // in the header
-  size_t turned_ = 0, latents_ = 0, keys_ = 0, values_ = 0, state_ = 0;  // places in the scratch memory
+  size_t turned_ = 0, latents_ = 0, rounded_ = 0, keys_ = 0, values_ = 0, state_ = 0;  // places in the scratch memory
 };
 
 }  // namespace tandem::cuda

@@ -26,17 +26,18 @@ Status ExpandedMla::bind(const Binding& b, const MlaStep& step) {
   TANDEM_TRY(b.kernel(std::string("mla_gather_") + cache_name(b.part), gather_));
   TANDEM_TRY(b.kernel(std::string("mla_tiles_") + cache_name(b.part), tiles_));
   TANDEM_TRY(b.kernel("transpose_" + step.up_format, transpose_));
-  TANDEM_TRY(b.kernel("linear_" + (step.together ? step.up_format : std::string("bf16")) + "_tiles", up_));
-  TANDEM_TRY(b.kernel("linear_" + step.down_format + "_tiles", down_));
+  TANDEM_TRY(up_.bind(b, step.together ? step.up_format : std::string("bf16")));
+  TANDEM_TRY(down_.bind(b, step.down_format));
   // A chunk takes about as much scratch memory as a chunk of rows does elsewhere.
   const PassHeader::Limits& limits = b.part.header->limits();
-  const int64_t a_position = (step.latent + step.heads * (step.nope + step.value)) * 4;
+  const int64_t a_position = (step.latent + step.heads * (step.nope + step.value)) * 4 + rounded_columns(step.latent) * 2;
   const int64_t most = std::max<int64_t>((limits.context + kStep - 1) / kStep, 1) * kStep;
   positions_ = std::clamp(RowChunks::kScratchBytes / a_position / kStep * kStep, kStep, std::min(most, kMostPositions));
   chunks_ = b.part.header->reserve_context(positions_, b.step.tiles);
   turned_ = 0;
   latents_ = turned_ + (step.together ? 0 : padded(step.heads * step.nope * step.latent * 2));
-  keys_ = latents_ + padded(positions_ * step.latent * 4);
+  rounded_ = latents_ + padded(positions_ * step.latent * 4);
+  keys_ = rounded_ + RoundedRows::bytes(positions_, step.latent);
   values_ = keys_ + padded(positions_ * step.heads * step.nope * 4);
   state_ = values_ + padded(positions_ * step.heads * step.value * 4);
   b.part.want_scratch(state_ + padded(limits.max_rows * step.heads * 8));
@@ -75,24 +76,26 @@ Status ExpandedMla::launch(Stream& stream, const float* q, int64_t q_stride, flo
 Status ExpandedMla::expand(Stream& stream, const MlaChunkArguments& chunk, int64_t positions) const {
   TANDEM_TRY(launch_kernel(stream, gather_, mla_gather_shape(step_.latent, positions), chunk));
   const int64_t heads = step_.heads, nope = step_.nope, value = step_.value, latent = step_.latent;
-  LinearArguments a = {};
-  a.x = chunk.latents, a.x_stride = latent;
-  a.rows = chunk.chunk + 2;
-  a.y = part_->scratch_at(keys_), a.y_stride = heads * nope, a.y_batch = nope;
+  const RoundedRows rounded = {reinterpret_cast<uint16_t*>(part_->scratch_at(rounded_)), rounded_columns(latent)};
+  LinearTilesArguments keys = {}, values = {};
+  keys.rows = values.rows = chunk.chunk + 2;
+  keys.y = part_->scratch_at(keys_), keys.y_stride = heads * nope;
+  values.y = part_->scratch_at(values_), values.y_stride = heads * value;
+  values.weight = part_->weights.arguments(*step_.down);
+  keys.batches = values.batches = 1;
   if (step_.together) {
-    a.weight = part_->weights.arguments(*step_.up);
-    a.weight.n = nope, a.weight_batch = nope + value;
-    TANDEM_TRY(launch_kernel(stream, up_, linear_tiles_shape(nope, positions, heads), a));
-    a.weight.n = value, a.weight_first = nope;
-    a.y = part_->scratch_at(values_), a.y_stride = heads * value, a.y_batch = value;
-    return launch_kernel(stream, down_, linear_tiles_shape(value, positions, heads), a);
+    keys.weight = values.weight;
+    keys.weight.n = nope, values.weight.n = value;
+    keys.batches = values.batches = heads;
+    keys.y_batch = nope, values.y_batch = value;
+    keys.weight_batch = values.weight_batch = nope + value, values.weight_first = nope;
+  } else {
+    keys.weight = {reinterpret_cast<const uint8_t*>(part_->scratch_at(turned_)), latent * 2, nullptr, 0, heads * nope, latent};
+    values.weight.n = heads * value;
   }
-  a.weight = {reinterpret_cast<const uint8_t*>(part_->scratch_at(turned_)), latent * 2, nullptr, 0, heads * nope, latent};
-  TANDEM_TRY(launch_kernel(stream, up_, linear_tiles_shape(heads * nope, positions), a));
-  a.weight = part_->weights.arguments(*step_.down);
-  a.weight.n = heads * value;
-  a.y = part_->scratch_at(values_), a.y_stride = heads * value;
-  return launch_kernel(stream, down_, linear_tiles_shape(heads * value, positions), a);
+  TANDEM_TRY(up_.launch(stream, chunk.latents, latent, rounded, keys, positions));
+  if (up_.rounder().serves(down_.rounder())) return down_.multiply(stream, rounded, values, positions);
+  return down_.launch(stream, chunk.latents, latent, rounded, values, positions);
 }
 
 }  // namespace tandem::cuda

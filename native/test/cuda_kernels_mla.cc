@@ -1,6 +1,7 @@
 // mla on tiles over the emulation: latents of a chunk gathered, expanded by W_UK and W_UV, attended chunk after chunk; and the
 // transposed weights it takes where the checkpoint has kB. Expected values are f64 from src/ops/mla.ts.
 #include "test/cuda_kernels_attention.h"
+#include "test/cuda_kernels_rounded.h"
 #include "test/cuda_kernels_weights.h"
 
 namespace tandem::test {
@@ -67,13 +68,14 @@ static void check_mla_tiles(const MlaCase& shape, uint64_t seed) {
       a.q = q.data(), a.q_stride = heads * (nope + rope), a.y = y.data(), a.y_stride = heads * value, a.state = state.data();
       a.heads = heads, a.nope = nope, a.rope = rope, a.latent = latent, a.value = value, a.scale = scale, a.tiles = tiles.data(), a.tile_count = &tile_count;
       if (!launch((std::string("mla_gather_") + type.name).c_str(), mla_gather_shape(latent, chunk), a, latents)) return;
-      LinearArguments expand = {};
-      expand.x = latents.data(), expand.x_stride = latent, expand.rows = own + 2;
+      LinearTilesArguments expand = {};
+      const std::vector<uint16_t> rounded = round_rows(latents.data(), latent, positions, latent, "bf16", own + 2);
+      expand.x = rounded.data(), expand.x_stride = rounded_columns(latent), expand.rows = own + 2, expand.batches = 1;
       const auto weight = [&](const std::vector<float>& w, int64_t n) { return WeightMatrix{reinterpret_cast<const uint8_t*>(w.data()), latent * 2, nullptr, 0, n, latent}; };
       expand.weight = weight(up_bf16, heads * nope), expand.y = keys.data(), expand.y_stride = heads * nope;
-      if (!launch("linear_bf16_tiles", linear_tiles_shape(heads * nope, positions), expand, keys)) return;
+      if (!launch("linear_bf16_tiles", linear_tiles_shape(heads * nope, positions, 1, false), expand, keys)) return;
       expand.weight = weight(down_bf16, heads * value), expand.y = values.data(), expand.y_stride = heads * value;
-      if (!launch("linear_bf16_tiles", linear_tiles_shape(heads * value, positions), expand, values)) return;
+      if (!launch("linear_bf16_tiles", linear_tiles_shape(heads * value, positions, 1, false), expand, values)) return;
       // What a chunk leaves in `state` is an output too.
       std::vector<float> both = y;
       both.insert(both.end(), state.begin(), state.end());

@@ -366,6 +366,17 @@ static inline T __shfl_sync(uint32_t, T value, int lane) {
   return emulation::exchanged("__shfl_sync", value, lane);
 }
 
+// Which lanes have the same value.
+static inline uint32_t __match_any_sync(uint32_t, int32_t value) {
+  const uint32_t own = static_cast<uint32_t>(value);
+  const auto words = emulation::Machine::current().exchange("__match_any_sync", &own, 1);
+  uint32_t same = 0;
+  for (int lane = 0; lane < emulation::kWarp; lane++) same |= static_cast<uint32_t>(words[lane][0] == own) << lane;
+  return same;
+}
+
+static inline int __popc(uint32_t bits) { return __builtin_popcount(bits); }
+
 template <typename T>
 static inline T atomicAdd(T* at, T value) {
   const T before = *at;

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "cuda/kernels/column_order.h"
+
 namespace tandem::cuda {
 
 // A matrix [N, K] as the checkpoint has it. Rows start at multiples of the block's own alignment (quant/*.h; f32, f16, bf16 any).
@@ -28,6 +30,31 @@ struct LinearArguments {
   const float* bias;       // [N] or null
   const int32_t* rows;     // on the device: how many rows x has
   int64_t weight_first, weight_batch;  // row of the tensor at which the first matrix begins; rows from one to the next
+};
+
+// Rows of x [R, K] to bf16 in the order in which tiles take columns (rounded_rows.cuh). y: a multiple of 16 bytes, rows likewise.
+struct RoundRowsArguments {
+  const float* x;
+  int64_t x_stride;
+  uint16_t* y;             // [R, ⌈K / 128⌉ · 128]
+  int64_t y_stride;
+  int64_t k;
+  const int32_t* rows;     // on the device: those of the pass. x has `times` rows for each but the first `skip` of them
+  int64_t times, skip;
+  ColumnOrder order;       // of the format that x meets
+};
+
+// linear on tiles, of rows that `round_rows` left; all matrices share them.
+struct LinearTilesArguments {
+  WeightMatrix weight;
+  const uint16_t* x;
+  int64_t x_stride;
+  float* y;
+  int64_t y_stride, y_batch;
+  const float* bias;       // [N] or null
+  const int32_t* rows;     // on the device: those of the pass; x has all but the first `skip` of them
+  int64_t skip;
+  int64_t batches, weight_first, weight_batch;  // matrices, and where they lie in rows, as in linear
 };
 
 // Columns [0, columns) of heads that are x_head apart to heads that are y_head apart.
@@ -202,13 +229,15 @@ struct ExpertsArguments {
   int64_t n, k;
   const float* x;
   int64_t x_stride;
+  const uint16_t* rounded;          // experts_tiles: the rows of x as `round_rows` left them
+  int64_t rounded_stride;
   float* y;                         // [T · topk, n]
   int64_t y_stride;
   const float* bias;                // [E, n] or null
   const int32_t* ids;               // [T · topk]
   int64_t topk, visits_a_row;
   const int32_t* rows;              // T
-  const int32_t* order;             // experts_tiles: what expert_groups wrote
+  const int32_t* order;             // and what expert_groups wrote
   const int32_t* offsets;
   const int32_t* tiles;
   const int32_t* tile_count;

@@ -2,13 +2,12 @@
 // matrix lies and is read at every pass: null is an expert that is elsewhere, whose visits are left alone here, as is id −1.
 //
 //     few rows    experts_rows (gate, up) → gated → experts_rows (down) → combine
-//     many rows   expert_groups, then the same with experts_tiles
+//     many rows   expert_groups, round_rows, then the same with experts_tiles (experts_tiles.cuh), h rounded too
 #pragma once
 
 #include "cuda/kernels/arguments.h"
 #include "cuda/kernels/elementwise.cuh"
 #include "cuda/kernels/linear.cuh"
-#include "cuda/kernels/tiles.cuh"
 
 namespace tandem::cuda {
 
@@ -42,60 +41,6 @@ static TANDEM_DEVICE void experts_rows(const ExpertsArguments& a) {
     sum = warp_sum(sum);
     if (lane == 0) a.y[visit * a.y_stride + n] = sum + (a.bias == nullptr ? 0.0f : a.bias[expert * a.n + n]);
   }
-}
-
-// Visits in the order of their experts, and tiles of up to 64 of them. One block of 256 threads; a thread has every 256th expert
-// and reads all ids, so that the order is the same every time.
-static TANDEM_DEVICE void expert_groups(const ExpertGroupsArguments& a) {
-  const int64_t visits = *a.rows * a.topk;
-  const int thread = threadIdx.x, threads = static_cast<int>(blockDim.x);
-  for (int64_t e = thread; e < a.experts; e += threads) {
-    int32_t count = 0;
-    for (int64_t v = 0; v < visits; v++) count += a.ids[v] == e;
-    a.offsets[e + 1] = count;
-  }
-  __syncthreads();
-  if (thread == 0) {
-    int32_t sum = 0, tile = 0;
-    a.offsets[0] = 0;
-    for (int64_t e = 0; e < a.experts; e++) {
-      const int32_t count = a.offsets[e + 1];
-      for (int32_t first = 0; first < count; first += kExpertTile) {
-        a.tiles[2 * tile] = static_cast<int32_t>(e);
-        a.tiles[2 * tile + 1] = sum + first;
-        tile++;
-      }
-      sum += count;
-      a.offsets[e + 1] = sum;
-    }
-    *a.tile_count = tile;
-  }
-  __syncthreads();
-  for (int64_t e = thread; e < a.experts; e += threads) {
-    int32_t at = a.offsets[e];
-    for (int64_t v = 0; v < visits; v++) {
-      if (a.ids[v] == e) a.order[at++] = static_cast<int32_t>(v);
-    }
-  }
-}
-
-// Grid: (⌈n / 128⌉, ⌈rows · topk / 64⌉ + experts), 256 threads.
-template <typename Block>
-static TANDEM_DEVICE void experts_tiles(const ExpertsArguments& a) {
-  __shared__ TileMemory<kExpertTile> tile;
-  const int64_t n0 = static_cast<int64_t>(blockIdx.x) * kTileColumns;
-  if (static_cast<int64_t>(blockIdx.y) >= *a.tile_count) return;
-  const int64_t expert = a.tiles[2 * blockIdx.y], first = a.tiles[2 * blockIdx.y + 1], end = a.offsets[expert + 1];
-  const uint8_t* matrix = matrix_of(a, expert);
-  if (matrix == nullptr) return;
-  const bool vectors = a.k % 32 == 0 && a.x_stride % 4 == 0 && aligned(a.x, 16);
-  multiply_tile<Block, kExpertTile>(
-      tile, a.k, vectors, [&](int m) { return first + m < end ? a.x + a.order[first + m] / a.visits_a_row * a.x_stride : nullptr; },
-      [&](int n) { return n0 + n < a.n ? matrix + (n0 + n) * a.row_bytes : nullptr; },
-      [&](int n) { return expert_scales<Block>(a, expert, n0 + n); },
-      [&](int m, int n, float sum) {
-        if (first + m < end && n0 + n < a.n) a.y[a.order[first + m] * a.y_stride + n0 + n] = sum + (a.bias == nullptr ? 0.0f : a.bias[expert * a.n + n0 + n]);
-      });
 }
 
 // h of every visit. Grid: (⌈columns / 256⌉, rows · topk). NaN stays NaN.

@@ -1,5 +1,6 @@
-// linear for many rows, on tensor cores. Grid: (⌈rows / BM⌉, ⌈N / 128⌉, batches), 256 threads: blocks that follow each other
-// share their rows of W, which are read from memory once and from the L2 cache after that.
+// linear for many rows, on tensor cores, after `round_rows`. Wide: 128 rows of x by 256 rows of W a block, where that gives every
+// multiprocessor one; else 64 by 128. Blocks that follow each other share their rows of W, which are read from memory once and from the L2
+// cache after that, for up to sixteen blocks' rows of x: these stay in the L2 cache while all rows of W pass.
 #pragma once
 
 #include "cuda/kernels/arguments.h"
@@ -7,27 +8,30 @@
 
 namespace tandem::cuda {
 
-template <typename Block, int BM>
-static TANDEM_DEVICE void linear_tiles(const LinearArguments& a) {
-  __shared__ TileMemory<BM> tile;
-  const int64_t rows = *a.rows, m0 = static_cast<int64_t>(blockIdx.x) * BM, n0 = static_cast<int64_t>(blockIdx.y) * kTileColumns, matrix = blockIdx.z;
+// Grid: (tiles of rows in a band, ⌈N / 32·Warps⌉, bands · batches), 32·Warps threads (shapes.h); `bands` is z over the matrices.
+template <typename Block, int Groups, int Warps>
+static TANDEM_DEVICE void linear_tiles(const LinearTilesArguments& a) {
+  __shared__ TileMemory<Groups> memory;
+  const int64_t rows = *a.rows - a.skip, bands = gridDim.z / a.batches, band = blockIdx.z % bands, matrix = blockIdx.z / bands;
+  const int64_t m0 = (band * gridDim.x + blockIdx.x) * 32 * Groups, n0 = static_cast<int64_t>(blockIdx.y) * 32 * Warps;
   if (m0 >= rows) return;
-  const float* x = a.x + matrix * a.x_batch + m0 * a.x_stride;
+  const int64_t n = a.weight.n - n0, first = a.weight_first + matrix * a.weight_batch + n0;
+  const uint8_t* weights = a.weight.data + first * a.weight.row_bytes;
   float* y = a.y + matrix * a.y_batch + m0 * a.y_stride + n0;
-  const int64_t first = a.weight_first + matrix * a.weight_batch + n0;
-  const bool vectors = a.weight.k % 32 == 0 && a.x_stride % 4 == 0 && aligned(x, 16);
-  multiply_tile<Block, BM>(
-      tile, a.weight.k, vectors, [&](int m) { return m0 + m < rows ? x + m * a.x_stride : nullptr; },
-      [&](int n) { return n0 + n < a.weight.n ? a.weight.data + (first + n) * a.weight.row_bytes : nullptr; },
-      [&](int n) { return a.weight.scales == nullptr ? nullptr : a.weight.scales + (first + n) / ScaleRows<Block>::value * a.weight.scale_stride; },
-      [&](int m, int n, float sum) {
-        if (m0 + m < rows && n0 + n < a.weight.n) y[m * a.y_stride + n] = sum + (a.bias == nullptr ? 0.0f : a.bias[n0 + n]);
-      });
+  multiply_tile<Block, Groups, Warps>(
+      memory, a.weight.k, static_cast<int>(rows - m0 < 32 * Groups ? rows - m0 : 32 * Groups), static_cast<int>(n < 32 * Warps ? n : 32 * Warps), a.x + m0 * a.x_stride,
+      [&](int row) { return static_cast<uint32_t>(row * a.x_stride / 8); }, weights, a.weight.row_bytes,
+      [&](int column) { return a.weight.scales == nullptr ? nullptr : a.weight.scales + (first + column) / ScaleRows<Block>::value * a.weight.scale_stride; },
+      [&](int column) { return a.bias == nullptr ? 0.0f : a.bias[n0 + column]; }, [&](int row, int column, float value) { y[row * a.y_stride + column] = value; });
 }
 
 template <typename Block>
-static TANDEM_DEVICE void linear_tiles_128(const LinearArguments& a) {
-  linear_tiles<Block, 128>(a);
+static TANDEM_DEVICE void linear_tiles_wide(const LinearTilesArguments& a) {
+  linear_tiles<Block, 4, 8>(a);
+}
+template <typename Block>
+static TANDEM_DEVICE void linear_tiles_small(const LinearTilesArguments& a) {
+  linear_tiles<Block, 2, 4>(a);
 }
 
 }  // namespace tandem::cuda

@@ -8,7 +8,9 @@
 #include "cuda/kernels/attention_tiles.cuh"
 #include "cuda/kernels/cache.cuh"
 #include "cuda/kernels/elementwise.cuh"
+#include "cuda/kernels/expert_groups.cuh"
 #include "cuda/kernels/experts.cuh"
+#include "cuda/kernels/experts_tiles.cuh"
 #include "cuda/kernels/formats.h"
 #include "cuda/kernels/greedy.cuh"
 #include "cuda/kernels/linear.cuh"
@@ -18,6 +20,7 @@
 #include "cuda/kernels/pieces_codebooks.cuh"
 #include "cuda/kernels/rms_norm.cuh"
 #include "cuda/kernels/rope.cuh"
+#include "cuda/kernels/rounded_rows.cuh"
 #include "cuda/kernels/router.cuh"
 #include "cuda/kernels/sample.cuh"
 
@@ -25,7 +28,8 @@
   X(linear_##format##_m1, LinearArguments, linear_1<Block>) \
   X(linear_##format##_m4, LinearArguments, linear_4<Block>) \
   X(linear_##format##_m8, LinearArguments, linear_8<Block>) \
-  X(linear_##format##_tiles, LinearArguments, linear_tiles_128<Block>) \
+  X(linear_##format##_tiles, LinearTilesArguments, linear_tiles_wide<Block>) \
+  X(linear_##format##_tiles_small, LinearTilesArguments, linear_tiles_small<Block>) \
   X(experts_##format##_rows, ExpertsArguments, experts_rows<Block>) \
   X(experts_##format##_tiles, ExpertsArguments, experts_tiles<Block>) \
   X(linear_transposed_##format, LinearArguments, linear_transposed<Block>) \
@@ -57,6 +61,7 @@
   X(mla_part_e4m3, AttentionArguments, mla_part<uint8_t>)         \
   X(copy_heads, CopyHeadsArguments, copy_heads)                   \
   X(attention_merge, AttentionArguments, attention_merge)         \
+  X(round_rows, RoundRowsArguments, round_rows)                   \
   X(expert_groups, ExpertGroupsArguments, expert_groups)          \
   X(gated, GatedArguments, gated)                                 \
   X(combine, CombineArguments, combine)                           \

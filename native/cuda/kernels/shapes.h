@@ -19,14 +19,27 @@ static inline Shape linear_shape(int64_t n, int64_t rows, int m, int64_t batches
   return {blocks_of(n, m == 8 ? 8 : 16), blocks_of(rows, m), static_cast<unsigned>(batches), 256};
 }
 
-// linear_*_tiles.
-static inline Shape linear_tiles_shape(int64_t n, int64_t rows, int64_t batches = 1) { return {blocks_of(rows, 128), blocks_of(n, 128), static_cast<unsigned>(batches), 256}; }
+// round_rows.
+static inline Shape round_rows_shape(int64_t k, int64_t rows) { return {2 * blocks_of(k, 128), blocks_of(rows, 32), 1, 256}; }
+// Numbers that a row it leaves takes.
+static inline int64_t rounded_columns(int64_t k) { return (k + 127) / 128 * 128; }
+
+// linear_*_tiles and linear_*_tiles_small: bands of up to 2048 rows of x.
+static inline Shape linear_tiles_shape(int64_t n, int64_t rows, int64_t batches, bool small) {
+  const int64_t tile = small ? 64 : 128, tiles = (rows + tile - 1) / tile, bands = (tiles * tile + 2047) / 2048;
+  return {blocks_of(tiles, bands), blocks_of(n, small ? 128 : 256), static_cast<unsigned>(bands * batches), small ? 128u : 256u};
+}
+// Which of them: large tiles where every multiprocessor gets one, and a matrix fills them.
+static inline bool small_tiles(int64_t n, int64_t rows, int64_t batches, int64_t multiprocessors) {
+  const Shape large = linear_tiles_shape(n, rows, batches, false);
+  return n <= 128 || static_cast<int64_t>(large.x) * large.y * large.z < multiprocessors;
+}
 
 // experts_*_rows, experts_*_tiles, expert_groups; gated (`rows` = rows · topk) is elementwise, combine too.
 static inline Shape experts_rows_shape(int64_t n, int64_t rows, int64_t topk) { return {blocks_of(n, 16), static_cast<unsigned>(rows * topk), 1, 256}; }
 static inline int64_t expert_tiles(int64_t rows, int64_t topk, int64_t experts) { return blocks_of(rows * topk, 64) + experts; }
 static inline Shape experts_tiles_shape(int64_t n, int64_t rows, int64_t topk, int64_t experts) {
-  return {blocks_of(n, 128), static_cast<unsigned>(expert_tiles(rows, topk, experts)), 1, 256};
+  return {blocks_of(n, 128), static_cast<unsigned>(expert_tiles(rows, topk, experts)), 1, 128};
 }
 static inline Shape expert_groups_shape() { return {1, 1, 1, 256}; }
 

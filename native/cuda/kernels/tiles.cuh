@@ -1,127 +1,123 @@
-// The tile product under linear and experts for many rows: BM rows of x by 128 rows of W, eight warps, bf16 on tensor cores.
+// The tile product under linear and experts for many rows, on tensor cores: 32·Groups rows of x by 32·Warps rows of W a block.
 //
-// Weights are decoded to bf16 on their way into shared memory, x is rounded there (fast mode, `tiles` of docs/reference/ops.md).
-// The inner dimension goes in steps of two pieces of the format, 64 columns in the order in which the format has them: x follows
-// that order, and the sum does not care. While a step is multiplied the next one is on its way in registers.
+// W is the left operand: a warp has 32 rows of it, which every lane decodes from memory into the registers of its fragments (tile_pieces.cuh):
+// no weight passes through shared memory, none is decoded twice in a block. x was rounded before (rounded_rows.cuh) and is the right
+// operand; 64 columns of it at a time come to shared memory by copies beside the work, two such halves of a step ahead, and every warp
+// reads all of them: a fragment of two products is the 16 bytes of a lane. A row of 64 columns takes all 32 banks; of odd rows the two halves
+// change places, so that the eight lanes that are served at once meet each bank once.
+// A row's sum is made in the order of its columns whatever the block: its bits do not depend on the other rows, nor on the shape of tiles.
 #pragma once
 
 #include "cuda/kernels/mma.cuh"
-#include "cuda/kernels/pieces.cuh"
+#include "cuda/kernels/shared.cuh"
+#include "cuda/kernels/tile_pieces.cuh"
 
 namespace tandem::cuda {
 
-static constexpr int kTileColumns = 128;  // rows of W a block
-static constexpr int kTileStride = 36;    // words a row of 64 bf16 takes in shared memory: 4 more, so that fragments meet no bank twice
+static constexpr int kTileStages = 3;
 
-template <int BM>
-struct alignas(16) TileMemory {
-  uint32_t x[BM][kTileStride];
-  uint32_t w[kTileColumns][kTileStride];
-};
+template <int Groups>
+using TileMemory = uint4[kTileStages][32 * Groups * 8];
 
-// 32 floats to 16 words of bf16, in shared memory.
-static TANDEM_DEVICE void store_piece(uint32_t* to, const uint32_t (&words)[16]) {
+// Begins to bring half `half` of the rows of x; offsets: where the four rows of this thread begin, in sixteens of bytes.
+template <int Groups, int Warps>
+static TANDEM_DEVICE void copy_rows(uint4* stage, const uint16_t* x, const uint32_t (&offsets)[4 * 2 * Groups / Warps], int half) {
+  const int thread = threadIdx.x, word = thread & 7, row = thread >> 3;
   TANDEM_UNROLL
-  for (int i = 0; i < 16; i += 4) *reinterpret_cast<uint4*>(to + i) = {words[i], words[i + 1], words[i + 2], words[i + 3]};
+  for (int i = 0; i < 8 * Groups / Warps; i++) {
+    const int own = row + 4 * Warps * i;
+    cp_async_16(stage + 8 * own + (word ^ 4 * (own & 1)), reinterpret_cast<const uint4*>(x) + offsets[i] + 8 * half + word);
+  }
 }
 
-static TANDEM_DEVICE void pack_piece(const float (&values)[32], uint32_t (&words)[16]) {
+// x_row(m): where row m of the tile begins, in sixteens of bytes from x; those past `rows` are not asked for. Row n of W lies at
+// w + n · row_bytes, n < columns, its scales at w_scales(n); bias(n) is added to its sums. write(m, n, y) for rows and columns that there are.
+template <typename Block, int Groups, int Warps, typename XRow, typename WScales, typename Bias, typename Write>
+static TANDEM_DEVICE void multiply_tile(TileMemory<Groups>& memory, int64_t k, int rows, int columns, const uint16_t* x, XRow x_row, const uint8_t* w, int64_t row_bytes, WScales w_scales, Bias bias, Write write) {
+  constexpr int kCopies = 8 * Groups / Warps;
+  const int thread = threadIdx.x, lane = thread & 31, g = lane >> 2, q = lane & 3, n0 = thread & ~31;
+  const int halves = static_cast<int>((k + kTileStep - 1) / kTileStep) * 2;
+  const bool active = n0 < columns;
+  uint32_t offsets[kCopies];
   TANDEM_UNROLL
-  for (int i = 0; i < 16; i++) words[i] = pack_bf16(values[2 * i], values[2 * i + 1]);
-}
-
-// Four of the 64 columns of a step, the same of every 16th row of x: neighbouring lanes read neighbouring columns. Row null, or a piece
-// past the end, gives zeros.
-template <typename Block, int N>
-static TANDEM_DEVICE void load_x(const float* const (&rows)[N], int64_t first_piece, int64_t pieces, int64_t k, bool vectors, uint2 (&words)[N]) {
-  const int four = threadIdx.x & 15;
-  const int64_t piece = first_piece + (four >> 3);
-  const Runs at = Piece<Block>::runs(piece);
-  const int64_t column = (four & 4 ? at.second : at.first) + 4 * (four & 3);
+  for (int i = 0; i < kCopies; i++) {
+    const int row = (thread >> 3) + 4 * Warps * i;
+    offsets[i] = x_row(row < rows ? row : rows - 1);
+  }
+  uint32_t places[4];  // of rows of W
+  const uint8_t* scales[4];
+  TilePiece<Block> pieces[4];
+  uint32_t words[4][4] = {};
+  float sums[2][4 * Groups][4] = {};
   TANDEM_UNROLL
-  for (int i = 0; i < N; i++) {
-    float values[4] = {};
-    if (rows[i] != nullptr && piece < pieces) {
-      if (vectors) {
-        const float4 v = load_float4(rows[i] + column);
-        values[0] = v.x, values[1] = v.y, values[2] = v.z, values[3] = v.w;
-      } else {
+  for (int s = 0; s < kTileStages - 1; s++) {
+    if (s < halves) copy_rows<Groups, Warps>(memory[s], x, offsets, s);
+    cp_async_commit();
+  }
+  TANDEM_UNROLL
+  for (int r = 0; r < 4; r++) {
+    const int row = n0 + 8 * r + g < columns ? n0 + 8 * r + g : columns - 1;
+    places[r] = static_cast<uint32_t>(row * row_bytes), scales[r] = w_scales(row);
+    pieces[r].fetch(w + places[r], scales[r], 0, q, k, 0);
+    pieces[r].eight(0, words[r]);
+  }
+  int slot = 0;
+  for (int step = 0; 2 * step < halves; step++) {
+    TANDEM_UNROLL
+    for (int j = 0; j < 4; j++) {
+      if (j % 2 == 0) {
+        const int half = 2 * step + j / 2;
+        cp_async_wait<kTileStages - 2>();
+        __syncthreads();
+        if (half + kTileStages - 1 < halves) copy_rows<Groups, Warps>(memory[slot == 0 ? kTileStages - 1 : slot - 1], x, offsets, half + kTileStages - 1);
+        cp_async_commit();
+      }
+      // While an eight is multiplied the next one is loaded and decoded.
+      const int following = (j + 1) % 4;
+      uint32_t next[4][4];
+      if (active) {
         TANDEM_UNROLL
-        for (int c = 0; c < 4; c++) {
-          if (column + c < k) values[c] = rows[i][column + c];
+        for (int r = 0; r < 4; r++) pieces[r].fetch(w + places[r], scales[r], j == 3 ? step + 1 : step, q, k, following);
+        const uint4* fragments = memory[slot] + 8 * g + ((4 * (j & 1) + q) ^ 4 * (g & 1));
+        TANDEM_UNROLL
+        for (int group = 0; group < Groups; group++) {
+          if (32 * group < rows) {
+            TANDEM_UNROLL
+            for (int n = 4 * group; n < 4 * group + 4; n++) {
+              const uint4 b = fragments[64 * n];
+              TANDEM_UNROLL
+              for (int m = 0; m < 2; m++) {
+                mma_bf16(sums[m][n], {words[2 * m][0], words[2 * m + 1][0], words[2 * m][1], words[2 * m + 1][1]}, {b.x, b.y});
+                mma_bf16(sums[m][n], {words[2 * m][2], words[2 * m + 1][2], words[2 * m][3], words[2 * m + 1][3]}, {b.z, b.w});
+              }
+            }
+          }
+          TANDEM_UNROLL
+          for (int r = group * 4 / Groups; r < (group + 1) * 4 / Groups; r++) {
+            if (following != 0) pieces[r].eight(following, next[r]);
+          }
+        }
+        TANDEM_UNROLL
+        for (int r = 0; r < 4; r++) {
+          if (following == 0) pieces[r].eight(0, next[r]);
+          TANDEM_UNROLL
+          for (int i = 0; i < 4; i++) words[r][i] = next[r][i];
         }
       }
-    }
-    words[i] = {pack_bf16(values[0], values[1]), pack_bf16(values[2], values[3])};
-  }
-}
-
-template <typename Block>
-static TANDEM_DEVICE void load_w(const uint8_t* row, const uint8_t* scales, int64_t piece, int64_t pieces, int64_t k, uint32_t (&words)[16]) {
-  float values[32] = {};
-  if (row != nullptr && piece < pieces) Piece<Block>::decode(row, scales, piece, k, values);
-  pack_piece(values, words);
-}
-
-// One step of 64 columns: every warp its 32 rows of x by WN columns.
-template <int BM, int WN>
-static TANDEM_DEVICE void multiply_step(const TileMemory<BM>& tile, int m0, int n0, float (&sums)[2][WN / 8][4]) {
-  const int lane = threadIdx.x & 31, g = lane >> 2, q = lane & 3;
-  TANDEM_UNROLL
-  for (int k = 0; k < 32; k += 8) {  // words: 16 columns
-    uint32_t a[2][4];
-    TANDEM_UNROLL
-    for (int m = 0; m < 2; m++) {
-      const uint32_t* top = tile.x[m0 + 16 * m + g] + k + q;
-      const uint32_t* bottom = tile.x[m0 + 16 * m + g + 8] + k + q;
-      a[m][0] = top[0], a[m][1] = bottom[0], a[m][2] = top[4], a[m][3] = bottom[4];
-    }
-    TANDEM_UNROLL
-    for (int n = 0; n < WN / 8; n++) {
-      const uint32_t* column = tile.w[n0 + 8 * n + g] + k + q;
-      const uint32_t b[2] = {column[0], column[4]};
-      mma_bf16(sums[0][n], a[0], b);
-      mma_bf16(sums[1][n], a[1], b);
+      if (j % 2 == 1) slot = slot == kTileStages - 1 ? 0 : slot + 1;
     }
   }
-}
-
-// The product of one tile. x_row(m): row m of the tile, or null; w_row(n), w_scales(n): row n of W, or null; write(m, n, y).
-template <typename Block, int BM, typename XRow, typename WRow, typename WScales, typename Write>
-static TANDEM_DEVICE void multiply_tile(TileMemory<BM>& tile, int64_t k, bool vectors, XRow x_row, WRow w_row, WScales w_scales, Write write) {
-  constexpr int kWarpRows = BM / 32, kWarpColumns = 8 / kWarpRows, WN = kTileColumns / kWarpColumns;
-  const int thread = threadIdx.x, warp = thread >> 5, lane = thread & 31;
-  const int m0 = warp % kWarpRows * 32, n0 = warp / kWarpRows * WN;
-  const int line = thread >> 1, part = thread & 1;  // what this thread brings: a piece of a row of W, and of x four columns of some rows
-  const float* own_x[BM / 16];
   TANDEM_UNROLL
-  for (int i = 0; i < BM / 16; i++) own_x[i] = x_row((thread >> 4) + 16 * i);
-  const uint8_t* own_w = w_row(line);
-  const uint8_t* own_scales = own_w == nullptr ? nullptr : w_scales(line);
-  const int64_t pieces = (k + 31) / 32;
-  float sums[2][WN / 8][4] = {};
-  uint2 x[BM / 16];
-  uint32_t w[16];
-  load_x<Block>(own_x, 0, pieces, k, vectors, x);
-  load_w<Block>(own_w, own_scales, part, pieces, k, w);
-  for (int64_t piece = 0; piece < pieces; piece += 2) {
-    __syncthreads();
+  for (int r = 0; r < 4; r++) {
+    const int column = n0 + 8 * r + g;
+    if (column >= columns) break;
+    const float offset = bias(column);
     TANDEM_UNROLL
-    for (int i = 0; i < BM / 16; i++) *reinterpret_cast<uint2*>(tile.x[(thread >> 4) + 16 * i] + 2 * (thread & 15)) = x[i];
-    store_piece(tile.w[line] + 16 * part, w);
-    __syncthreads();
-    if (piece + 2 < pieces) {
-      load_x<Block>(own_x, piece + 2, pieces, k, vectors, x);
-      load_w<Block>(own_w, own_scales, piece + 2 + part, pieces, k, w);
-    }
-    multiply_step<BM, WN>(tile, m0, n0, sums);
-  }
-  TANDEM_UNROLL
-  for (int m = 0; m < 2; m++) {
-    TANDEM_UNROLL
-    for (int n = 0; n < WN / 8; n++) {
+    for (int n = 0; n < 4 * Groups; n++) {
       TANDEM_UNROLL
-      for (int i = 0; i < 4; i++) write(m0 + 16 * m + (lane >> 2) + (i & 2 ? 8 : 0), n0 + 8 * n + (lane & 3) * 2 + (i & 1), sums[m][n][i]);
+      for (int i = 0; i < 2; i++) {
+        if (8 * n + 2 * q + i < rows) write(8 * n + 2 * q + i, column, sums[r / 2][n][r % 2 * 2 + i] + offset);
+      }
     }
   }
 }
