@@ -1,6 +1,7 @@
 /** `tandem explain`: the placed Program: every step, where and how it runs, over how many bytes, and why there. */
 import { type Command, Option } from 'commander';
 import { checkPlaced, decidePlacement } from '../engine/auto-place.ts';
+import { checkedBefore } from '../engine/gpu-check.ts';
 import { describeSharing, sharingRequest } from '../engine/gpu-sharing.ts';
 import { availableMemory } from '../engine/this-machine.ts';
 import type { Checkpoint } from '../formats/checkpoint.ts';
@@ -151,8 +152,18 @@ async function explain(checkpoint: Checkpoint, flags: Flags): Promise<void> {
   });
   if (shared.length > 0)
     process.stdout.write(`\n${paint('bold', 'experts of the CPU that GPUs compute')}\n${shared.join('\n')}\n`);
+  if (flags.machine === undefined && programs.length === 1) await kernels(placed[0]);
   process.stdout.write(`\n${paint('bold', 'budget')}\n${automatic.fit.reason}\n`);
   check();
+}
+
+/** Of this machine's cards: how much of what they are to compute was checked on them. */
+async function kernels(placed: Program): Promise<void> {
+  const { kinds, known } = await checkedBefore(placed, PASS.rows);
+  if (kinds === 0) return;
+  const others = known < kinds ? '; the others are held against the reference when the model is loaded' : '';
+  const words = `${known} of ${kinds} kinds of steps were right before${others}`;
+  process.stdout.write(`\n${paint('bold', 'kernels checked on this card')}\n${words}\n`);
 }
 
 /** The Program's own first lines. */
