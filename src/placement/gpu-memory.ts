@@ -1,7 +1,7 @@
 /**
  * What a GPU holds of a model beside weights, cache and the values of a pass: scratch memory of kernels, what a pass is told, and
- * what routers chose. As native/cuda takes it (RowChunks, PartedRows, ExpandedMla, ExpertKernels, PassHeader; test/gpu/memory.test.ts
- * compares), so that a plan needs no card. Bytes.
+ * what routers chose. As native/cuda takes it (RowChunks, RoundedRows, PartedRows, ExpandedMla, ExpertKernels, PassHeader;
+ * test/gpu/memory.test.ts compares), so that a plan needs no card. Bytes.
  */
 import type { Program, Step } from '../program/program.ts';
 
@@ -14,14 +14,16 @@ export interface PassLimits {
 
 /** What a step wants, whatever the limits. */
 export type GpuWork =
+  /** `tiles`: rows from which x is rounded first. `outputs`: x has the rows of outputs. */
+  | { readonly op: 'linear'; readonly columns: number; readonly tiles: number; readonly outputs: boolean }
   /** Bytes of a row and part of the context. */
   | { readonly op: 'attention'; readonly part: number }
-  /** Of a row; of a row and part; of an expanded position: latent, keys and values; of a turned W_UK. */
+  /** Of a row; of a row and part; of an expanded position: latent, rounded, keys and values; of a turned W_UK. */
   | {
       readonly op: 'mla';
       readonly row: number;
       readonly part: number;
-      readonly position: readonly [latent: number, keys: number, values: number];
+      readonly position: readonly [latent: number, rounded: number, keys: number, values: number];
       readonly turned: number;
       readonly heads: number;
       /** Rows of a sequence that expand its context; 0: none do. */
@@ -64,6 +66,11 @@ export function gpuWorkBytes(works: readonly GpuWork[], limits: PassLimits, page
 function scratchOf(work: GpuWork, limits: PassLimits): number {
   const { maxRows, maxOutputs } = limits;
   switch (work.op) {
+    case 'linear': {
+      const most = work.outputs ? maxOutputs : maxRows;
+      const row = roundedBytes(work.columns);
+      return most < work.tiles ? 0 : padded(Math.min(Math.max(Math.floor(SCRATCH / row), 1), most) * row);
+    }
     case 'attention':
       return partedBytes(0, work.part, limits);
     case 'mla':
@@ -83,12 +90,13 @@ export function expertsScratch(
   most: number,
   accumulates: boolean,
 ): number {
-  const row = chosen * ((2 * inner + hidden) * 4 + 4) + (accumulates ? hidden * 4 : 0);
+  const rounded = Math.max(roundedBytes(hidden), chosen * roundedBytes(inner));
+  const row = chosen * ((2 * inner + hidden) * 4 + 4) + rounded + (accumulates ? hidden * 4 : 0);
   const rows = Math.max(1, Math.min(Math.floor(SCRATCH / row), Math.floor(VISITS / chosen), most));
   const visits = rows * chosen;
   const products = 2 * padded(visits * inner * 4) + padded(visits * hidden * 4);
   const order = padded(visits * 4) + padded((experts + 1) * 4) + padded((Math.ceil(visits / 64) + experts) * 8) + 256;
-  return products + order + (accumulates ? padded(rows * hidden * 4) : 0);
+  return products + order + padded(rows * rounded) + (accumulates ? padded(rows * hidden * 4) : 0);
 }
 
 /** Pieces of rows with 1, 2, 4 … parts of the context each. */
@@ -112,6 +120,11 @@ function expandedBytes({ position, turned, heads }: GpuWork & { op: 'mla' }, { m
   return padded(turned) + chunk + padded(maxRows * heads * 8);
 }
 
+/** Of a row of x that tiles multiply: bf16, whole steps of 128 columns. */
+function roundedBytes(columns: number): number {
+  return Math.ceil(columns / 128) * 256;
+}
+
 function padded(bytes: number): number {
   return Math.ceil(bytes / 256) * 256;
 }
@@ -133,6 +146,12 @@ function workOf(program: Program, { op, inputs, attributes, placement }: Step): 
     const input = inputs[operand];
     return input?.kind === 'weight' ? program.weights[input.weight].shape : [];
   };
+  const first = inputs[0];
+  if (op === 'linear' && first?.kind === 'value') {
+    const tiles = placement ? placement.tiles : TILES;
+    const outputs = program.values[first.value].rows === 'O';
+    return tiles === undefined ? undefined : { op, columns: first.columns, tiles, outputs };
+  }
   if (op === 'attention') return { op, part: of('heads') * (of('valueSize') + 2) * 4 };
   if (op === 'sample') return { op, vocabulary: program.vocabSize };
   if (op === 'router') return { op, chosen: of('topk') };
@@ -144,7 +163,7 @@ function workOf(program: Program, { op, inputs, attributes, placement }: Step): 
       op,
       row: heads * (2 * latent + rope) * 4,
       part: heads * (latent + 2) * 4,
-      position: [latent * 4, heads * nope * 4, heads * value * 4],
+      position: [latent * 4, roundedBytes(latent), heads * nope * 4, heads * value * 4],
       turned: inputs[1] ? 0 : heads * nope * latent * 2,
       heads,
       tiles: even && width <= 192 && value <= 128 ? tiles : 0,
