@@ -1,11 +1,12 @@
 // What a card does, a part at a time: `gpu_card PART KERNELS VERSION [small] [only=TEXT]`. JSON on stdout, lines for people on stderr.
-// A part is a process of its own, so that a card that hangs costs one part (bench/gpu/run.sh). `small`: sizes for the fake driver
+// A part is a process of its own, and its pieces (pieces.h) cost one another nothing. `small`: sizes for the fake driver
 // (TANDEM_CUDA_LIBRARY), over which all parts run and whose times mean nothing.
 #include <cstdlib>
 #include <cstring>
 
 #include "cuda/kernels/list.h"
 #include "measure.h"
+#include "pieces.h"
 
 namespace tandem::bench {
 
@@ -29,7 +30,7 @@ constexpr Named kKernels[] = {
 
 // Every kernel of this version is in the file, and what the card says of it: registers, memory that is no register, whether 256
 // threads fit, and from which code it was made (90: of the card's own kind; 80 on a younger card: compiled by the driver).
-Status describe(Device& device, std::string& json, bool& missing) {
+Status describe(Device& device, Fields& found) {
   using Ask = Result (*)(int*, int, FunctionHandle*);
   const auto ask = reinterpret_cast<Ask>(driver_call("cuFuncGetAttribute"));
   std::vector<std::string> absent, kernels;
@@ -54,35 +55,33 @@ Status describe(Device& device, std::string& json, bool& missing) {
   }
   const double seconds = now() - start;
   const GpuInfo& info = device.info();
-  missing = !absent.empty();
   say("%s, compute capability %d.%d, %.1f GiB, driver for CUDA %s", info.name.c_str(), info.major, info.minor, static_cast<double>(info.memory) / (1 << 30),
       version_name(device.driver().version).c_str());
   say("kernels in the file   %zu of %zu, found in %.2f s; %d with memory that is no register, %d that do not fit 256 threads; code for %d.%d", kernels.size(),
       std::size(kKernels), seconds, local, tight, binary / 10, binary % 10);
-  json = object({{"card", quoted(info.name)}, {"capability", quoted(std::to_string(info.major) + "." + std::to_string(info.minor))}, {"memoryBytes", number(static_cast<double>(info.memory))},
-                 {"multiprocessors", number(info.multiprocessors)}, {"sharedBytes", number(static_cast<double>(info.shared_memory))}, {"cuda", quoted(version_name(device.driver().version))},
-                 {"bandwidthByClocks", number(info.bandwidth)}, {"bf16ByClocks", number(info.bf16)}, {"codeFor", number(binary)}, {"missing", array(absent)}, {"kernels", array(kernels, ",\n  ")}});
-  return {};
+  found = {{"card", quoted(info.name)},
+           {"capability", quoted(std::to_string(info.major) + "." + std::to_string(info.minor))},
+           {"memoryBytes", number(static_cast<double>(info.memory))},
+           {"multiprocessors", number(info.multiprocessors)},
+           {"sharedBytes", number(static_cast<double>(info.shared_memory))},
+           {"cuda", quoted(version_name(device.driver().version))},
+           {"bandwidthByClocks", number(info.bandwidth)},
+           {"bf16ByClocks", number(info.bf16)},
+           {"codeFor", number(binary)},
+           {"missing", array(absent)},
+           {"kernels", array(kernels)}};
+  return absent.empty() ? Status() : Status(Code::native_failed, "[bench] every kernel is in the file; " + std::to_string(absent.size()) + " are not");
 }
 
-Status copies(Device& device, bool small, std::string& json) {
-  Ceilings c;
-  TANDEM_TRY(measure_ceilings(device, small, c));
-  say("copies on the card    %.0f GB/s read and written (by its clocks %.0f)", c.copy / 1e9, device.info().bandwidth / 1e9);
-  say("copies over the bus   %.1f GB/s in, %.1f GB/s out, pinned", c.in / 1e9, c.out / 1e9);
-  say("products of bf16      %.0f TFLOP/s of mma.sync (by its clocks %.0f dense)", c.instruction / 1e12, c.by_clocks / 1e12);
-  json = object({{"copyBytesPerSecond", number(c.copy)}, {"inBytesPerSecond", number(c.in)}, {"outBytesPerSecond", number(c.out)}, {"bf16Instruction", number(c.instruction)}, {"bf16ByClocks", number(c.by_clocks)}});
-  return {};
-}
-
-static Status run(const std::string& part, const KernelFile& kernels, bool small, const std::string& only, std::string& json, bool& failed) {
+static Status run(const std::string& part, const KernelFile& kernels, bool small, const std::string& only, Pieces& pieces) {
   std::unique_ptr<Device> device;
-  TANDEM_TRY(Device::open(0, kernels, device));
-  if (part == "describe") return describe(*device, json, failed);
-  if (part == "copies") return copies(*device, small, json);
-  if (part == "uploads") return uploads(*device, small, json);
-  if (part == "hand-overs") return hand_overs(*device, small, json);
-  if (part == "timings") return timings(*device, small, only, json);
+  TANDEM_TRY(open_card(kernels, device));
+  pieces.on(*device);
+  if (part == "describe") return pieces.run("card", [&](Fields& found) { return describe(*device, found); });
+  if (part == "copies") return copies(*device, small, pieces);
+  if (part == "uploads") return uploads(*device, small, pieces);
+  if (part == "hand-overs") return hand_overs(*device, small, pieces);
+  if (part == "timings") return timings(*device, small, only, pieces);
   return Status(Code::request_invalid, "[bench] a part is describe, copies, uploads, hand-overs or timings; given " + part);
 }
 
@@ -94,14 +93,11 @@ int main(int count, char** arguments) {
     std::fprintf(stderr, "usage: gpu_card PART KERNELS VERSION [small] [only=TEXT]\n");
     return 2;
   }
-  bool small = false, failed = false;
-  std::string only, json;
+  bool small = false;
+  std::string only;
   for (int i = 4; i < count; i++) {
     if (std::strcmp(arguments[i], "small") == 0) small = true;
     if (std::strncmp(arguments[i], "only=", 5) == 0) only = arguments[i] + 5;
   }
-  const Status status = bench::run(arguments[1], {arguments[2], std::atoi(arguments[3])}, small, only, json, failed);
-  if (!json.empty()) std::printf("%s\n", json.c_str());
-  if (!status.ok()) std::fprintf(stderr, "%s\n", status.message().c_str());
-  return status.ok() && !failed ? 0 : 1;
+  return bench::in_pieces(60, [&](bench::Pieces& pieces) { return bench::run(arguments[1], {arguments[2], std::atoi(arguments[3])}, small, only, pieces); });
 }

@@ -7,6 +7,7 @@
 
 #include "cuda/pass.h"
 #include "measure.h"
+#include "pieces.h"
 #include "test/placed_program.h"
 
 namespace tandem::bench {
@@ -69,7 +70,6 @@ constexpr const char* kPoll =
     " mov.u64 %time, %globaltimer;\n sub.u64 %time, %time, %start;\n setp.lt.u64 %p, %time, 2000000000;\n @%p bra again;\nover:\n ret;\n}\n";
 
 enum class Kind { copies, words, kernels, host };
-
 
 using HostFunction = void (*)(void*);
 
@@ -149,25 +149,30 @@ Status of_kind(Device& device, Kind kind, int layers, double& result) {
 
 }  // namespace
 
-Status hand_overs(Device& device, bool small, std::string& json) {
+Status hand_overs(Device& device, bool small, Pieces& pieces) {
   const int layers = small ? 4 : 58;
-  double graph = 0, eager = 0;
-  TANDEM_TRY(of_passes(device, layers, true, graph));
-  TANDEM_TRY(of_passes(device, layers, false, eager));
-  say("a hand-over           %.1f us in a graph, %.1f us eager (%d layers, 28 KB each way, two streams)", graph * 1e6, eager * 1e6, layers);
-  std::vector<std::string> rows;
+  pieces.tell("layers", number(layers));
+  for (const bool graph : {true, false}) {
+    TANDEM_TRY(pieces.run(graph ? "passes, a graph" : "passes, eager", [&](Fields& found) -> Status {
+      double seconds = 0;
+      TANDEM_TRY(of_passes(device, layers, graph, seconds));
+      say("a hand-over           %.1f us %s (%d layers, 28 KB each way, two streams)", seconds * 1e6, graph ? "in a graph" : "eager", layers);
+      found = {{"microseconds", number(seconds * 1e6)}};
+      return {};
+    }));
+  }
   const char* const names[] = {"copies alone", "a: words, waited for by the stream", "b: words, polled by a kernel", "host nodes"};
   for (const Kind kind : {Kind::copies, Kind::words, Kind::kernels, Kind::host}) {
     const char* const name = names[static_cast<int>(kind)];
-    double seconds = 0;
-    const Status status = of_kind(device, kind, layers, seconds);
-    if (device.lost()) return status;
-    if (!status.ok()) say("  %-36s failed: %s", name, status.message().c_str());
-    else if (seconds < 0) say("  %-36s not to be had here", name);
-    else say("  %-36s %.1f us a layer", name, seconds * 1e6);
-    rows.push_back(object({{"kind", quoted(name)}, {"microseconds", status.ok() && seconds >= 0 ? number(seconds * 1e6) : "null"}, {"problem", quoted(status.message())}}));
+    TANDEM_TRY(pieces.run(name, [&](Fields& found) -> Status {
+      double seconds = 0;
+      TANDEM_TRY(of_kind(device, kind, layers, seconds));
+      if (seconds < 0) say("  %-36s not to be had here", name);
+      else say("  %-36s %.1f us a layer", name, seconds * 1e6);
+      found = {{"microseconds", seconds < 0 ? "null" : number(seconds * 1e6)}};
+      return {};
+    }));
   }
-  json = object({{"layers", number(layers)}, {"graphMicroseconds", number(graph * 1e6)}, {"eagerMicroseconds", number(eager * 1e6)}, {"candidates", array(rows, ",\n  ")}});
   return {};
 }
 

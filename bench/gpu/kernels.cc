@@ -12,6 +12,7 @@
 
 #include "cuda/device.h"
 #include "measure.h"
+#include "pieces.h"
 #include "test/cuda_kernels_support.h"
 
 namespace {
@@ -82,7 +83,9 @@ void operator delete(void* at, size_t) noexcept { operator delete(at); }
 
 namespace tandem::test {
 
+// Of the test that runs: how many expectations failed, and what the first of them said.
 static int failures = 0;
+static std::string first;
 
 std::vector<Test>& tests() {
   static std::vector<Test> list;
@@ -90,8 +93,12 @@ std::vector<Test>& tests() {
 }
 
 void failed(const char* file, int line, const std::string& what) {
+  in_tests = false;  // what is kept outlives the memory of tests
   const char* const name = std::strrchr(file, '/');
-  if (failures++ < 40) std::fprintf(stderr, "%s:%d: failed: %s\n", name == nullptr ? file : name + 1, line, what.c_str());
+  const std::string text = std::string(name == nullptr ? file : name + 1) + ":" + std::to_string(line) + ": " + what;
+  if (failures++ == 0) first = text;
+  if (failures <= 4) std::fprintf(stderr, "%s\n", text.c_str());
+  in_tests = true;
 }
 
 }  // namespace tandem::test
@@ -105,10 +112,10 @@ namespace {
 struct Run {
   KernelFile kernels;
   std::string part;
+  Pieces* pieces = nullptr;
   std::unique_ptr<Device> device;
   Stream stream;
-  std::vector<std::string> results;
-  int run = 0, failed = 0;
+  Status status;
 };
 Run* current = nullptr;
 const uint8_t* stack_begin = nullptr;
@@ -138,32 +145,33 @@ std::string launch_there(const char* name, Shape shape, const void* arguments, s
   return status.message();
 }
 
+// A piece a test. Memory of tests is taken inside of their bodies alone.
 void all(Run& run) {
   for (const test::Test& each : test::tests()) {
     if (run.part.empty() ? std::strncmp(each.name, "cuda_", 5) != 0 : std::strstr(each.name, run.part.c_str()) == nullptr) continue;
-    const int before = test::failures;
-    const double start = now();
-    each.body();
-    const bool passed = test::failures == before;
-    run.run++;
-    run.failed += !passed;
-    in_tests = false;
-    say("%s %s (%.0f ms)", passed ? "ok    " : "FAILED", each.name, (now() - start) * 1e3);
-    run.results.push_back(object({{"name", quoted(each.name)}, {"passed", passed ? "true" : "false"}}));
-    in_tests = true;
-    if (run.device->lost()) return;
+    run.status = run.pieces->run(each.name, [&](Fields& found) -> Status {
+      test::failures = 0;
+      const double start = now();
+      in_tests = true;
+      each.body();
+      in_tests = false;
+      found.push_back({"milliseconds", number((now() - start) * 1e3)});
+      if (test::failures > 0) return Status(Code::native_failed, std::to_string(test::failures) + " expectations, first " + test::first);
+      say("ok     %s (%.0f ms)", each.name, (now() - start) * 1e3);
+      return {};
+    });
+    if (!run.status.ok()) return;
   }
 }
 
 void* on_pinned_stack(void* run) {
-  in_tests = true;
   all(*static_cast<Run*>(run));
-  in_tests = false;
   return nullptr;
 }
 
-Status prepare(Run& run, Pinned& memory) {
-  TANDEM_TRY(Device::open(0, run.kernels, run.device));
+Status run_all(Run& run, Pinned& memory) {
+  TANDEM_TRY(open_card(run.kernels, run.device));
+  run.pieces->on(*run.device);
   TANDEM_TRY(run.device->stream(run.stream));
   TANDEM_TRY(run.device->pin(kPinned, "the memory of tests", memory));
   if (memory.address() != reinterpret_cast<Address>(memory.data()))
@@ -179,7 +187,7 @@ Status prepare(Run& run, Pinned& memory) {
   const int code = pthread_create(&thread, &attributes, on_pinned_stack, &run);
   if (code != 0) return Status(Code::native_failed, "[bench] a thread begins on a stack of its own; it did not (" + std::to_string(code) + ")");
   pthread_join(thread, nullptr);
-  return run.device->lost() ? run.device->loss() : Status();
+  return run.status;
 }
 
 }  // namespace
@@ -196,10 +204,8 @@ int main(int count, char** arguments) {
   run.kernels = {arguments[1], std::atoi(arguments[2])};
   if (count > 3) run.part = arguments[3];
   cuda::Pinned memory;
-  const Status status = bench::prepare(run, memory);
-  if (!status.ok()) std::fprintf(stderr, "%s\n", status.message().c_str());
-  bench::say("kernels on the card   %d of %d tests passed, %d expectations failed", run.run - run.failed, run.run, test::failures);
-  std::printf("%s\n", bench::object({{"tests", bench::number(run.run)}, {"failed", bench::number(run.failed)}, {"expectations", bench::number(test::failures)},
-                                     {"problem", bench::quoted(status.message())}, {"results", bench::array(run.results, ",\n  ")}}).c_str());
-  return status.ok() && test::failures == 0 && run.run > 0 ? 0 : 1;
+  return bench::in_pieces(60, [&](bench::Pieces& pieces) {
+    run.pieces = &pieces;
+    return bench::run_all(run, memory);
+  });
 }

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "pieces.h"
+
 namespace tandem::bench {
 
 using namespace cuda;
@@ -16,8 +18,10 @@ double median(std::vector<double> all) {
 
 Status finish(Stream& stream, double seconds) {
   const double end = now() + seconds;
-  return stream.finish([end]() -> Status {
-    return now() < end ? Status() : Status(Code::native_failed, "[bench] a card does what it is given within the time of its part; it did not");
+  return stream.finish([&]() -> Status {
+    if (now() < end) return {};
+    stream.device().give_up(Status(Code::native_failed, "[bench] a card does what it is given within " + std::to_string(static_cast<int>(seconds)) + " s; it did not"));
+    return stream.device().loss();
   });
 }
 
@@ -96,7 +100,9 @@ std::string product_loop() {
   return text + " setp.eq.f32 %p, %d0, 0f4B3C614E;\n @%p st.global.f32 [%o], %d0;\n ret;\n}\n";
 }
 
-Status products(Device& device, double& rate) {
+// 0 where the driver has no compiler for it.
+Status product_rate(Device& device, double& rate) {
+  rate = 0;
   Text text;
   TANDEM_TRY(text.load(device, product_loop().c_str(), "products"));
   if (text.function() == nullptr) return {};
@@ -114,30 +120,78 @@ Status products(Device& device, double& rate) {
   return {};
 }
 
-}  // namespace
-
-// Copies as large as a quarter of what is free, at most 1 GiB.
-Status measure_ceilings(Device& device, bool small, Ceilings& c) {
+// Bytes of the copies: a quarter of what is free, at most 1 GiB.
+Status copy_bytes(Device& device, bool small, size_t& bytes) {
   size_t free = 0;
   TANDEM_TRY(device.free_memory(free));
-  const size_t bytes = std::min<size_t>(free / 4, small ? size_t{1} << 22 : size_t{1} << 30), pinned = std::min<size_t>(bytes, size_t{1} << 28);
+  bytes = std::min<size_t>(free / 4, small ? size_t{1} << 22 : size_t{1} << 30);
+  return {};
+}
+
+Status copy_rate(Device& device, bool small, double& rate) {
+  size_t bytes = 0;
+  TANDEM_TRY(copy_bytes(device, small, bytes));
   Memory a, b;
-  Pinned host;
   Stream stream;
   TANDEM_TRY(device.allocate(bytes, "copies", a));
   TANDEM_TRY(device.allocate(bytes, "copies", b));
-  TANDEM_TRY(device.pin(pinned, "copies", host));
+  TANDEM_TRY(device.stream(stream));
+  TANDEM_TRY(stream.fill(a.get(), 0x5a, bytes));
+  double seconds = 0;
+  TANDEM_TRY(time_work(stream, 10, [&] { return stream.copy_within(b.get(), a.get(), bytes); }, seconds));
+  rate = 2 * static_cast<double>(bytes) / seconds;
+  return {};
+}
+
+Status bus_rates(Device& device, bool small, double& in, double& out) {
+  size_t bytes = 0;
+  TANDEM_TRY(copy_bytes(device, small, bytes));
+  bytes = std::min<size_t>(bytes, size_t{1} << 28);
+  Memory a;
+  Pinned host;
+  Stream stream;
+  TANDEM_TRY(device.allocate(bytes, "copies", a));
+  TANDEM_TRY(device.pin(bytes, "copies", host));
   TANDEM_TRY(device.stream(stream));
   double seconds = 0;
-  TANDEM_TRY(stream.fill(a.get(), 0x5a, bytes));
-  TANDEM_TRY(time_work(stream, 10, [&] { return stream.copy_within(b.get(), a.get(), bytes); }, seconds));
-  c.copy = 2 * static_cast<double>(bytes) / seconds;
-  TANDEM_TRY(time_work(stream, 10, [&] { return stream.copy_in(a.get(), host.data(), pinned); }, seconds));
-  c.in = static_cast<double>(pinned) / seconds;
-  TANDEM_TRY(time_work(stream, 10, [&] { return stream.copy_out(host.data(), a.get(), pinned); }, seconds));
-  c.out = static_cast<double>(pinned) / seconds;
-  c.by_clocks = device.info().bf16;
-  return products(device, c.instruction);
+  TANDEM_TRY(time_work(stream, 10, [&] { return stream.copy_in(a.get(), host.data(), bytes); }, seconds));
+  in = static_cast<double>(bytes) / seconds;
+  TANDEM_TRY(time_work(stream, 10, [&] { return stream.copy_out(host.data(), a.get(), bytes); }, seconds));
+  out = static_cast<double>(bytes) / seconds;
+  return {};
+}
+
+}  // namespace
+
+Status measure_ceilings(Device& device, bool small, Ceilings& c) {
+  TANDEM_TRY(copy_rate(device, small, c.copy));
+  TANDEM_TRY(product_rate(device, c.bf16));
+  if (c.bf16 == 0) c.bf16 = device.info().bf16;
+  return {};
+}
+
+Status copies(Device& device, bool small, Pieces& pieces) {
+  TANDEM_TRY(pieces.run("on the card", [&](Fields& found) -> Status {
+    double rate = 0;
+    TANDEM_TRY(copy_rate(device, small, rate));
+    say("copies on the card    %.0f GB/s read and written (by its clocks %.0f)", rate / 1e9, device.info().bandwidth / 1e9);
+    found = {{"bytesPerSecond", number(rate)}, {"byClocks", number(device.info().bandwidth)}};
+    return {};
+  }));
+  TANDEM_TRY(pieces.run("over the bus", [&](Fields& found) -> Status {
+    double in = 0, out = 0;
+    TANDEM_TRY(bus_rates(device, small, in, out));
+    say("copies over the bus   %.1f GB/s in, %.1f GB/s out, pinned", in / 1e9, out / 1e9);
+    found = {{"inBytesPerSecond", number(in)}, {"outBytesPerSecond", number(out)}};
+    return {};
+  }));
+  return pieces.run("products of bf16", [&](Fields& found) -> Status {
+    double rate = 0;
+    TANDEM_TRY(product_rate(device, rate));
+    say("products of bf16      %.0f TFLOP/s of mma.sync (by its clocks %.0f dense)", rate / 1e12, device.info().bf16 / 1e12);
+    found = {{"instruction", number(rate)}, {"byClocks", number(device.info().bf16)}};
+    return {};
+  });
 }
 
 }  // namespace tandem::bench

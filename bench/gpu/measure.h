@@ -60,11 +60,10 @@ Status time_work(cuda::Stream& stream, int rounds, const std::function<Status()>
 // takes other memory than those just before it, where a cache would hold that.
 Status time_launches(cuda::Device& device, const std::function<Status(cuda::Stream&, int)>& launch, double& seconds);
 
-// The rates that kernels are held against, a second: bytes of a copy on the card (read and written), bytes from pinned memory, and
-// operations of bf16 by the card's clocks, of the matrix instruction in a loop that loads nothing (0: not measured).
+// The rates that kernels are held against, a second: bytes of a copy on the card (read and written), and operations of bf16 of the matrix
+// instruction in a loop that loads nothing (by the card's clocks where the driver does not take that loop).
 struct Ceilings {
-  double copy = 0, in = 0, out = 0, by_clocks = 0, instruction = 0;
-  double bf16() const { return instruction > 0 ? instruction : by_clocks; }
+  double copy = 0, bf16 = 0;
 };
 Status measure_ceilings(cuda::Device& device, bool small, Ceilings& out);
 
@@ -83,12 +82,5 @@ class Text {
 
 // A call of the driver that Tandem does not use; null where it has none.
 void* driver_call(const char* symbol);
-
-// The parts. `small`: sizes for the fake driver, whose times mean nothing.
-Status describe(cuda::Device& device, std::string& json, bool& missing);
-Status copies(cuda::Device& device, bool small, std::string& json);
-Status uploads(cuda::Device& device, bool small, std::string& json);
-Status hand_overs(cuda::Device& device, bool small, std::string& json);
-Status timings(cuda::Device& device, bool small, const std::string& only, std::string& json);
 
 }  // namespace tandem::bench

@@ -1,6 +1,6 @@
 // Whole models on a card, without Node: `gpu_replay TAPE ROOT KERNELS VERSION [small]`, the tape as bench/gpu/record.ts writes it. A model is
 // run as the CPU alone computes it, then in every split: its logits are held against those of the CPU; passes that run as graphs
-// have to give the bits of single launches; and what a pass takes is told. `small`: the first model alone, over the fake driver.
+// have to give the bits of single launches; and what a pass takes is told. `small`: nothing is timed, over the fake driver.
 #include <pthread.h>
 
 #include <cmath>
@@ -10,6 +10,7 @@
 
 #include "core/model.h"
 #include "measure.h"
+#include "pieces.h"
 
 namespace tandem::bench {
 
@@ -157,71 +158,75 @@ bool same_bits(const std::vector<std::vector<float>>& a, const std::vector<std::
 }
 
 struct Judgement {
-  Status status;
   double distance = 0, prompt = 0, token = 0;
   bool graphs = true;
 };
 
-Judgement judge(const Case& one, const Split& split, const cuda::KernelFile& kernels, bool small, std::vector<std::vector<float>>& expected) {
-  Judgement found;
+// Of a split with cards; `expected`: logits of the CPU.
+Status judge(const Case& one, const Split& split, const cuda::KernelFile& kernels, bool small, const std::vector<std::vector<float>>& expected, Judgement& found) {
   std::unique_ptr<Model> model;
-  found.status = load(one, split, kernels, model);
+  TANDEM_TRY(load(one, split, kernels, model));
   std::vector<std::vector<float>> single, graph;
-  if (found.status.ok()) found.status = run_all(*model, one, false, single);
-  if (found.status.ok() && split.gpus > 0) found.status = run_all(*model, one, true, graph);
-  if (found.status.ok() && !small) found.status = time_passes(*model, one, found.prompt, found.token);
-  if (!found.status.ok()) return found;
-  if (split.gpus == 0) expected = single;
-  else found.graphs = same_bits(single, graph);
+  TANDEM_TRY(run_all(*model, one, false, single));
+  TANDEM_TRY(run_all(*model, one, true, graph));
+  if (!small) TANDEM_TRY(time_passes(*model, one, found.prompt, found.token));
+  found.graphs = same_bits(single, graph);
   found.distance = distance(single, expected);
-  return found;
+  if (!found.graphs) return Status(Code::native_failed, "[bench] graphs give the bits of single launches; they do not");
+  if (!(found.distance <= split.tolerance)) return Status(Code::native_failed, "[bench] logits are those of the CPU; they are " + number(found.distance) + " away");
+  return {};
+}
+
+// What the CPU alone computes: the first split.
+Status of_cpu(const Case& one, const cuda::KernelFile& kernels, std::vector<std::vector<float>>& logits) {
+  std::unique_ptr<Model> model;
+  TANDEM_TRY(load(one, one.splits.front(), kernels, model));
+  return run_all(*model, one, false, logits);
+}
+
+Status replay(const char* path, const std::string& root, const cuda::KernelFile& kernels, bool small, const std::string& only, Pieces& pieces) {
+  Tape tape;
+  if (!tape.open(path)) return Status(Code::request_invalid, std::string("[bench] a tape is written by bench/gpu/record.mjs of this version; ") + path + " is none");
+  const cuda::Gpus gpus = cuda::list_gpus(kernels, false);
+  if (gpus.list.empty()) return no_card(gpus);
+  for (uint32_t left = tape.u32(); left > 0; left--) {
+    const Case one = read_case(tape, root);
+    if (one.name.find(only) == std::string::npos) continue;
+    std::vector<std::vector<float>> expected;
+    for (size_t s = 1; s < one.splits.size(); s++) {
+      const Split& split = one.splits[s];
+      if (split.gpus > gpus.list.size()) {
+        say("%-28s %-9s left out: %u GPUs", one.name.c_str(), split.name.c_str(), split.gpus);
+        continue;
+      }
+      TANDEM_TRY(pieces.run(one.name + ": " + split.name, [&](Fields& found) -> Status {
+        if (expected.empty()) TANDEM_TRY(of_cpu(one, kernels, expected));
+        Judgement is;
+        const Status status = judge(one, split, kernels, small, expected, is);
+        found = {{"distance", number(is.distance)}, {"graphIsEager", is.graphs ? "true" : "false"}, {"promptMilliseconds", number(is.prompt)}, {"tokenMilliseconds", number(is.token)}};
+        if (status.ok()) say("%-28s %-9s passed: %.1e from the CPU; prompt %.2f ms, token %.3f ms", one.name.c_str(), split.name.c_str(), is.distance, is.prompt, is.token);
+        return status;
+      }));
+    }
+  }
+  return {};
 }
 
 }  // namespace
 
-int replay(const char* path, const std::string& root, const cuda::KernelFile& kernels, bool small) {
-  Tape tape;
-  if (!tape.open(path)) {
-    say("[bench] a tape is written by bench/gpu/record.mjs of this version; %s is none", path);
-    return 2;
-  }
-  const cuda::Gpus gpus = cuda::list_gpus(kernels, false);
-  const uint32_t models = tape.u32();
-  std::vector<std::string> rows;
-  int failed = 0, run = 0;
-  for (uint32_t m = 0; m < models; m++) {
-    const Case one = read_case(tape, root);
-    if (small && m > 0) break;
-    std::vector<std::vector<float>> expected;
-    for (const Split& split : one.splits) {
-      if (split.gpus > gpus.list.size()) {
-        say("%-22s %-9s left out: %u GPUs", one.name.c_str(), split.name.c_str(), split.gpus);
-        continue;
-      }
-      const Judgement found = judge(one, split, kernels, small, expected);
-      const bool passed = found.status.ok() && found.graphs && found.distance <= split.tolerance;
-      run++;
-      failed += !passed;
-      if (!found.status.ok()) say("%-22s %-9s FAILED: %s", one.name.c_str(), split.name.c_str(), found.status.message().c_str());
-      else
-        say("%-22s %-9s %s: %.1e from the CPU%s; prompt %.2f ms, token %.3f ms", one.name.c_str(), split.name.c_str(), passed ? "passed" : "FAILED", found.distance,
-            found.graphs ? "" : ", graphs have OTHER BITS", found.prompt, found.token);
-      rows.push_back(object({{"model", quoted(one.name)}, {"split", quoted(split.name)}, {"passed", passed ? "true" : "false"}, {"distance", number(found.distance)},
-                             {"graphIsEager", found.graphs ? "true" : "false"}, {"promptMilliseconds", number(found.prompt)}, {"tokenMilliseconds", number(found.token)},
-                             {"problem", quoted(found.status.message())}}));
-    }
-  }
-  say("whole models          %d of %d splits passed", run - failed, run);
-  std::printf("%s\n", object({{"splits", number(run)}, {"failed", number(failed)}, {"results", array(rows, ",\n  ")}}).c_str());
-  return failed == 0 && run > 0 ? 0 : 1;
-}
-
 }  // namespace tandem::bench
 
 int main(int count, char** arguments) {
+  using namespace tandem;
   if (count < 5) {
-    std::fprintf(stderr, "usage: gpu_replay TAPE ROOT KERNELS VERSION [small]\n");
+    std::fprintf(stderr, "usage: gpu_replay TAPE ROOT KERNELS VERSION [small] [only=TEXT]\n");
     return 2;
   }
-  return tandem::bench::replay(arguments[1], arguments[2], {arguments[3], std::atoi(arguments[4])}, count > 5 && std::strcmp(arguments[5], "small") == 0);
+  bool small = false;
+  std::string only;
+  for (int i = 5; i < count; i++) {
+    if (std::strcmp(arguments[i], "small") == 0) small = true;
+    if (std::strncmp(arguments[i], "only=", 5) == 0) only = arguments[i] + 5;
+  }
+  return bench::in_pieces(120, [&](bench::Pieces& pieces) { return bench::replay(arguments[1], arguments[2], {arguments[3], std::atoi(arguments[4])}, small, only, pieces); });
 }

@@ -10,6 +10,7 @@
 #include "cuda/kernels/formats.h"
 #include "cuda/kernels/shapes.h"
 #include "measure.h"
+#include "pieces.h"
 #include "quant/formats.h"
 
 namespace tandem::bench {
@@ -40,10 +41,12 @@ struct Matrix {
 
 class Bench {
  public:
-  Bench(Device& device, bool small, const std::string& only) : device_(device), small_(small), only_(only) {}
+  Bench(Device& device, bool small, const std::string& only, Pieces& pieces) : device_(device), pieces_(pieces), small_(small), only_(only) {}
 
   Status open() {
     TANDEM_TRY(measure_ceilings(device_, small_, ceilings_));
+    pieces_.tell("copyBytesPerSecond", number(ceilings_.copy));
+    pieces_.tell("bf16OperationsPerSecond", number(ceilings_.bf16));
     size_t free = 0;
     TANDEM_TRY(device_.free_memory(free));
     weight_bytes_ = small_ ? size_t{8} << 20 : std::min<size_t>(size_t{6} << 30, free / 5 * 2);
@@ -88,28 +91,23 @@ class Bench {
   // `launch(stream, function, i)`, with `shared` bytes of dynamic shared memory at most; the floor is the larger of bytes over the copy and operations over the product.
   void time(const std::string& kernel, const std::string& shape, double bytes, double operations, const std::function<Status(Stream&, FunctionHandle*, int)>& launch,
             unsigned shared = 0) {
-    if (kernel.find(only_) == std::string::npos || device_.lost()) return;
-    FunctionHandle* function = nullptr;
-    Status status = broken_.ok() ? device_.function("tandem_" + kernel, function, shared) : broken_;
-    double seconds = 0;
-    if (status.ok()) status = time_launches(device_, [&](Stream& stream, int i) { return launch(stream, function, i); }, seconds);
-    if (!status.ok()) {
-      say("%-28s %-26s failed: %s", kernel.c_str(), shape.c_str(), status.message().c_str());
-      rows_.push_back(object({{"kernel", quoted(kernel)}, {"shape", quoted(shape)}, {"problem", quoted(status.message())}}));
-      return;
-    }
-    const double by_memory = bytes / ceilings_.copy, by_product = ceilings_.bf16() > 0 ? operations / ceilings_.bf16() : 0, floor = std::max(by_memory, by_product);
-    const bool memory = by_memory >= by_product;
-    say("%-28s %-26s %9.1f us  %7.0f %s  %3.0f %% of %s", kernel.c_str(), shape.c_str(), seconds * 1e6, memory ? bytes / seconds / 1e9 : operations / seconds / 1e12, memory ? "GB/s    " : "TFLOP/s ",
-        100 * floor / seconds, memory ? "the copy" : "the product");
-    rows_.push_back(object({{"kernel", quoted(kernel)}, {"shape", quoted(shape)}, {"microseconds", number(seconds * 1e6)}, {"bytes", number(bytes)}, {"operations", number(operations)},
-                            {"bound", quoted(memory ? "memory" : "product")}, {"share", number(floor / seconds)}}));
+    if (kernel.find(only_) == std::string::npos || !broken_.ok()) return;
+    broken_ = pieces_.run(kernel + " " + shape, [&](Fields& found) -> Status {
+      FunctionHandle* function = nullptr;
+      TANDEM_TRY(device_.function("tandem_" + kernel, function, shared));
+      double seconds = 0;
+      TANDEM_TRY(time_launches(device_, [&](Stream& stream, int i) { return launch(stream, function, i); }, seconds));
+      const double by_memory = bytes / ceilings_.copy, by_product = ceilings_.bf16 > 0 ? operations / ceilings_.bf16 : 0, floor = std::max(by_memory, by_product);
+      const bool memory = by_memory >= by_product;
+      say("%-28s %-26s %9.1f us  %7.0f %s  %3.0f %% of %s", kernel.c_str(), shape.c_str(), seconds * 1e6, memory ? bytes / seconds / 1e9 : operations / seconds / 1e12, memory ? "GB/s    " : "TFLOP/s ",
+          100 * floor / seconds, memory ? "the copy" : "the product");
+      found = {{"kernel", quoted(kernel)}, {"shape", quoted(shape)}, {"microseconds", number(seconds * 1e6)}, {"bytes", number(bytes)}, {"operations", number(operations)},
+               {"bound", quoted(memory ? "memory" : "product")}, {"share", number(floor / seconds)}};
+      return {};
+    });
   }
 
-  std::string json() const {
-    return object({{"copyBytesPerSecond", number(ceilings_.copy)}, {"bf16OperationsPerSecond", number(ceilings_.bf16())}, {"kernels", array(rows_, ",\n  ")}});
-  }
-  Status status() const { return device_.lost() ? device_.loss() : broken_; }
+  const Status& status() const { return broken_; }
 
  private:
   // Weights: any bytes, the exponents of halves in them small; values in [−1, 1).
@@ -130,6 +128,7 @@ class Bench {
   }
 
   Device& device_;
+  Pieces& pieces_;
   bool small_;
   std::string only_;
   Ceilings ceilings_;
@@ -137,7 +136,6 @@ class Bench {
   Stream stream_;
   size_t weight_bytes_ = 0, vector_bytes_ = 0, used_ = 0;
   Status broken_;
-  std::vector<std::string> rows_;
 };
 
 template <typename Arguments> Status launch(Stream& stream, FunctionHandle* function, Shape shape, Arguments arguments) {
@@ -441,14 +439,13 @@ void small_steps(Bench& b) {
 
 }  // namespace
 
-Status timings(Device& device, bool small, const std::string& only, std::string& json) {
-  Bench b(device, small, only);
+Status timings(Device& device, bool small, const std::string& only, Pieces& pieces) {
+  Bench b(device, small, only, pieces);
   TANDEM_TRY(b.open());
   linears(b);
   all_experts(b);
   attentions(b);
   small_steps(b);
-  json = b.json();
   return b.status();
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "measure.h"
+#include "pieces.h"
 
 namespace tandem::bench {
 
@@ -40,7 +41,7 @@ Status through_ring(Device& device, const uint8_t* from, Address to, size_t byte
 
 }  // namespace
 
-Status uploads(Device& device, bool small, std::string& json) {
+Status uploads(Device& device, bool small, Pieces& pieces) {
   const std::vector<size_t> sizes = small ? std::vector<size_t>{4096} : std::vector<size_t>{2654208, 8257536, 24772608};
   const size_t total = small ? 1 << 16 : size_t{512} << 20;
   std::vector<uint8_t> pageable(total);
@@ -52,27 +53,29 @@ Status uploads(Device& device, bool small, std::string& json) {
   TANDEM_TRY(device.stream(stream));
   const double start = now();
   TANDEM_TRY(device.pin(total, "experts", pinned));
-  const double pinning = now() - start;
+  const double pinning = (now() - start) / static_cast<double>(total) * (1 << 30);
+  say("pinning               %.2f s a GiB", pinning);
+  pieces.tell("pinningSecondsAGiB", number(pinning));
   std::memcpy(pinned.data(), pageable.data(), total);
-  std::vector<std::string> rows;
   for (const size_t bytes : sizes) {
-    const size_t pieces = total / bytes;
-    double seconds = 0, ring = 0, rates[2] = {};
-    for (int kind = 0; kind < 2; kind++) {
-      const uint8_t* const from = kind == 0 ? pinned.data() : pageable.data();
-      const auto all = [&]() -> Status {
-        for (size_t i = 0; i < pieces; i++) TANDEM_TRY(stream.copy_in(memory.get() + i * bytes, from + i * bytes, bytes));
-        return {};
-      };
-      TANDEM_TRY(time_work(stream, 5, all, seconds));
-      rates[kind] = static_cast<double>(bytes * pieces) / seconds;
-    }
-    TANDEM_TRY(through_ring(device, pageable.data(), memory.get(), bytes, pieces, ring));
-    say("uploads of %5.1f MB    %.1f GB/s pinned, %.1f pageable, %.1f through a ring", static_cast<double>(bytes) / 1e6, rates[0] / 1e9, rates[1] / 1e9, ring / 1e9);
-    rows.push_back(object({{"bytes", number(static_cast<double>(bytes))}, {"pinned", number(rates[0])}, {"pageable", number(rates[1])}, {"ring", number(ring)}}));
+    TANDEM_TRY(pieces.run(std::to_string(bytes) + " bytes", [&](Fields& found) -> Status {
+      const size_t count = total / bytes;
+      double seconds = 0, ring = 0, rates[2] = {};
+      for (int kind = 0; kind < 2; kind++) {
+        const uint8_t* const from = kind == 0 ? pinned.data() : pageable.data();
+        const auto all = [&]() -> Status {
+          for (size_t i = 0; i < count; i++) TANDEM_TRY(stream.copy_in(memory.get() + i * bytes, from + i * bytes, bytes));
+          return {};
+        };
+        TANDEM_TRY(time_work(stream, 5, all, seconds));
+        rates[kind] = static_cast<double>(bytes * count) / seconds;
+      }
+      TANDEM_TRY(through_ring(device, pageable.data(), memory.get(), bytes, count, ring));
+      say("uploads of %5.1f MB    %.1f GB/s pinned, %.1f pageable, %.1f through a ring", static_cast<double>(bytes) / 1e6, rates[0] / 1e9, rates[1] / 1e9, ring / 1e9);
+      found = {{"pinnedBytesPerSecond", number(rates[0])}, {"pageable", number(rates[1])}, {"ring", number(ring)}};
+      return {};
+    }));
   }
-  say("pinning               %.2f s a GiB", pinning / static_cast<double>(total) * (1 << 30));
-  json = object({{"bytesPerSecond", array(rows)}, {"pinningSecondsAGiB", number(pinning / static_cast<double>(total) * (1 << 30))}});
   return {};
 }
 

@@ -2,51 +2,30 @@
  * The GPU kernels, compiled for the host over an emulation of the thread grid (native/cuda/emulation), against the definitions
  * of the ops. Needs a C++20 compiler, neither a GPU nor nvcc.
  */
-import { spawn, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { basename, join } from 'node:path';
-import { text } from 'node:stream/consumers';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { compilerProblem, link, objectsOf } from './objects.ts';
 
-const compiler = process.env.CXX ?? 'c++';
-const hasCompiler = spawnSync(compiler, ['--version']).status === 0;
-const native = fileURLToPath(new URL('../../native/', import.meta.url));
-const FLAGS = ['-std=c++20', '-O1', '-ffp-contract=off', '-Wall', '-Wextra', '-Werror', '-Wno-unused-function'];
+const problem = compilerProblem();
+const TESTS = readdirSync(fileURLToPath(new URL('../../native/test/', import.meta.url)));
 const SOURCES = [
   'cuda/emulation/table.cc',
-  'test/cuda_kernels_emulation.cc',
-  'test/cuda_kernels_codes.cc',
-  'test/cuda_kernels_linear.cc',
-  'test/cuda_kernels_tiles.cc',
-  'test/cuda_kernels_steps.cc',
-  'test/cuda_kernels_attention.cc',
-  'test/cuda_kernels_mla.cc',
-  'test/cuda_kernels_sample.cc',
+  ...TESTS.filter((file) => /^cuda_kernels_.*\.cc$/.test(file)).map((file) => `test/${file}`),
   'test/main.cc',
   'quant/grids.cc',
 ];
 
-async function compile(args: string[]): Promise<void> {
-  const child = spawn(compiler, args, { stdio: ['ignore', 'ignore', 'pipe'] });
-  const ended = once(child, 'close');
-  expect(await text(child.stderr)).toBe('');
-  expect((await ended)[0]).toBe(0);
-}
-
-describe.skipIf(!hasCompiler)(`GPU kernels${hasCompiler ? '' : ` (skipped: no C++ compiler "${compiler}")`}`, () => {
+describe.skipIf(problem)(`GPU kernels${problem ? ` (skipped: ${problem})` : ''}`, () => {
   let folder = '';
   let program = '';
   beforeAll(async () => {
     folder = mkdtempSync(join(tmpdir(), 'tandem-cuda-'));
     program = join(folder, 'cuda_tests');
-    const objects = SOURCES.map((source) => join(folder, `${basename(source)}.o`));
-    await Promise.all(
-      SOURCES.map((source, i) => compile([...FLAGS, '-I', native, '-c', native + source, '-o', objects[i]])),
-    );
-    await compile([...objects, '-o', program]);
+    await link(await objectsOf(SOURCES), program);
   }, 300_000); // a busy machine compiles slowly
   afterAll(() => rmSync(folder, { recursive: true }));
 

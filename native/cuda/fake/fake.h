@@ -1,5 +1,10 @@
-// What tests tell the fake driver, beside the driver API that it serves. The library is loaded like a real one; a test finds
-// these by dlsym. Nothing of this is part of the addon.
+// A libcuda.so.1 for tests: device memory is on the heap, kernels are functions of the host, each stream is a thread. It keeps
+// the rules that are easily broken: bytes outside of an allocation lose the device, a capture whose streams were not joined is
+// refused, and a graph's nodes run in any order that their edges allow. Linked with cuda/emulation/table.cc it also has Tandem's
+// own kernels, over the emulation of the thread grid: whole models run.
+//
+// Here is what tests tell it, beside the driver API that it serves. The library is loaded like a real one; a test finds these by
+// dlsym. Nothing of this is part of the addon.
 #pragma once
 
 #include <cstddef>

@@ -7,7 +7,7 @@ export const SCALE_BYTES: Readonly<Record<ScaleType, number>> = { f32: 4, bf16: 
 
 /** The scales as f32, exactly. */
 export function decodeScales(type: ScaleType, bytes: Uint8Array): Float32Array {
-  if (type === 'f32') return new Float32Array(bytes.slice().buffer);
+  if (type === 'f32') return new Float32Array(new Uint8Array(bytes).buffer); // a Buffer's slice is no copy
   if (type === 'e8m0') return Float32Array.from(bytes, (byte) => (byte === 255 ? Number.NaN : 2 ** (byte - 127)));
   const words = new Uint32Array(bytes.length / 2);
   for (let i = 0; i < words.length; i++) words[i] = ((bytes[2 * i] | (bytes[2 * i + 1] << 8)) << 16) >>> 0;
