@@ -107,7 +107,7 @@ function partedBytes(row: number, part: number, { maxRows, context }: PassLimits
   for (let parts = 1; ; parts *= 2) {
     const each = row + parts * part;
     bytes = Math.max(bytes, each * Math.min(Math.max(Math.floor(SCRATCH / each), 1), maxRows));
-    if (parts >= most) return bytes;
+    if (!(parts < most)) return bytes; // also of a context without end
   }
 }
 
