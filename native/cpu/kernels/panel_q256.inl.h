@@ -216,6 +216,8 @@ static __attribute__((noinline)) void panel_tile(const Panel256& p, const Activa
           }
           a[0][t] = q == 0 ? one : _mm256_add_epi16(a[0][t], one);
           a[1][t] = q == 0 ? two : _mm256_add_epi16(a[1][t], two);
+          keep_order(a[0][t]);
+          keep_order(a[1][t]);
         }
       }
 #pragma GCC unroll 2
@@ -310,7 +312,7 @@ static void multiply_few_or_panel(const WeightRow* w, int count, const Activatio
 #endif
 }
 template <typename Format, typename Few>
-static constexpr PanelKernel kFewOrPanel = {kPanel256Rows, TANDEM_ISA_LEVEL >= 2 ? 2 : 4, multiply_few_or_panel<Format, Few>};
+static constexpr PanelKernel kFewOrPanel = {kPanel256Rows, TANDEM_ISA_LEVEL >= 2 ? 2 : 3, multiply_few_or_panel<Format, Few>};
 template <typename Format, int from>
 static constexpr PanelKernel kPanel256 = {kPanel256Rows, from, multiply_panel<Format>};
 constexpr int kMost = 5;

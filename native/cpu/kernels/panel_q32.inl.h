@@ -97,9 +97,6 @@ static void pass_tokens(const Q32Panel& panel, int blocks, const ActivationRow* 
 
 #else
 
-// Integer sums may be regrouped, and the compiler does so: all products first, more than there are registers. Not through this.
-static inline __attribute__((always_inline)) void keep_order(Row& sum) { asm("" : "+x"(sum)); }
-
 // Adds dword j of T tokens times that of 2 · 8 rows, as integers of 32 bits where codes are wide, else as pairs of 16 bits.
 template <typename Format, int T>
 static inline __attribute__((always_inline)) void add_products(const Row* first, const Row* second, const int8_t* const* x, int j, bool start,

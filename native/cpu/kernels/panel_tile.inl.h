@@ -13,6 +13,11 @@ static inline __attribute__((always_inline)) T* by_itself(T* p) {
   return p;
 }
 
+#if TANDEM_ISA_LEVEL == 1
+// Integer sums may be regrouped, and the compiler does so: all products first, more than there are registers. Not through this.
+static inline __attribute__((always_inline)) void keep_order(__m256i& sum) { asm("" : "+x"(sum)); }
+#endif
+
 // Tokens in as few tiles of at most `most` as there can be, all nearly as large; each fetches its share of `rows` rows. No
 // division a tile: a tile takes a few hundred cycles.
 struct TokenTiles {
