@@ -80,44 +80,14 @@ export class ReferenceWeights {
   async #read(weight: Weight, matrix: number, decode: boolean): Promise<Loaded> {
     const { columns, rows } = matrixShape(weight);
     const format = quantFormat(weight.format);
-    const of = weight.rows?.of ?? rows;
-    const stored = await this.#part(weight, weight.parts, matrix, rowBytes(format, columns) * of);
-    const data = ownRows(
-      weight,
-      weight.byColumns ? turned(stored, columns, of) : stored,
-      rowBytes(format, columns),
-      rows,
-    );
-    let scales: Float32Array | undefined;
-    if (weight.scales && format.scaleBlock) {
-      const { rows: height, columns: width, type } = format.scaleBlock;
-      const scaleType = weight.scaleType ?? type;
-      const bytes = Math.ceil(columns / width) * SCALE_BYTES[scaleType];
-      const table = await this.#part(weight, weight.scales, matrix, Math.ceil(of / height) * bytes);
-      scales = decodeScales(scaleType, ownRows(weight, table, bytes, Math.ceil(rows / height), height));
-    }
-    const raw = { data, scales };
+    const { data, scales: table } = await readMatrix(this.#checkpoint, weight, matrix);
+    const type = weight.scaleType ?? format.scaleBlock?.type;
+    const raw = { data, scales: table && type && decodeScales(type, table) };
     if (!decode) return { bytes: data.length, raw };
     const values = new Float32Array(rows * columns);
     for (let r = 0; r < rows; r++) decodeRow(format, raw, r, values.subarray(r * columns, (r + 1) * columns));
     checkFinite(weight, matrix, values);
     return { bytes: values.byteLength, values };
-  }
-
-  /** The bytes of one matrix: a part of its own, or a slice of the one part of a 3-D weight. */
-  async #part(weight: Weight, parts: readonly string[], matrix: number, bytes: number): Promise<Uint8Array> {
-    const sliced = weight.shape.length === 3 && parts.length === 1;
-    const name = sliced ? parts[0] : parts[matrix];
-    const data = sliced
-      ? await this.#checkpoint.readTensor(name, matrix, matrix + 1)
-      : await this.#checkpoint.readTensor(name);
-    if (data.length === bytes) return data;
-    throw new TandemError('MODEL_INVALID', {
-      room: 'backend',
-      rule: `${weight.name} [${weight.format} ${weight.shape.join('x')}] has ${bytes} bytes a matrix`,
-      given: `tensor ${name} gave ${data.length}`,
-      fix: 'check the checkpoint with `tandem inspect`',
-    });
   }
 
   /** Rows of a weight that was loaded. */
@@ -152,6 +122,45 @@ export class ReferenceWeights {
     this.#loaded.clear();
     this.#bytes = 0;
   }
+}
+
+/** The bytes of one matrix of a weight, its own rows in their order, and those of its scales where they lie apart. */
+export async function readMatrix(
+  checkpoint: Checkpoint,
+  weight: Weight,
+  matrix: number,
+): Promise<{ readonly data: Uint8Array; readonly scales?: Uint8Array }> {
+  const { columns, rows } = matrixShape(weight);
+  const format = quantFormat(weight.format);
+  const of = weight.rows?.of ?? rows;
+  const bytes = rowBytes(format, columns);
+  const stored = await partOf(checkpoint, weight, weight.parts, matrix, bytes * of);
+  const data = ownRows(weight, weight.byColumns ? turned(stored, columns, of) : stored, bytes, rows);
+  if (!weight.scales || !format.scaleBlock) return { data };
+  const { rows: height, columns: width, type } = format.scaleBlock;
+  const row = Math.ceil(columns / width) * SCALE_BYTES[weight.scaleType ?? type];
+  const table = await partOf(checkpoint, weight, weight.scales, matrix, Math.ceil(of / height) * row);
+  return { data, scales: ownRows(weight, table, row, Math.ceil(rows / height), height) };
+}
+
+/** The bytes of one matrix: a part of its own, or a slice of the one part of a 3-D weight. */
+async function partOf(
+  checkpoint: Checkpoint,
+  weight: Weight,
+  parts: readonly string[],
+  matrix: number,
+  bytes: number,
+): Promise<Uint8Array> {
+  const sliced = weight.shape.length === 3 && parts.length === 1;
+  const name = sliced ? parts[0] : parts[matrix];
+  const data = sliced ? await checkpoint.readTensor(name, matrix, matrix + 1) : await checkpoint.readTensor(name);
+  if (data.length === bytes) return data;
+  throw new TandemError('MODEL_INVALID', {
+    room: 'backend',
+    rule: `${weight.name} [${weight.format} ${weight.shape.join('x')}] has ${bytes} bytes a matrix`,
+    given: `tensor ${name} gave ${data.length}`,
+    fix: 'check the checkpoint with `tandem inspect`',
+  });
 }
 
 /** The rows of a matrix that are the weight's; of a table in which `height` rows share one, `rows` are counted in those. */
