@@ -164,17 +164,20 @@ export function withDeferral(command: Command): Command {
 
 /** Adds what GPUs compute of experts on the CPU. */
 export function withSharing(command: Command): Command {
-  return command
-    .option(
-      '--hot-experts <n>',
-      "experts of each layer that a GPU holds beside the CPU's: auto, off or a number (default: auto, what there is room for)",
-      wish,
-    )
-    .option(
-      '--stream-prefill <rows>',
-      'prompts of so many rows and more send all experts through the GPU: auto, off or a number (default: auto)',
-      wish,
-    );
+  return withHotExperts(command).option(
+    '--stream-prefill <rows>',
+    'prompts of so many rows and more send all experts through the GPU: auto, off or a number (default: auto)',
+    wish,
+  );
+}
+
+/** Adds `--hot-experts`. */
+export function withHotExperts(command: Command): Command {
+  return command.option(
+    '--hot-experts <n>',
+    "experts of each layer that a GPU holds beside the CPU's: auto, off or a number (default: auto, what there is room for)",
+    wish,
+  );
 }
 
 /** Adds `--ram` (or `--memory`) and `--vram`. */

@@ -2,6 +2,7 @@
 import { type Command, Option } from 'commander';
 import { ChunkSize } from '../engine/chunk-size.ts';
 import { advise } from '../placement/advice.ts';
+import type { SharingWish } from '../placement/expert-sharing.ts';
 import { gigabytes, roomOf } from '../placement/fit.ts';
 import { type Plan, plan } from '../placement/plan.ts';
 import { PASS } from '../placement/predict.ts';
@@ -9,7 +10,7 @@ import { parseProfile } from '../placement/profile.ts';
 import type { Program } from '../program/program.ts';
 import { machineJson } from './machine-file.ts';
 import { profileHere } from './machine-profile.ts';
-import { modelPath, positive, withBudget, withDeferral, withRules } from './options.ts';
+import { modelPath, positive, withBudget, withDeferral, withHotExperts, withRules } from './options.ts';
 import { cacheSpace } from './plan/cache-space.ts';
 import { candidatesOf, type SizedQuant } from './plan/candidates.ts';
 import { whatWouldDo } from './plan/instead.ts';
@@ -27,6 +28,7 @@ interface Flags {
   kvType?: 'bf16' | 'f32';
   rules?: string;
   deferExperts?: number;
+  hotExperts?: SharingWish;
   offline?: boolean;
   fresh?: boolean;
   json?: boolean;
@@ -45,7 +47,7 @@ export function addPlan(cli: Command): void {
     .option('-c, --context <tokens>', "context length (default: the model's, if memory allows)", positive)
     .option('--prompt <n>', 'tokens of the prompt that speeds are predicted for', positive, 512)
     .addOption(new Option('--kv-type <type>', 'element type of the KV cache (default: bf16)').choices(['bf16', 'f32']));
-  withDeferral(withRules(withBudget(command)))
+  withHotExperts(withDeferral(withRules(withBudget(command))))
     .option('--offline', 'ask nothing of the network')
     .option('--fresh', 'measure this machine anew')
     .option('--json', 'print one JSON object')
@@ -82,8 +84,8 @@ async function planCommand(argument: string | undefined, flags: Flags): Promise<
   const programs = sized.quants.flatMap(({ program }) => program ?? []);
   const rules = await rulesOf(flags, ...programs);
   deferredOf(flags, programs[0]);
-  const { context: longest, memory: ram, vram, prompt, deferExperts } = flags;
-  const request = { context: longest, ram, vram, prompt, ...(deferExperts && { deferExperts }) };
+  const { context: longest, memory: ram, vram, prompt, deferExperts, hotExperts } = flags;
+  const request = { context: longest, ram, vram, prompt, ...(deferExperts && { deferExperts }), ...(hotExperts && { hotExperts }) }; // biome-ignore format: one thought a line
   const placed = { ...request, ...(rules.length > 0 && { rules }) };
   tellCapped('ram', ram, roomOf(profile).ram);
   tellCapped('vram', vram, sum(roomOf(profile).cards));

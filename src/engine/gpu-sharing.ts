@@ -1,19 +1,16 @@
 /** What `load` does about experts that GPUs compute beside the processor: what was asked for, what there is room for, what came of it. */
-import { memoryByDevice } from '../placement/device-memory.ts';
+import { cardRoom } from '../placement/card-room.ts';
 import {
-  type CardRoom,
   planSharing,
   reservedFor,
-  type SharedLayer,
   type SharingRequest,
   type SharingWish,
   sharedLayers,
   sharingLines,
 } from '../placement/expert-sharing.ts';
 import type { Machine } from '../placement/lower.ts';
-import { streamingFrom } from '../placement/streaming-from.ts';
+import { withRates } from '../placement/sharing-rates.ts';
 import type { Program } from '../program/program.ts';
-import { HOST } from '../program/validate-devices.ts';
 import { memoryFor } from './gpus.ts';
 import type { MemoryRequest } from './memory.ts';
 import { invalid } from './sampling.ts';
@@ -55,33 +52,6 @@ export function sharingRequest(
   };
 }
 
-/** What is left on each card beside what a placed Program takes there. */
-export function cardRoom(
-  placed: Program,
-  machine: Machine,
-  limits: { readonly pages: number; readonly maxRows: number; readonly maxOutputs: number; readonly vram?: number },
-): (device: string) => CardRoom {
-  const all = memoryByDevice(placed, limits).filter(({ device }) => device !== HOST);
-  const taken = all.reduce((sum, { total }) => sum + total, 0);
-  const budget = ((limits.vram || Infinity) - taken) / all.length;
-  return (device) => {
-    const total = machine.devices?.find(({ name }) => name === device)?.memory ?? 0;
-    const own = all.find((each) => each.device === device)?.total ?? 0;
-    return { free: Math.max(0, Math.min(total - own, budget)), total };
-  };
-}
-
-/** The request, with the rows from which streaming pays on this machine, where something is known of it. */
-export function onMachine(
-  placed: Program,
-  layers: readonly SharedLayer[],
-  { profile }: Machine,
-  request: SharingRequest,
-): SharingRequest {
-  if (profile === undefined || layers.length === 0 || request.streamPrefill !== 'auto') return request;
-  return { ...request, streamPays: streamingFrom(placed, layers, profile, request.maxRows) };
-}
-
 /** What `load` would hold and stream, a line each. PLACEMENT_IMPOSSIBLE where a number was asked for that there is no room for. */
 export function describeSharing(
   placed: Program,
@@ -91,7 +61,7 @@ export function describeSharing(
   const layers = sharedLayers(placed);
   if (layers.length === 0) return [];
   const { pages } = memoryFor(placed, machine, { ...request, reserved: reservedFor(layers, sharing) });
-  const wanted = onMachine(placed, layers, machine, sharing);
+  const wanted = withRates(placed, layers, machine.profile, sharing);
   return sharingLines(layers, planSharing(layers, cardRoom(placed, machine, { ...request, pages }), wanted));
 }
 

@@ -2,7 +2,9 @@
 import type { GpuList } from '../backend/native/binding.ts';
 import { knownGpus } from '../backend/native/gpus.ts';
 import { TandemError } from '../errors.ts';
+import { CARD_CACHE_SHARE } from '../placement/card-room.ts';
 import { memoryByDevice } from '../placement/device-memory.ts';
+import { usableOf } from '../placement/fit.ts';
 import type { Machine } from '../placement/lower.ts';
 import { type Program, pageBytes } from '../program/program.ts';
 import { HOST } from '../program/validate-devices.ts';
@@ -55,11 +57,6 @@ export function fellBack(error: Error): string {
   return `the CPU computes everything, since a GPU could not: ${error.message.replace(/^\[\w+\] /, '')}`;
 }
 
-/** Kept free on a card, as in placement/fit.ts, and what its kernels and the passes of a model take beside weights and buffers. */
-const HEADROOM = { share: 0.05, bytes: 0.5e9 };
-/** Of what is left on a card, the most that the cache takes. */
-const CACHE_SHARE = 0.8;
-
 /**
  * As `chooseMemory`, where the cache lies on the processor. Where GPUs hold it, they say how large it may be; a context that
  * was asked for and does not fit is refused by the device, with numbers.
@@ -78,8 +75,8 @@ export function memoryFor(
     if (page === 0) return [];
     if (device === HOST) return [Math.max(available - total, available / 8) / 2 / page];
     const memory = machine.devices?.find(({ name }) => name === device)?.memory ?? Infinity;
-    const free = memory - Math.max(memory * HEADROOM.share, HEADROOM.bytes) - total - (reserved?.get(device) ?? 0);
-    return [(Math.min(free, (vram - taken) / cards.length) * CACHE_SHARE) / page];
+    const free = usableOf(memory) - total - (reserved?.get(device) ?? 0);
+    return [(Math.min(free, (vram - taken) / cards.length) * CARD_CACHE_SHARE) / page];
   });
   const most = Math.max(1, Math.floor(Math.min(...pages)));
   return chooseMemory(placed, { ...request, kvBytes: most * pageBytes(placed.kv) });

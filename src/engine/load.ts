@@ -8,6 +8,7 @@ import { localModel } from '../hub/resolve.ts';
 import { deferralWarning, withDeferredExperts } from '../models/deferred-experts.ts';
 import { expertsPerToken, lossyWarning, withExpertsPerToken } from '../models/experts-per-token.ts';
 import { buildProgram } from '../models/index.ts';
+import { cardRoom } from '../placement/card-room.ts';
 import { planSharing, reservedFor, sharedLayers } from '../placement/expert-sharing.ts';
 import type { Machine } from '../placement/lower.ts';
 import { nativeMachine } from '../placement/machine.ts';
@@ -15,6 +16,7 @@ import { ruleWarnings } from '../placement/match.ts';
 import { executionsOf, lowerBoth } from '../placement/phases.ts';
 import { PASS } from '../placement/predict.ts';
 import type { Rule } from '../placement/rule.ts';
+import { withRates } from '../placement/sharing-rates.ts';
 import { worthwhileRowsOf } from '../placement/worthwhile-rows.ts';
 import { KV_TYPES, type KvType, type Program, pageBytes } from '../program/program.ts';
 import { createChatTemplate } from '../text/chat-template.ts';
@@ -25,7 +27,7 @@ import { fingerprint } from './fingerprint.ts';
 import { firstRows } from './first-rows.ts';
 import { samplingDefaults } from './generation-defaults.ts';
 import { checkGpus, describeCheck } from './gpu-check.ts';
-import { cardRoom, onMachine, sharingRequest, sharingWarnings } from './gpu-sharing.ts';
+import { sharingRequest, sharingWarnings } from './gpu-sharing.ts';
 import {
   canGiveWay,
   cardsOf,
@@ -36,6 +38,7 @@ import {
   usesGpus,
   withoutGpus,
 } from './gpus.ts';
+import { heldExpertsFailure, heldWarning } from './held-check.ts';
 import { availableMemory, chooseMemory, type MemoryRequest } from './memory.ts';
 import { checkOptionNames } from './option-names.ts';
 import { PageFolder } from './page-folder.ts';
@@ -228,9 +231,13 @@ async function engineFor(
     const shared = sharedLayers(placed);
     const memory = memoryFor(placed, machine, { ...sizes, vram, reserved: reservedFor(shared, sharing) });
     const limits = { pages: memory.pages, maxRows, maxOutputs };
-    const known = shared.length > 0 ? { ...machine, profile: await likelyProfile(isa) } : machine;
-    const wish = onMachine(placed, shared, known, sharing);
-    const plan = planSharing(shared, cardRoom(placed, machine, { ...limits, vram }), wish);
+    const profile = shared.length > 0 ? await likelyProfile(isa) : undefined;
+    const wish = withRates(placed, shared, profile, sharing);
+    const planned = planSharing(shared, cardRoom(placed, machine, { ...limits, vram }), wish);
+    const layers = shared.filter(({ layer }) => (planned.hot?.slots[layer] ?? 0) > 0);
+    const wrong = await heldExpertsFailure({ placed, checkpoint, layers, threads, signal });
+    if (wrong !== undefined) said.push(heldWarning(wrong));
+    const plan = wrong === undefined ? planned : { ...planned, hot: undefined };
     const executable = await watched(options, (watch) =>
       backend.prepare(placed, checkpoint, {
         ...limits,

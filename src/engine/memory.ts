@@ -1,5 +1,7 @@
 /** Decides how long a context may be and how many KV pages there are, from what was asked and what the machine has. */
+
 import { type MemoryPlan, planMemory } from '../placement/budget.ts';
+import { FULL_CONTEXTS } from '../placement/card-room.ts';
 import { PAGE_TOKENS, type Program, pageBytes } from '../program/program.ts';
 
 export interface MemoryRequest {
@@ -19,9 +21,6 @@ export interface MemoryChoice extends MemoryPlan {
   readonly contextLength: number;
   readonly contextLimit: 'model' | 'option' | 'memory';
 }
-
-/** Full contexts that are kept room for, where memory is plenty. */
-const FULL_CONTEXTS = 8;
 
 /**
  * Without `kvBytes` the cache may take half of what weights and buffers leave, or an eighth of what is available where

@@ -61,7 +61,7 @@ function distinctOf({ experts, chosen }: MatrixWork, rows: number): number {
 }
 
 /** Bytes per second that all threads read there. */
-function readable({ memory }: MachineProfile): number {
+export function readable({ memory }: MachineProfile): number {
   return memory.bandwidth * (memory.measured ? 1 : SHARES.dataSheet);
 }
 

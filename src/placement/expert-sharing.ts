@@ -9,6 +9,7 @@ import type { Program, Step } from '../program/program.ts';
 import { HOST } from '../program/validate-devices.ts';
 import { weightBytes } from './budget.ts';
 import { gigabytes } from './fit.ts';
+import { describeHeld, describeHits, heldOf } from './held-experts.ts';
 import { headroomOf, hotBudget } from './hot-experts.ts';
 import { streamingPaysFrom } from './physics.ts';
 
@@ -24,6 +25,8 @@ export interface SharingRequest {
   readonly maxRows: number;
   /** Rows from which streaming pays here (streaming-from.ts); default: about 32·E/k, as on a small machine. */
   readonly streamPays?: number;
+  /** Hits that an upload of an expert must bring (sharing-rates.ts); Infinity: the GPU is no faster. Default 1. */
+  readonly payBack?: number;
 }
 
 /** A layer whose experts the processor computes from what one GPU sends it. */
@@ -117,16 +120,21 @@ export function planSharing(
     return { device, own, free: Math.max(0, free - headroomOf(total)), total };
   });
   const stream = streamOf(layers, cards, request);
+  const { hotExperts, payBack } = request;
+  const wish = hotExperts === 'auto' && payBack === Infinity ? 'off' : hotExperts;
   const slots = new Int32Array(Math.max(...layers.map(({ layer }) => layer)) + 1);
   let bytes = 0;
   for (const { device, own, free, total } of cards) {
-    const counts = slotsOf(device, own, { free: free - (stream?.memory ?? 0), total }, request.hotExperts);
+    const counts = slotsOf(device, own, { free: free - (stream?.memory ?? 0), total }, wish);
     own.forEach(({ layer, expertBytes }, i) => {
       slots[layer] = counts[i];
       bytes += counts[i] * expertBytes;
     });
   }
-  return { ...(bytes > 0 && { hot: { slots, bytes } }), ...(stream && { stream }) };
+  return {
+    ...(bytes > 0 && { hot: { slots, bytes, ...(Number.isFinite(payBack) && { payBack }) } }),
+    ...(stream && { stream }),
+  };
 }
 
 function slotsOf(device: string, own: readonly SharedLayer[], card: CardRoom, wish: SharingWish): readonly number[] {
@@ -202,12 +210,9 @@ function impossible(rule: string, given: string, fix: string): TandemError {
 export function sharingLines(layers: readonly SharedLayer[], { hot, stream }: SharingPlan): string[] {
   const lines: string[] = [];
   if (hot) {
-    const counts = layers.map(({ layer }) => hot.slots[layer]).filter((count) => count > 0);
-    const range =
-      Math.min(...counts) === Math.max(...counts) ? `${counts[0]}` : `${Math.min(...counts)} to ${Math.max(...counts)}`;
-    const of = layers[0].experts;
+    const held = heldOf(layers, hot);
     lines.push(
-      `in decode GPUs hold ${range} of ${of} experts of ${counts.length === 1 ? 'a layer' : `each of ${counts.length} layers`} (${gigabytes(hot.bytes)}), those that are asked for most; the CPU computes the others`,
+      `in decode GPUs hold ${describeHeld(held)} (${gigabytes(hot.bytes)}), those that are asked for most, ${describeHits(held)}; the CPU computes the others`,
     );
   }
   if (stream)

@@ -5,6 +5,7 @@
 import { PAGE_TOKENS, type Program } from '../program/program.ts';
 import { HOST } from '../program/validate-devices.ts';
 import { weightBytes } from './budget.ts';
+import { CARD_CACHE_SHARE } from './card-room.ts';
 import { type DeviceMemory, memoryByDevice } from './device-memory.ts';
 import {
   CACHE_SHARE,
@@ -21,9 +22,6 @@ import {
 } from './fit.ts';
 import { type MachineProfile, usedGpus } from './profile.ts';
 import type { Sizes } from './sizes.ts';
-
-/** Of what weights and buffers leave on a card, the most that the cache takes: nothing else moves there. */
-const CARD_SHARE = 0.8;
 
 /** `programs`: lowerings of one, of the sizes. The context was checked by `fitModel`. */
 export function fitRules(
@@ -42,7 +40,7 @@ export function fitRules(
   const pagesOf = ({ device, total, pageBytes }: DeviceMemory): number => {
     if (pageBytes === 0) return Infinity;
     if (device !== HOST)
-      return (Math.min((cards.get(device) ?? 0) - total, spareVram / onCards.length) * CARD_SHARE) / pageBytes;
+      return (Math.min((cards.get(device) ?? 0) - total, spareVram / onCards.length) * CARD_CACHE_SHARE) / pageBytes;
     const left = limits.ram - total;
     return (left > 0 ? left * CACHE_SHARE.left : (left + experts) * CACHE_SHARE.all) / pageBytes;
   };

@@ -9,6 +9,7 @@ import {
   decodeSharedBeside,
   distinctExperts,
   distinctFactor,
+  heldHits,
   prefillOn,
   prefillStreamed,
   seconds,
@@ -17,6 +18,27 @@ import {
 } from './physics.ts';
 
 const GB = 1e9;
+
+describe('the share of the choices that held experts are', () => {
+  it('none for none, all for all, between no pattern and what was drawn', () => {
+    expect(heldHits(0)).toEqual({ low: 0, expected: 0, high: 0 });
+    expect(heldHits(1)).toEqual({ low: 1, expected: 1, high: 1 });
+    const share = fc.double({ min: 0.001, max: 0.999, noNaN: true });
+    fc.assert(
+      fc.property(share, share, (a, b) => {
+        const [less, more] = [heldHits(Math.min(a, b)), heldHits(Math.max(a, b))];
+        expect(less.low).toBeLessThan(less.expected);
+        expect(less.expected).toBeLessThan(less.high);
+        expect(less.expected).toBeLessThanOrEqual(more.expected);
+      }),
+    );
+  });
+
+  it('meets the routing drawn like V3 within a twentieth (decision 016)', () => {
+    expect(Math.abs(heldHits(26 / 256).high - 0.458)).toBeLessThan(0.05);
+    expect(Math.abs(heldHits(32 / 256).high - 0.506)).toBeLessThan(0.05);
+  });
+});
 /** DeepSeek-V3 in Q4_K_M. */
 const V3 = { R: 12.4 * GB, S: 9.5 * GB, A: 396 * GB };
 

@@ -78,6 +78,15 @@ export function decodeExpertCacheUploaded({
   return (routedBytes * (1 - hit)) / pcie + (denseBytes + routedBytes) / gpu;
 }
 
+/**
+ * Share of a token's choices that are held where so many of a layer's experts are, those asked for most: h = s where routing has no
+ * pattern; s^(1/3) where it is drawn as large models route (decision 016: 46 % of 10, 51 % of 13); the middle is expected.
+ */
+export function heldHits(share: number): { readonly low: number; readonly expected: number; readonly high: number } {
+  const high = Math.cbrt(share);
+  return { low: share, expected: (share + high) / 2, high };
+}
+
 /** Hit rate from which uploading misses beats computing them: 1 − B_pcie/B_dram, 0 where the bus is the faster one. */
 export function uploadBreakEven(pcie: number, dram: number): number {
   return Math.max(0, 1 - pcie / dram);

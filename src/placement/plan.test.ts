@@ -49,6 +49,52 @@ beforeAll(async () => {
   ]);
 });
 
+describe('experts that a GPU holds beside the processor', () => {
+  const oneGpu = parseRules([{ match: { op: ['experts', 'embed', 'sample'] }, place: { device: 'cpu' } }, { place: { device: 'cuda:0' } }]); // biome-ignore format: one line
+  const planned = (memoryBytes: number, more: PlanRequest = {}) =>
+    plan(v3, server({ gpus: [{ ...CARD, memoryBytes }] }), { context: 8192, rules: oneGpu, ...more });
+
+  it('are as many as there is room for, and bring what is expected', () => {
+    const [small, large] = [planned(24 * GB), planned(80 * GB)];
+    for (const { hot, decode } of [small, large]) {
+      const { layers, slots, experts, bytes, hits, without } = hot!;
+      expect([layers, experts]).toEqual([58, 256]);
+      expect(hits.low).toBeGreaterThanOrEqual(slots[0] / 256);
+      expect(hits.low).toBeLessThanOrEqual(slots[1] / 256);
+      expect(bytes / (58 * 26.7e6 * 256 * hits.low)).toBeCloseTo(1, 1);
+      expect(decode!.tokensPerSecond.expected).toBeGreaterThan(without);
+    }
+    expect(large.hot!.slots[0]).toBeGreaterThan(small.hot!.slots[1]);
+    expect(large.decode!.seconds).toBeLessThan(small.decode!.seconds);
+    expect(large.hot!.without).toBe(small.hot!.without);
+  });
+
+  it('none where nobody wants them, so many as were asked for, an error where they do not fit', () => {
+    const off = planned(80 * GB, { hotExperts: 'off' });
+    expect(off.hot).toBeUndefined();
+    expect(off.decode!.tokensPerSecond.expected).toBe(planned(80 * GB).hot!.without);
+    expect(planned(80 * GB, { hotExperts: 7 }).hot!.slots).toEqual([7, 7]);
+    expect(() => planned(24 * GB, { hotExperts: 200 })).toThrow(
+      "has room for the experts that it holds beside the CPU's",
+    );
+    expect(() => plan(v3, server(), { hotExperts: 7 })).toThrow('no layer is placed so');
+  });
+
+  it('leave a prompt alone, and never make a token slower', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 50, max: 3000 }), fc.integer({ min: 20, max: 80 }), (speed, memory) => {
+        const machine = server({ gpus: [{ ...CARD, memoryBytes: memory * GB, bandwidth: speed * GB }] });
+        const [held, off] = (['auto', 'off'] as const).map((hotExperts) => plan(lite, machine, { context: 8192, rules: oneGpu, hotExperts })); // biome-ignore format: one line
+        expect(held.prefill).toEqual(off.prefill);
+        expect(held.decode!.seconds).toBeLessThanOrEqual(off.decode!.seconds * (1 + 1e-9));
+        // A card that reads slower than the processor holds none.
+        if (speed < 200) expect(held.hot).toBeUndefined();
+      }),
+      { numRuns: 20 },
+    );
+  });
+});
+
 describe('a profile', () => {
   it('is small where little is known; what is left out has a default', () => {
     const profile = server();
@@ -350,8 +396,8 @@ describe('what rules place', () => {
       { match: { op: ['experts', 'embed', 'sample'] }, place: { device: 'cpu' } },
       { place: { device: 'cuda:0' } },
     ]);
-    const half = plan(lite, machine(), { ...request, rules: some });
-    const none = plan(lite, machine(), { ...request, rules: shipped('one-gpu') });
+    const half = plan(lite, machine(), { ...request, rules: some, hotExperts: 'off' });
+    const none = plan(lite, machine(), { ...request, rules: shipped('one-gpu'), hotExperts: 'off' });
     expect(half.fit).toMatchObject({ kind: 'hybrid', gpuLayers: 13 });
     expect(half.decode!.parts['experts in memory'] / none.decode!.parts['experts in memory']).toBeCloseTo(0.5, 1);
     expect(rates(half)[0]).toBeGreaterThan(rates(none)[0]);
@@ -377,7 +423,8 @@ describe('what rules place', () => {
   });
 
   it('late experts: faster beside a card, not faster without one, never faster than their own reading', () => {
-    const late = (on: MachineProfile, deferExperts: number) => plan(v3, on, { ...request, deferExperts }).decode!;
+    const late = (on: MachineProfile, deferExperts: number) =>
+      plan(v3, on, { ...request, deferExperts, hotExperts: 'off' }).decode!;
     const [now, some, most] = [0, 3, 7].map((count) => late(machine(), count));
     expect(some.seconds).toBeLessThan(now.seconds);
     expect(most.seconds).toBeLessThanOrEqual(some.seconds * (1 + 1e-9));

@@ -2,14 +2,18 @@
 import { withDeferredExperts } from '../models/deferred-experts.ts';
 import type { Program } from '../program/program.ts';
 import { autoRules } from './auto-rules.ts';
+import { cardPages, cardRoom } from './card-room.ts';
 import { describedMachine } from './described-machine.ts';
-import { type Fit, type FitRequest, fitModel, roomOf } from './fit.ts';
+import { planSharing, type SharingWish, sharedLayers } from './expert-sharing.ts';
+import { type Fit, type FitRequest, fitModel, OUTPUTS, roomOf } from './fit.ts';
 import { fitRules } from './fit-rules.ts';
+import { type HeldExperts, heldOf, hitsByLayer } from './held-experts.ts';
 import { lower } from './lower.ts';
 import { lowerPhases } from './phases.ts';
 import { PASS, type PassSize, type PlacedModel, type Prediction, predictDecode, predictPrefill } from './predict.ts';
 import { type MachineProfile, threadsOf, usedGpus } from './profile.ts';
 import type { Rule } from './rule.ts';
+import { withRates } from './sharing-rates.ts';
 import { type Sizes, sizesOf } from './sizes.ts';
 
 export interface PlanRequest extends FitRequest {
@@ -19,6 +23,8 @@ export interface PlanRequest extends FitRequest {
   readonly rules?: readonly Rule[];
   /** Experts of a token that come a layer late. */
   readonly deferExperts?: number;
+  /** Experts of each layer that its GPU holds beside the processor's; default `auto`, as `load` decides. */
+  readonly hotExperts?: SharingWish;
   /** A fresh one for each model. */
   readonly passSize?: () => PassSize;
 }
@@ -34,6 +40,8 @@ export interface Plan {
   /** Absent where it does not fit. */
   readonly decode?: Prediction;
   readonly prefill?: Prediction & { readonly rows: number; readonly streamed: boolean };
+  /** Experts that GPUs hold beside the processor's, which `decode` counts on; and its rate without them. Absent: none. */
+  readonly hot?: HeldExperts & { readonly without: number };
   /** What limits decode. */
   readonly bottleneck: string;
   readonly prompt: number;
@@ -42,7 +50,7 @@ export interface Plan {
 
 const PROMPT = 512;
 
-/** Errors of `fitModel`, `lower` and `withDeferredExperts`. */
+/** Errors of `fitModel`, `lower`, `withDeferredExperts` and `planSharing`. */
 export function plan(program: Program, profile: MachineProfile, request: PlanRequest = {}): Plan {
   const sizes = sizesOf(program);
   const { fit, placed } = placedFor(program, sizes, profile, request);
@@ -55,15 +63,38 @@ export function plan(program: Program, profile: MachineProfile, request: PlanReq
     threads: threadsOf(profile),
   };
   if (fit.fits === 'no') return { ...common, bottleneck: 'memory is too small' };
-  const decode = predictDecode(placed, profile, { context: prompt });
+  const bare = predictDecode(placed, profile, { context: prompt });
+  const sharing = sharingOf(placed, fit, profile, request);
+  const decode = sharing ? predictDecode({ ...placed, hits: sharing.hits }, profile, { context: prompt }) : bare;
   const loaded = fit.fits === 'memory' ? sizes.weightBytes : sizes.weightBytes - sizes.routedBytes;
   return {
     ...common,
     ...(profile.disk && { loadSeconds: loaded / profile.disk.bandwidth }),
     decode,
+    ...(sharing && { hot: { ...sharing.held, without: bare.tokensPerSecond.expected } }),
     prefill: predictPrefill(placed, profile, { prompt, rows: request.rows, passSize: request.passSize?.() }),
     bottleneck: decode.bottleneck,
   };
+}
+
+/** What is held of experts beside the processor's, as `load` decides it, and the share of each layer's choices. */
+function sharingOf(
+  { decode: placed }: PlacedModel,
+  fit: Fit,
+  profile: MachineProfile,
+  { hotExperts = 'auto', rows = PASS.rows, vram }: PlanRequest,
+): { readonly held: HeldExperts; readonly hits: ReadonlyMap<number, number> } | undefined {
+  const layers = fit.fits === 'memory' ? sharedLayers(placed) : [];
+  if (hotExperts === 'off' || (layers.length === 0 && hotExperts === 'auto')) return undefined;
+  const machine = describedMachine(profile);
+  const limits = { maxRows: rows, maxOutputs: OUTPUTS };
+  const pages = cardPages(placed, machine, { context: fit.context, ...limits });
+  const room = cardRoom(placed, machine, { pages, vram, ...limits });
+  const wish = withRates(placed, layers, profile, { hotExperts, streamPrefill: 'auto', maxRows: rows });
+  const { hot } = planSharing(layers, room, wish);
+  if (hot === undefined) return undefined;
+  const hits = [...hitsByLayer(layers, hot.slots)].map(([layer, { expected }]) => [layer, expected] as const);
+  return { held: heldOf(layers, hot), hits: new Map(hits) };
 }
 
 /** Where each step goes, as `load` decides it, and whether there is room. */

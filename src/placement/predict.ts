@@ -17,6 +17,8 @@ export interface PlacedModel {
   readonly decode: Program;
   /** Share of the experts of the processor that its memory holds; the rest is read from the disk. */
   readonly inMemory: number;
+  /** Of layers whose GPU holds some experts beside the processor's: share of the choices that it computes. */
+  readonly hits?: ReadonlyMap<number, number>;
 }
 
 export interface Range {
@@ -61,7 +63,7 @@ export function predictDecode(
   profile: MachineProfile,
   { context, batch = 1 }: { readonly context: number; readonly batch?: number },
 ): Prediction {
-  const pass = new PassClock(placed.decode, profile, placed.inMemory);
+  const pass = new PassClock(placed.decode, profile, placed);
   const { seconds, parts } = pass.run({ phase: 'decode', rows: batch, first: context });
   return ranged(batch / seconds, seconds, parts, spreadOf(profile, placed, 'decode'));
 }
@@ -76,7 +78,7 @@ export function predictPrefill(
   request: { readonly prompt: number; readonly rows?: number; readonly passSize?: PassSize },
 ): Prediction & { readonly rows: number; readonly streamed: boolean } {
   const { prompt, rows = PASS.rows, passSize: size = { rows, measured: () => {} } } = request;
-  const clock = new PassClock(placed.prefill, profile, placed.inMemory);
+  const clock = new PassClock(placed.prefill, profile, placed);
   const worthwhile = worthwhileRowsOf(placed.prefill);
   const parts: Record<string, number> = {};
   let [streamed, passes, seconds] = [false, 0, 0];
@@ -105,10 +107,10 @@ class PassClock {
   readonly #costs: StepCosts;
   readonly #known = new Map<string, ReturnType<PassClock['run']>>();
 
-  constructor(program: Program, profile: MachineProfile, inMemory: number) {
+  constructor(program: Program, profile: MachineProfile, placed: PlacedModel) {
     this.#program = program;
     this.#profile = profile;
-    this.#costs = new StepCosts(program, profile, inMemory);
+    this.#costs = new StepCosts(program, profile, placed);
   }
 
   run(pass: PassRows): { readonly seconds: number; readonly parts: Parts; readonly streamed: boolean } {

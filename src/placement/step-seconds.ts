@@ -91,16 +91,23 @@ export class StepCosts {
   readonly #devices: readonly (string | undefined)[];
   /** Share of the processor's experts that memory holds; the rest is read from the disk. */
   readonly #inMemory: number;
+  /** Of layers that share theirs with a GPU, which holds some: share of the choices that are among those. */
+  readonly #hits: ReadonlyMap<number, number>;
   /** Layers whose experts may stream through a GPU (expert-sharing.ts). */
   readonly #streams: ReadonlyMap<number, GpuProfile>;
 
-  constructor(program: Program, profile: MachineProfile, inMemory: number) {
+  constructor(
+    program: Program,
+    profile: MachineProfile,
+    { inMemory, hits }: { readonly inMemory: number; readonly hits?: ReadonlyMap<number, number> },
+  ) {
     this.#program = program;
     this.#made = madeOf(program);
     this.#profile = profile;
     this.#gpus = new Map(usedGpus(profile).map((gpu) => [gpu.device, gpu]));
     this.#devices = valueDevices(program);
     this.#inMemory = inMemory;
+    this.#hits = hits ?? new Map();
     const shared = inMemory === 1 && this.#gpus.size > 0 ? sharedLayers(program) : [];
     this.#streams = new Map(shared.map(({ layer, device }) => [layer, this.#gpus.get(device)!]));
   }
@@ -144,10 +151,16 @@ export class StepCosts {
   #experts({ layer }: Step, matrices: readonly MatrixWork[], computed: number, { phase, rows }: PassRows): StepSeconds {
     const touched = sum(matrices, (work) => bytesTouched(work, rows));
     const disk = (touched * (1 - this.#inMemory)) / (this.#profile.disk?.bandwidth ?? NO_DISK);
-    if (phase === 'decode')
-      return { parts: { 'reads of the disk': disk, 'experts in memory': computed * this.#inMemory } };
-    const parts = { 'reads of the disk': disk, 'arithmetic of the experts': computed };
     const gpu = this.#streams.get(layer);
+    if (phase === 'decode') {
+      // Beside each other: the longer one counts.
+      const hit = gpu === undefined ? 0 : (this.#hits.get(layer) ?? 0);
+      const misses = computed * this.#inMemory * (1 - hit);
+      const held = gpu === undefined ? 0 : (touched * hit) / (gpu.bandwidth * GPU.read);
+      if (held > misses) return { parts: { 'experts held by the GPU': held } };
+      return { parts: { 'reads of the disk': disk, 'experts in memory': misses } };
+    }
+    const parts = { 'reads of the disk': disk, 'arithmetic of the experts': computed };
     if (gpu === undefined) return { parts };
     const upload = { bytes: sum(matrices, ({ bytes }) => bytes), bandwidth: gpu.pcie };
     const seconds = streamedSeconds(upload, 2 * rows * sum(matrices, weightsPerToken), gpu.bf16 * GPU.bf16);

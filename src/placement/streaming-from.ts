@@ -36,7 +36,8 @@ export function streamingFrom(
   return from;
 }
 
-function worksOf(placed: Program, layers: readonly SharedLayer[]): MatrixWork[] {
+/** The experts of those layers. */
+export function worksOf(placed: Program, layers: readonly SharedLayer[]): MatrixWork[] {
   const numbers = new Set(layers.map(({ layer }) => layer));
   return placed.steps.flatMap((step) =>
     step.op === 'experts' && numbers.has(step.layer) ? matricesOfStep(placed, step) : [],

@@ -1,6 +1,7 @@
 /** A plan as people read it: the verdict first, then a row a quantization, then where the time of a token goes. */
 import { type Advice, READING } from '../../placement/advice.ts';
 import { gigabytes } from '../../placement/fit.ts';
+import { describeHeld, describeHits } from '../../placement/held-experts.ts';
 import type { Plan } from '../../placement/plan.ts';
 import { availableOf, type MachineProfile, threadsOf, usedGpus } from '../../placement/profile.ts';
 import { about, formatBytes, formatRate, paint, table } from '../terminal.ts';
@@ -99,14 +100,15 @@ function machineLine(profile: MachineProfile): string {
   return `${profile.name ?? cpu.model}: ${cpu.cores} cores (${cpu.isa}), ${threadsOf(profile)} threads, ${gigabytes(availableOf(profile))} of ${gigabytes(memory.bytes)} available at ${reads}${cards}${disk ? `, disk ${gigabytes(disk.bandwidth)}/s` : ''}`;
 }
 
-function detail({ decode, prefill, prompt }: Plan): string {
+function detail({ decode, prefill, prompt, hot }: Plan): string {
   if (!decode || !prefill) return '';
   const parts = Object.entries(decode.parts)
     .filter(([, part]) => part > decode.seconds / 100)
     .sort((a, b) => b[1] - a[1])
     .map(([name, part]) => `${name} ${short(part)}`);
   const streamed = prefill.streamed ? ', experts streamed to the GPU' : '';
-  return `a token takes ${short(decode.seconds)} (${parts.join(', ')}); a prompt of ${prompt} tokens takes ${duration(prefill.seconds)}, ${prefill.rows} at a time${streamed}`;
+  const held = hot ? `; beside the CPU the GPU holds ${describeHeld(hot)} (${gigabytes(hot.bytes)}), ${describeHits(hot)}: ${formatRate(decode.tokensPerSecond.expected)} instead of ${formatRate(hot.without)} tok/s` : ''; // biome-ignore format: one thought a line
+  return `a token takes ${short(decode.seconds)} (${parts.join(', ')})${held}; a prompt of ${prompt} tokens takes ${duration(prefill.seconds)}, ${prefill.rows} at a time${streamed}`;
 }
 
 function range(prediction: Plan['decode']): string {
