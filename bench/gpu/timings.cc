@@ -158,15 +158,15 @@ LinearArguments linear_arguments(Bench& b, int64_t n, int64_t k, const int32_t* 
 void linear(Bench& b, const char* format, int64_t n, int64_t k, int64_t rows) {
   const Matrix m(format, n, k);
   if (!b.fits(m)) return;
-  const int width = rows == 1 ? 1 : rows <= 4 ? 4 : 8;
+  const int width = rows == 1 ? 1 : 8;
   const LinearArguments fixed = linear_arguments(b, n, k, b.count(rows));
-  const Shape shape = linear_shape(n, rows, width);
+  const Shape shape = linear_shape(*quant::find_format(format), n, k, rows, width > 1);
   const double values = 4 * static_cast<double>(rows) * static_cast<double>(k + n);
   b.time(std::string("linear_") + format + "_m" + std::to_string(width), by(n, k) + " T=" + std::to_string(rows), static_cast<double>(m.bytes()) + values, 0, [&](Stream& stream, FunctionHandle* function, int i) {
     LinearArguments a = fixed;
     a.weight = b.at(m, i);
     return launch(stream, function, shape, a);
-  });
+  }, shape.shared);
 }
 
 void round_rows(Bench& b, const char* format, int64_t k, int64_t rows) {
@@ -246,7 +246,7 @@ void experts(Bench& b, const char* format, int64_t count, int64_t n, int64_t k, 
     b.time("expert_groups", shape, 8 * t, 0, [&](Stream& stream, FunctionHandle* function, int) { return launch(stream, function, expert_groups_shape(), g); });
     fixed.order = order, fixed.offsets = offsets, fixed.tiles = tile_list, fixed.tile_count = tile_count;
   }
-  const Shape grid = tiles ? experts_tiles_shape(n, rows, topk, count) : experts_rows_shape(n, rows, topk);
+  const Shape grid = tiles ? experts_tiles_shape(n, rows, topk, count) : experts_rows_shape(*quant::find_format(format), n, k, rows, topk);
   // Rows of decode visit other experts at every launch.
   std::vector<const int32_t*> choices = {fixed.ids};
   for (int i = 1; i < 16 && !tiles; i++) {
@@ -258,7 +258,7 @@ void experts(Bench& b, const char* format, int64_t count, int64_t n, int64_t k, 
            ExpertsArguments a = fixed;
            a.ids = choices[static_cast<size_t>(i) % choices.size()];
            return launch(stream, function, grid, a);
-         });
+         }, grid.shared);
 }
 
 void all_experts(Bench& b) {

@@ -15,13 +15,14 @@ size_t padded(int64_t bytes) { return (static_cast<size_t>(bytes) + 255) & ~size
 Status ExpertKernels::bind(const Binding& b, size_t operand, Product& out) {
   std::string format;
   TANDEM_TRY(b.format(operand, format));
-  TANDEM_TRY(b.kernel("experts_" + format + "_rows", out.rows));
   TANDEM_TRY(b.kernel("experts_" + format + "_tiles", out.tiles));
   TANDEM_TRY(out.rounder.bind(b, format));
   const std::vector<int64_t>& shape = b.part.program->weights[b.step.inputs[operand].index].shape;
   const quant::FormatInfo& info = *quant::find_format(format);
+  out.info = &info;
   out.n = shape[1];
   out.k = shape[2];
+  TANDEM_TRY(b.kernel("experts_" + format + "_rows", out.rows, experts_rows_shape(info, out.n, out.k, 1, 1).shared));
   out.row_bytes = quant::row_bytes(info, out.k);
   if (info.scale_rows > 0) out.scale_stride = (out.k + info.scale_columns - 1) / info.scale_columns * info.scale_bytes;
   out.bias = b.floats(operand + 3);
@@ -94,7 +95,7 @@ Status ExpertKernels::launch(Stream& stream, const ExpertCall& call) const {
       a.rows = live;
       a.order = ints(order_at_), a.offsets = ints(offsets_at_), a.tiles = ints(tiles_at_), a.tile_count = ints(count_at_);
       if (call.tiled) return launch_kernel(stream, product.tiles, experts_tiles_shape(a.n, count, topk_, experts_), a);
-      return launch_kernel(stream, product.rows, experts_rows_shape(a.n, count, topk_), a);
+      return launch_kernel(stream, product.rows, experts_rows_shape(*product.info, a.n, a.k, count, topk_), a);
     };
     float* const gates = part_->scratch_at(0);
     float* const ups = part_->scratch_at(up_at_);

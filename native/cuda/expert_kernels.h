@@ -38,6 +38,7 @@ class ExpertKernels {
 
  private:
   struct Product {
+    const quant::FormatInfo* info = nullptr;
     FunctionHandle *rows = nullptr, *tiles = nullptr;
     RowRounder rounder;
     int64_t n = 0, k = 0, row_bytes = 0, scale_stride = 0;

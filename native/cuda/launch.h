@@ -90,7 +90,8 @@ struct RowChunks {
 
 // Products of a few rows with a matrix, by how many there are (many: launch_tiles.h).
 struct LinearKernels {
-  FunctionHandle *one = nullptr, *four = nullptr, *eight = nullptr;
+  const quant::FormatInfo* info = nullptr;
+  FunctionHandle *one = nullptr, *eight = nullptr;
   Status find(const Binding& binding, const std::string& format);
   Status launch(Stream& stream, const LinearArguments& arguments, int64_t rows, int64_t batches) const;
 };

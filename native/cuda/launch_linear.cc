@@ -6,17 +6,15 @@
 namespace tandem::cuda {
 
 Status LinearKernels::find(const Binding& binding, const std::string& format) {
-  TANDEM_TRY(binding.kernel("linear_" + format + "_m1", one));
-  TANDEM_TRY(binding.kernel("linear_" + format + "_m4", four));
-  return binding.kernel("linear_" + format + "_m8", eight);
+  info = quant::find_format(format);
+  TANDEM_TRY(binding.kernel("linear_" + format + "_m1", one, linear_shape(*info, 1, 1, 1, false).shared));
+  return binding.kernel("linear_" + format + "_m8", eight, linear_shape(*info, 1, 1, 1, true).shared);
 }
 
 Status LinearKernels::launch(Stream& stream, const LinearArguments& a, int64_t rows, int64_t batches) const {
   if (rows == 0) return {};
-  const int64_t n = a.weight.n;
-  if (rows == 1) return launch_kernel(stream, one, linear_shape(n, rows, 1, batches), a);
-  if (rows <= 4) return launch_kernel(stream, four, linear_shape(n, rows, 4, batches), a);
-  return launch_kernel(stream, eight, linear_shape(n, rows, 8, batches), a);
+  const bool many = rows > 1;
+  return launch_kernel(stream, many ? eight : one, linear_shape(*info, a.weight.n, a.weight.k, rows, many, batches), a);
 }
 
 Status bind_linear(const Binding& b, Launch& out) {

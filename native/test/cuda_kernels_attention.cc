@@ -133,7 +133,7 @@ static void check_mla(bool transposed, uint64_t seed) {
     launch("linear_transposed_f32", transposed_shape(latent, rows, heads), a, absorbed);
   } else {
     a.weight = weight(k_b, latent, nope), a.weight_batch = latent;
-    launch("linear_f32_m4", linear_shape(latent, rows, 4, heads), a, absorbed);
+    launch("linear_f32_m8", linear_shape(*quant::find_format("f32"), latent, nope, rows, true, heads), a, absorbed);
   }
   const CopyHeadsArguments copy = {q.data() + nope, heads * (nope + rope), nope + rope, absorbed.data() + latent, heads * width, width, heads, rope, &live};
   launch("copy_heads", elementwise_shape(heads * rope, rows), copy, absorbed);
@@ -147,7 +147,7 @@ static void check_mla(bool transposed, uint64_t seed) {
   LinearArguments out = {};
   out.x = attended.data(), out.x_stride = heads * latent, out.x_batch = latent, out.y = y.data(), out.y_stride = heads * value, out.y_batch = value, out.rows = &live;
   out.weight = weight(kv_b, value, latent), out.weight_first = nope, out.weight_batch = nope + value;
-  launch("linear_f32_m1", linear_shape(value, rows, 1, heads), out, y);
+  launch("linear_f32_m1", linear_shape(*quant::find_format("f32"), value, latent, rows, false, heads), out, y);
 
   for (int64_t r = 0; r < rows; r++) {
     for (int64_t h = 0; h < heads; h++) {

@@ -46,7 +46,7 @@ static void check_linear(const char* format, int m, const LinearCase& shape, uin
   a.bias = shape.bias ? bias.data() : nullptr;
   a.rows = &rows, a.weight_batch = shape.n;
   const std::string name = std::string("linear_") + format + "_m" + std::to_string(m);
-  if (!launch(name.c_str(), linear_shape(shape.n, shape.capacity, m, shape.batches), a, y)) return;
+  if (!launch(name.c_str(), linear_shape(*w.format, shape.n, shape.k, shape.capacity, m > 1, shape.batches), a, y)) return;
   for (int64_t t = 0; t < shape.capacity; t++) {
     for (int64_t c = 0; c < y_stride; c++) {
       const float actual = y[static_cast<size_t>(t * y_stride + c)];
@@ -70,8 +70,42 @@ TEST(cuda_linear_of_every_format) {
   for (const char* format : kNames) {
     check_linear(format, 1, {19, 768, 1, 1, 1, 0, false}, seed++);
     check_linear(format, 1, {5, 256, 2, 3, 3, 0, false}, seed++);
-    check_linear(format, 4, {17, 1280, 6, 9, 1, 4, true}, seed++);
+    check_linear(format, 8, {17, 1280, 6, 9, 1, 4, true}, seed++);
     check_linear(format, 8, {9, 512, 8, 8, 1, 1, true}, seed++);
+  }
+}
+
+// Every warp has several spans, one of them more than others.
+TEST(cuda_linear_of_long_rows) {
+  uint64_t seed = 60;
+  for (const char* format : {"f32", "f8_e4m3", "q8_0", "mxfp4_g32", "q5_k", "q2_k", "iq2_xxs"}) {
+    const int m = seed % 2 == 0 ? 1 : 8;
+    check_linear(format, m, {2, 4864, 1, 1, 1, 0, false}, seed++);
+  }
+}
+
+// A row has the same bits alone and among others, in every place.
+TEST(cuda_linear_of_a_row_alone_and_among_others) {
+  for (const char* format : {"q4_k", "q6_k", "q8_0", "bf16", "f32", "iq2_xs"}) {
+    Random random(7);
+    const int64_t n = 20, k = 2304, rows = 8;
+    const Weights w(format, n, k, random, false);
+    const std::vector<float> x = random.floats(rows * k);
+    LinearArguments a = {};
+    a.weight = w.matrix();
+    a.x_stride = k, a.y_stride = n;
+    const auto product = [&](const char* kernel, int64_t first, int32_t count) {
+      std::vector<float> y(static_cast<size_t>(count * n), kUntouched);
+      a.x = x.data() + first * k, a.y = y.data(), a.rows = &count;
+      launch((std::string("linear_") + format + kernel).c_str(), linear_shape(*w.format, n, k, count, count > 1), a, y);
+      return y;
+    };
+    const std::vector<float> all = product("_m8", 0, 8), last = product("_m8", 5, 3);
+    for (int64_t r : {0, 3, 7}) {
+      const std::vector<float> alone = product("_m1", r, 1);
+      EXPECT_THAT(std::memcmp(alone.data(), &all[static_cast<size_t>(r * n)], static_cast<size_t>(n) * 4) == 0, std::string(format) + " row " + std::to_string(r) + " has other bits among eight");
+    }
+    EXPECT_THAT(std::memcmp(last.data(), &all[static_cast<size_t>(5 * n)], last.size() * 4) == 0, std::string(format) + ": three rows have other bits among eight");
   }
 }
 
@@ -112,10 +146,10 @@ TEST(cuda_linear_transposed_of_every_format) {
 
 TEST(cuda_linear_at_the_edges) {
   for (const char* format : {"f32", "f16", "bf16", "f8_e4m3"}) {
-    for (int64_t k : {1, 31, 33, 100, 129}) check_linear(format, 4, {3, k, 3, 4, 1, k % 3, true}, static_cast<uint64_t>(k));
+    for (int64_t k : {1, 31, 33, 100, 129}) check_linear(format, 8, {3, k, 3, 4, 1, k % 3, true}, static_cast<uint64_t>(k));
   }
   check_linear("q8_0", 1, {33, 32, 1, 2, 1, 0, true}, 77);
-  check_linear("q4_0", 4, {1, 96, 0, 5, 1, 0, true}, 78);  // no rows at all
+  check_linear("q4_0", 8, {1, 96, 0, 5, 1, 0, true}, 78);  // no rows at all
   check_linear("q6_k", 8, {2, 256, 17, 17, 1, 0, false}, 79);
 }
 

@@ -216,7 +216,7 @@ static void check_experts(const char* format, bool tiles, bool down, int64_t row
   const std::vector<uint16_t> rounded_x = tiles ? round_rows(x.data(), x_stride, visits, k, format, &x_rows) : std::vector<uint16_t>();
   a.rounded = rounded_x.data(), a.rounded_stride = rounded_columns(k);
   const std::string name = std::string("experts_") + format + (tiles ? "_tiles" : "_rows");
-  if (!launch(name.c_str(), tiles ? experts_tiles_shape(n, capacity, topk, count) : experts_rows_shape(n, capacity, topk), a, y)) return;
+  if (!launch(name.c_str(), tiles ? experts_tiles_shape(n, capacity, topk, count) : experts_rows_shape(*experts.weights.format, n, k, capacity, topk), a, y)) return;
   for (int64_t v = 0; v < visits; v++) {
     const int64_t expert = ids[static_cast<size_t>(v)];
     for (int64_t c = 0; c < y_stride; c++) {

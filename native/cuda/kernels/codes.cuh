@@ -12,7 +12,8 @@
 //     Codes<Block>::kParts            bf16 numbers a weight: words[part][…]; else 1
 //     Codes<Block>::kScaleRun         32: the runs of a piece share their scale; 16: each has its own
 //     Codes<Block>::kScalePieces      so many pieces in a row (from a multiple of it on) share their scales
-//     Codes<Block>::kMinimum          whether there are minima
+//     Codes<Block>::kScaled, kMinimum whether there are scales (else all are 1), and minima
+//     Codes<Block>::kScalesApart      whether the scales are a tensor of their own
 //     Codes<Block>::words(row, piece, q, left, words)   left: columns from the piece on; what lies past them is 0 (plain floats alone)
 //     Codes<Block>::scale(row, scales, piece, run)      of one run
 //
@@ -56,6 +57,17 @@ static TANDEM_DEVICE uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
 #endif
 }
 
+// (a & mask) | bits, as one instruction.
+static TANDEM_DEVICE uint32_t and_or(uint32_t a, uint32_t mask, uint32_t bits) {
+#ifdef __CUDA_ARCH__
+  uint32_t d;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(d) : "r"(a), "r"(mask), "r"(bits));
+  return d;
+#else
+  return (a & mask) | bits;
+#endif
+}
+
 static TANDEM_DEVICE uint32_t add_bf16x2(uint32_t a, uint32_t b) { return fma_bf16x2(a, 0x3f803f80u, b); }
 
 static TANDEM_DEVICE float low_bf16(uint32_t word) { return bits_float(word << 16); }
@@ -64,14 +76,15 @@ static TANDEM_DEVICE float high_bf16(uint32_t word) { return bits_float(word & 0
 // −n twice, n = 128 … 255.
 static TANDEM_DEVICE constexpr uint32_t minus_bf16x2(uint32_t n) { return 0x80008000u | (0x4300u | (n - 128)) * 0x10001u; }
 
-// 0 … 127 in each half, less Zero: 128 + n has the code in its lowest bits, and the difference is exact.
+// A code n of 0 … 127 in the lowest bits of each half makes 128 + n; less 128 + Zero it is exact.
+static constexpr uint32_t k128 = 0x43004300u;
 template <int Zero>
-static TANDEM_DEVICE uint32_t small_codes(uint32_t halves) {
-  return add_bf16x2(halves | 0x43004300u, minus_bf16x2(128 + Zero));
+static TANDEM_DEVICE uint32_t small_codes(uint32_t halves_and_128) {
+  return add_bf16x2(halves_and_128, minus_bf16x2(128 + Zero));
 }
 
 // int8 in the low byte of each half (what lies above it does not count): its seven low bits, less 128 where its sign is set.
-static TANDEM_DEVICE uint32_t signed_codes(uint32_t halves) { return add_bf16x2((halves & 0x007f007fu) | 0x43004300u, (halves & 0x00800080u) | 0xc300c300u); }
+static TANDEM_DEVICE uint32_t signed_codes(uint32_t halves) { return add_bf16x2(and_or(halves, 0x007f007fu, k128), and_or(halves, 0x00800080u, 0xc300c300u)); }
 
 // Four int8 to the two words of a run.
 static TANDEM_DEVICE void signed_words(uint32_t bytes, uint32_t* words) {
@@ -81,14 +94,14 @@ static TANDEM_DEVICE void signed_words(uint32_t bytes, uint32_t* words) {
 
 // e2m1 in the low nibble of each half, doubled: its exponent and mantissa are the lowest ones of a bf16 that is 2^127 too small, also where it is subnormal.
 static TANDEM_DEVICE uint32_t e2m1_doubled(uint32_t halves) {
-  return fma_bf16x2((halves << 6 & 0x01c001c0u) | (halves << 12 & 0x80008000u), 0x7f007f00u, 0);
+  return fma_bf16x2(and_or(halves << 12, 0x80008000u, halves << 6 & 0x01c001c0u), 0x7f007f00u, 0);
 }
 
 // e4m3 in the low byte of each half, likewise 2^120 too small; 0x7f and 0xff are nan.
 static TANDEM_DEVICE uint32_t e4m3_codes(uint32_t halves) {
   const uint32_t magnitude = halves << 4 & 0x07f007f0u;
   const uint32_t nan = ((magnitude + 0x00100010u) >> 5 & 0x00400040u) * 511;  // 0x7fc0 where the magnitude is 0x7f
-  return fma_bf16x2(magnitude | (halves << 8 & 0x80008000u), 0x7b807b80u, nan);
+  return fma_bf16x2(and_or(halves << 8, 0x80008000u, magnitude), 0x7b807b80u, nan);
 }
 
 // Four bytes of nibbles: low ones are of run 0, high ones of run 1. code(v): two codes from the low nibbles of both halves; what lies above them does not count.
@@ -100,7 +113,7 @@ static TANDEM_DEVICE void nibble_words(uint32_t bytes, uint32_t* words, Code cod
 
 template <int Zero>
 static TANDEM_DEVICE uint32_t nibble_codes(uint32_t halves) {
-  return small_codes<Zero>(halves & 0x000f000fu);
+  return small_codes<Zero>(and_or(halves, 0x000f000fu, k128));
 }
 
 // Four nibbles that follow each other in 16 bits, to the two words of a run.
@@ -122,7 +135,7 @@ static TANDEM_DEVICE uint32_t load_word(const uint8_t* at, int alignment) {
 // What formats of blocks of 32, with a scale apiece, share.
 struct BlockCodes {
   static constexpr int kParts = 1, kScaleRun = 32, kScalePieces = 1;
-  static constexpr bool kMinimum = false;
+  static constexpr bool kScaled = true, kMinimum = false, kScalesApart = false;
 };
 
 // --- plain floats ---------------------------------------------------------------------------------------------------------
@@ -130,7 +143,7 @@ struct BlockCodes {
 // Sums begin anew every 128 columns, as with scales: tensor cores cut off what does not fit, which few terms survive.
 struct FloatCodes {
   static constexpr int kScaleRun = 32, kScalePieces = 4;
-  static constexpr bool kMinimum = false;
+  static constexpr bool kScaled = false, kMinimum = false, kScalesApart = false;
 };
 
 // Four values to two words a part: part p is what the upper half of a float holds of what the parts before it have left.
@@ -212,6 +225,7 @@ struct Codes<Bf16> : FloatCodes {
 template <>
 struct Codes<F8E4m3> : FloatCodes {
   static constexpr int kParts = 1;
+  static constexpr bool kScaled = true, kScalesApart = true;
   static_assert(kF8ScaleColumns == 32 * kScalePieces);
   static TANDEM_DEVICE void words(const uint8_t* row, int64_t piece, int q, int64_t left, uint32_t (&words)[1][4]) {
     TANDEM_UNROLL
@@ -273,8 +287,8 @@ static TANDEM_DEVICE void fifth_words(uint32_t bytes, uint32_t fifth, int q, uin
   TANDEM_UNROLL
   for (int i = 0; i < 4; i++) {
     const uint32_t bits = own >> ((i & 1) + 8 * (i & 2));
-    const uint32_t upper = (bits << 4 & 0x10u) | (bits << 18 & 0x100000u);
-    words[i] = small_codes<Zero>((bytes >> (i == 0 ? 0 : i == 1 ? 8 : i == 2 ? 4 : 12) & 0x000f000fu) | upper);
+    const uint32_t upper = and_or(bits << 18, 0x100000u, and_or(bits << 4, 0x10u, k128));
+    words[i] = small_codes<Zero>(and_or(bytes >> (i == 0 ? 0 : i == 1 ? 8 : i == 2 ? 4 : 12), 0x000f000fu, upper));
   }
 }
 
@@ -341,12 +355,14 @@ static TANDEM_DEVICE void group_words(const uint8_t* row, int64_t piece, int q, 
 
 template <>
 struct Codes<BlockMxfp4G32> : BlockCodes {
+  static constexpr bool kScalesApart = true;
   static TANDEM_DEVICE void words(const uint8_t* row, int64_t piece, int q, int64_t, uint32_t (&words)[1][4]) { group_words(row, piece, q, words[0], e2m1_doubled); }
   static TANDEM_DEVICE RunScale scale(const uint8_t*, const uint8_t* scales, int64_t piece, int) { return {e8m0_to_f32(scales[piece]) * 0.5f, 0}; }
 };
 
 template <>
 struct Codes<BlockInt4G32> : BlockCodes {
+  static constexpr bool kScalesApart = true;
   static TANDEM_DEVICE void words(const uint8_t* row, int64_t piece, int q, int64_t, uint32_t (&words)[1][4]) {
     group_words(row, piece, q, words[0], [](uint32_t v) { return nibble_codes<8>(v); });
   }
@@ -371,7 +387,7 @@ static TANDEM_DEVICE RunScale pair_scale(const uint8_t* block, int j) {
 
 struct PairCodes {
   static constexpr int kParts = 1, kScaleRun = 16, kScalePieces = 2;
-  static constexpr bool kMinimum = true;
+  static constexpr bool kScaled = true, kMinimum = true, kScalesApart = false;
 };
 
 template <>
@@ -389,10 +405,10 @@ struct Codes<BlockQ5K> : PairCodes {
   static TANDEM_DEVICE void words(const uint8_t* row, int64_t piece, int q, int64_t, uint32_t (&words)[1][4]) {
     const uint8_t* block = block_of<BlockQ5K>(row, piece);
     const uint32_t low = load_word(block + 48 + 16 * (piece & 7) + 4 * q, 4), fifth = load_word(block + 16 + 16 * (piece & 1) + 4 * q, 4) >> (piece & 6);
-    words[0][0] = small_codes<0>((low & 0x000f000fu) | (fifth << 4 & 0x00100010u));
-    words[0][1] = small_codes<0>((low >> 8 & 0x000f000fu) | (fifth >> 4 & 0x00100010u));
-    words[0][2] = small_codes<0>((low >> 4 & 0x000f000fu) | (fifth << 3 & 0x00100010u));
-    words[0][3] = small_codes<0>((low >> 12 & 0x000f000fu) | (fifth >> 5 & 0x00100010u));
+    words[0][0] = small_codes<0>(and_or(fifth << 4, 0x00100010u, and_or(low, 0x000f000fu, k128)));
+    words[0][1] = small_codes<0>(and_or(fifth >> 4, 0x00100010u, and_or(low >> 8, 0x000f000fu, k128)));
+    words[0][2] = small_codes<0>(and_or(fifth << 3, 0x00100010u, and_or(low >> 4, 0x000f000fu, k128)));
+    words[0][3] = small_codes<0>(and_or(fifth >> 5, 0x00100010u, and_or(low >> 12, 0x000f000fu, k128)));
   }
   static TANDEM_DEVICE RunScale scale(const uint8_t* row, const uint8_t*, int64_t piece, int run) {
     return pair_scale(block_of<BlockQ5K>(row, piece), static_cast<int>(piece & 6) + run);
@@ -402,15 +418,15 @@ struct Codes<BlockQ5K> : PairCodes {
 template <>
 struct Codes<BlockQ6K> {
   static constexpr int kParts = 1, kScaleRun = 16, kScalePieces = 1;
-  static constexpr bool kMinimum = false;
+  static constexpr bool kScaled = true, kMinimum = false, kScalesApart = false;
   static TANDEM_DEVICE void words(const uint8_t* row, int64_t piece, int q, int64_t, uint32_t (&words)[1][4]) {
     const uint8_t* block = block_of<BlockQ6K>(row, piece);
     const int half = static_cast<int>(piece >> 2 & 1), run = static_cast<int>(piece >> 1 & 1), part = static_cast<int>(piece & 1);
     const uint32_t low = load_word(block + 64 * half + 32 * run + 16 * part + 4 * q, 2), upper = load_word(block + 128 + 32 * half + 16 * part + 4 * q, 2) >> (2 * run);
-    words[0][0] = small_codes<32>((low & 0x000f000fu) | (upper << 4 & 0x00300030u));
-    words[0][1] = small_codes<32>((low >> 8 & 0x000f000fu) | (upper >> 4 & 0x00300030u));
-    words[0][2] = small_codes<32>((low >> 4 & 0x000f000fu) | (upper & 0x00300030u));
-    words[0][3] = small_codes<32>((low >> 12 & 0x000f000fu) | (upper >> 8 & 0x00300030u));
+    words[0][0] = small_codes<32>(and_or(upper << 4, 0x00300030u, and_or(low, 0x000f000fu, k128)));
+    words[0][1] = small_codes<32>(and_or(upper >> 4, 0x00300030u, and_or(low >> 8, 0x000f000fu, k128)));
+    words[0][2] = small_codes<32>(and_or(upper, 0x00300030u, and_or(low >> 4, 0x000f000fu, k128)));
+    words[0][3] = small_codes<32>(and_or(upper >> 8, 0x00300030u, and_or(low >> 12, 0x000f000fu, k128)));
   }
   static TANDEM_DEVICE RunScale scale(const uint8_t* row, const uint8_t*, int64_t piece, int run) {
     const uint8_t* block = block_of<BlockQ6K>(row, piece);

@@ -9,7 +9,7 @@ namespace tandem::cuda {
 // Formats of 256 weights whose runs of 16 have scales of their own, and those where 32 share one.
 struct RunCodes {
   static constexpr int kParts = 1, kScaleRun = 16, kScalePieces = 1;
-  static constexpr bool kMinimum = false;
+  static constexpr bool kScaled = true, kMinimum = false, kScalesApart = false;
 };
 
 template <>
@@ -20,8 +20,8 @@ struct Codes<BlockQ2K> : RunCodes {
     TANDEM_UNROLL
     for (int run = 0; run < 2; run++) {
       const uint32_t bytes = load_word(codes + 16 * run, 4) >> (2 * (piece & 3));
-      words[0][2 * run] = small_codes<0>(bytes & 0x00030003u);
-      words[0][2 * run + 1] = small_codes<0>(bytes >> 8 & 0x00030003u);
+      words[0][2 * run] = small_codes<0>(and_or(bytes, 0x00030003u, k128));
+      words[0][2 * run + 1] = small_codes<0>(and_or(bytes >> 8, 0x00030003u, k128));
     }
   }
   static TANDEM_DEVICE RunScale scale(const uint8_t* row, const uint8_t*, int64_t piece, int run) {
@@ -38,8 +38,8 @@ struct Codes<BlockQ3K> : RunCodes {
     TANDEM_UNROLL
     for (int run = 0; run < 2; run++) {
       const uint32_t bytes = load_word(block + 32 + 32 * (piece >> 2 & 1) + 16 * run, 2) >> (2 * (piece & 3)), third = load_word(block + 16 * run, 2) >> (piece & 7);
-      words[0][2 * run] = small_codes<4>((bytes & 0x00030003u) | (third << 2 & 0x00040004u));
-      words[0][2 * run + 1] = small_codes<4>((bytes >> 8 & 0x00030003u) | (third >> 6 & 0x00040004u));
+      words[0][2 * run] = small_codes<4>(and_or(third << 2, 0x00040004u, and_or(bytes, 0x00030003u, k128)));
+      words[0][2 * run + 1] = small_codes<4>(and_or(third >> 6, 0x00040004u, and_or(bytes >> 8, 0x00030003u, k128)));
     }
   }
   static TANDEM_DEVICE RunScale scale(const uint8_t* row, const uint8_t*, int64_t piece, int run) {
@@ -56,8 +56,8 @@ static TANDEM_DEVICE uint32_t half_row(uint64_t row, int q) { return static_cast
 // Four levels, negative where the eight signs of both halves say so.
 static TANDEM_DEVICE void level_words(uint32_t levels, uint32_t signs, int q, uint32_t* words) {
   const uint32_t own = signs >> (4 * (q & 1));
-  words[0] = small_codes<0>(levels & 0x00ff00ffu) ^ ((own << 15 & 0x8000u) | (own << 29 & 0x80000000u));
-  words[1] = small_codes<0>(levels >> 8 & 0x00ff00ffu) ^ ((own << 14 & 0x8000u) | (own << 28 & 0x80000000u));
+  words[0] = small_codes<0>(and_or(levels, 0x007f007fu, k128)) ^ and_or(own << 29, 0x80000000u, own << 15 & 0x8000u);
+  words[1] = small_codes<0>(and_or(levels >> 8, 0x007f007fu, k128)) ^ and_or(own << 28, 0x80000000u, own << 14 & 0x8000u);
 }
 
 // Four levels of −1, 0, 1, plus or minus 1/8.

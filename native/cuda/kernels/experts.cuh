@@ -7,7 +7,7 @@
 
 #include "cuda/kernels/arguments.h"
 #include "cuda/kernels/elementwise.cuh"
-#include "cuda/kernels/linear.cuh"
+#include "cuda/kernels/pieces.cuh"
 
 namespace tandem::cuda {
 
@@ -17,30 +17,6 @@ static TANDEM_DEVICE const uint8_t* matrix_of(const ExpertsArguments& a, int64_t
 template <typename Block>
 static TANDEM_DEVICE const uint8_t* expert_scales(const ExpertsArguments& a, int64_t expert, int64_t n) {
   return a.scales == nullptr ? nullptr : a.scales[expert] + n / ScaleRows<Block>::value * a.scale_stride;
-}
-
-// A visit is a vector of its own: two rows of the matrix a warp. Grid: (⌈n / 16⌉, rows · topk), 256 threads.
-template <typename Block>
-static TANDEM_DEVICE void experts_rows(const ExpertsArguments& a) {
-  const int lane = threadIdx.x & 31;
-  const int64_t visit = blockIdx.y, n0 = (static_cast<int64_t>(blockIdx.x) * (blockDim.x >> 5) + (threadIdx.x >> 5)) * 2;
-  if (visit >= *a.rows * a.topk || n0 >= a.n) return;
-  const int64_t expert = a.ids[visit];
-  const uint8_t* matrix = matrix_of(a, expert);
-  if (matrix == nullptr) return;
-  const float* x = a.x + visit / a.visits_a_row * a.x_stride;
-  const bool vectors = a.k % 32 == 0 && aligned(x, 16);
-  const int64_t pieces = (a.k + 31) / 32;
-  for (int64_t n = n0; n < n0 + 2 && n < a.n; n++) {
-    float sum = 0;
-    for (int64_t piece = lane; piece < pieces; piece += 32) {
-      float w[32];
-      Piece<Block>::decode(matrix + n * a.row_bytes, expert_scales<Block>(a, expert, n), piece, a.k, w);
-      multiply_piece<1>(w, Piece<Block>::runs(piece), x, 0, 1, a.k, vectors, &sum);
-    }
-    sum = warp_sum(sum);
-    if (lane == 0) a.y[visit * a.y_stride + n] = sum + (a.bias == nullptr ? 0.0f : a.bias[expert * a.n + n]);
-  }
 }
 
 // h of every visit. Grid: (⌈columns / 256⌉, rows · topk). NaN stays NaN.

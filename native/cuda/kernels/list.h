@@ -10,6 +10,7 @@
 #include "cuda/kernels/elementwise.cuh"
 #include "cuda/kernels/expert_groups.cuh"
 #include "cuda/kernels/experts.cuh"
+#include "cuda/kernels/experts_rows.cuh"
 #include "cuda/kernels/experts_tiles.cuh"
 #include "cuda/kernels/formats.h"
 #include "cuda/kernels/greedy.cuh"
@@ -26,7 +27,6 @@
 
 #define TANDEM_CUDA_OF_FORMAT(X, format, Block)           \
   X(linear_##format##_m1, LinearArguments, linear_1<Block>) \
-  X(linear_##format##_m4, LinearArguments, linear_4<Block>) \
   X(linear_##format##_m8, LinearArguments, linear_8<Block>) \
   X(linear_##format##_tiles, LinearTilesArguments, linear_tiles_wide<Block>) \
   X(linear_##format##_tiles_small, LinearTilesArguments, linear_tiles_small<Block>) \

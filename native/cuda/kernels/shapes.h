@@ -4,6 +4,9 @@
 
 #include <cstdint>
 
+#include "cuda/kernels/rows_layout.h"
+#include "quant/formats.h"
+
 namespace tandem::cuda {
 
 struct Shape {
@@ -14,9 +17,17 @@ struct Shape {
 
 static inline unsigned blocks_of(int64_t count, int64_t size) { return static_cast<unsigned>((count + size - 1) / size); }
 
-// linear_*_m1, _m4, _m8: `m` rows of x a block, eight warps of two rows of W (one at m8).
-static inline Shape linear_shape(int64_t n, int64_t rows, int m, int64_t batches = 1) {
-  return {blocks_of(n, m == 8 ? 8 : 16), blocks_of(rows, m), static_cast<unsigned>(batches), 256};
+// Products of few rows: eight warps of sixteen rows of W, as many of which share a row as its columns have spans for.
+static inline Shape rows_shape(const quant::FormatInfo& format, int64_t n, int64_t k, bool many) {
+  const RowsLayout layout = rows_layout(format.block_size, format.block_bytes);
+  return {1, blocks_of(n, kRowsWarps / rows_along(layout.columns, k) * kRowsTile), 1, 256, static_cast<unsigned>(kRowsWarps * layout.warp_bytes(many))};
+}
+
+// linear_*_m1, and _m8 for up to eight rows of x a block.
+static inline Shape linear_shape(const quant::FormatInfo& format, int64_t n, int64_t k, int64_t rows, bool many, int64_t batches = 1) {
+  Shape shape = rows_shape(format, n, k, many);
+  shape.x = blocks_of(rows, many ? kRowsMost : 1), shape.z = static_cast<unsigned>(batches);
+  return shape;
 }
 
 // round_rows.
@@ -36,7 +47,11 @@ static inline bool small_tiles(int64_t n, int64_t rows, int64_t batches, int64_t
 }
 
 // experts_*_rows, experts_*_tiles, expert_groups; gated (`rows` = rows · topk) is elementwise, combine too.
-static inline Shape experts_rows_shape(int64_t n, int64_t rows, int64_t topk) { return {blocks_of(n, 16), static_cast<unsigned>(rows * topk), 1, 256}; }
+static inline Shape experts_rows_shape(const quant::FormatInfo& format, int64_t n, int64_t k, int64_t rows, int64_t topk) {
+  Shape shape = rows_shape(format, n, k, false);
+  shape.x = shape.y, shape.y = static_cast<unsigned>(rows * topk);
+  return shape;
+}
 static inline int64_t expert_tiles(int64_t rows, int64_t topk, int64_t experts) { return blocks_of(rows * topk, 64) + experts; }
 static inline Shape experts_tiles_shape(int64_t n, int64_t rows, int64_t topk, int64_t experts) {
   return {blocks_of(n, 128), static_cast<unsigned>(expert_tiles(rows, topk, experts)), 1, 128};

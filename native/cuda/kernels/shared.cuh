@@ -37,6 +37,18 @@ static TANDEM_DEVICE void cp_async_16(void* shared, const void* global, bool the
 #endif
 }
 
+// The first `bytes` (1 … 16) of 16, zeros behind them: nothing past them is read.
+static TANDEM_DEVICE void cp_async_part(void* shared, const void* global, int bytes) {
+#ifdef __CUDACC__
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(bytes) : "memory");
+#else
+  check_aligned(shared, 16);
+  check_aligned(global, 16);
+  emulation::Machine::current().begin_copy(shared, global, static_cast<size_t>(bytes));
+  if (bytes < 16) emulation::Machine::current().begin_copy(static_cast<uint8_t*>(shared) + bytes, nullptr, static_cast<size_t>(16 - bytes));
+#endif
+}
+
 // The copies begun since the last group are one.
 static TANDEM_DEVICE void cp_async_commit() {
 #ifdef __CUDACC__
