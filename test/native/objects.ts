@@ -1,5 +1,5 @@
 /**
- * C++ sources under native/ as objects for tests, with warnings as errors: compiled once, and again when something they include has
+ * C++ sources as objects for tests, with warnings as errors: compiled once, and again when something they include has
  * changed. Test files that run at once share them.
  */
 import { spawn, spawnSync } from 'node:child_process';
@@ -24,7 +24,7 @@ export function compilerProblem(): string | undefined {
   return spawnSync(compiler, ['--version']).status === 0 ? undefined : `no C++ compiler "${compiler}"`;
 }
 
-/** The objects of these files of native/, in their order. Throws what the compiler says. */
+/** The objects of these files, by their paths from native/, in their order. Throws what the compiler says. */
 export function objectsOf(sources: readonly string[]): Promise<string[]> {
   mkdirSync(folder, { recursive: true });
   return Promise.all(sources.map(objectOf));
@@ -38,7 +38,7 @@ export async function link(objects: readonly string[], out: string, ...flags: st
 }
 
 async function objectOf(source: string): Promise<string> {
-  const name = source.replaceAll('/', '-');
+  const name = source.replaceAll('../', '').replaceAll('/', '-');
   const object = join(folder, `${name}.o`);
   while (!isFresh(object)) {
     const release = tryLock(name, STALE);
@@ -71,7 +71,7 @@ function isFresh(object: string): boolean {
   const [, files] = readFileSync(`${object}.d`, 'utf8').split(': ');
   return files
     .split(/[\s\\]+/)
-    .filter((file) => file.startsWith(native))
+    .filter((file) => file.startsWith(root))
     .every((file) => (statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? Number.POSITIVE_INFINITY) < made);
 }
 
