@@ -31,7 +31,7 @@ export interface GpuCheck {
 const MOST_ROWS = 256;
 
 /** TANDEM_CUDA_CHECK=0: GPUs are believed. `always`: what was right before is checked again. */
-function wanted(): 'off' | 'once' | 'always' {
+export function checkWanted(): 'off' | 'once' | 'always' {
   const said = process.env.TANDEM_CUDA_CHECK;
   return said === '0' ? 'off' : said === 'always' ? 'always' : 'once';
 }
@@ -48,10 +48,10 @@ export async function checkGpus(options: GpuCheckOptions): Promise<GpuCheck | un
   const { executable, limits } = options;
   const { program } = executable;
   const kinds = stepKinds(program);
-  if (kinds.length === 0 || wanted() === 'off') return undefined;
+  if (kinds.length === 0 || checkWanted() === 'off') return undefined;
   const started = performance.now();
   const cards = await cardsOf(kinds.map(({ device }) => device));
-  const kept = wanted() === 'once' ? await readChecks() : {};
+  const kept = checkWanted() === 'once' ? await readChecks() : {};
   const isOpen = (device: string, what: string) => !kept[cards.get(device)!.key]?.right.includes(what);
   const rows = Math.min(limits.maxRows, executable.pages * PAGE_TOKENS);
   const open = kinds.filter((kind) => isOpen(kind.device, digestOf(kind, rows)));
@@ -98,9 +98,12 @@ async function check(
     const failure = wholePass ? await wholePassFailure({ executable, limits, signal }) : undefined;
     if (failure !== undefined) throw wrongPass(failure, cards);
   } catch (error) {
-    if (!signal?.aborted) throw error;
-    throw new TandemError('ABORTED', { room: 'engine', rule: 'loading was cancelled', cause: signal.reason });
+    throw signal?.aborted ? loadingCancelled(signal) : error;
   }
+}
+
+export function loadingCancelled({ reason }: AbortSignal): TandemError {
+  return new TandemError('ABORTED', { room: 'engine', rule: 'loading was cancelled', cause: reason });
 }
 
 function wrongPass(failure: string, cards: string): TandemError {

@@ -135,6 +135,19 @@ describe.skipIf(reason)(`GPUs that are checked ${reason ?? ''}`, () => {
       expect(Object.values(await readChecks())).toEqual([]); // what was not right is not kept
     }, 60_000);
 
+    it('experts that a GPU would hold are checked, too; where they are wrong the processor computes all of them', async () => {
+      rmSync(checksPath(), { force: true });
+      spoil('tandem_gated:part'); // of experts alone
+      await using engine = await load(undefined, { ...OPTIONS, rules: 'one-gpu' });
+      expect(engine.info.warnings).toContainEqual(
+        expect.stringMatching(
+          /^GPUs hold no experts, since one computes them otherwise than the reference: .*experts on cuda:0 Fake: 1 row: /,
+        ),
+      );
+      expect(engine.info.execution['hot experts']).toBeUndefined();
+      expect(String(engine.info.execution['gpu check'])).toMatch(/ in \d+ ms$/);
+    }, 60_000);
+
     it('a card that is lost meanwhile, or a kernel that hangs: the same, and the process goes on', async () => {
       rmSync(checksPath(), { force: true });
       process.env.TANDEM_CUDA_LIMIT = '0.5';
