@@ -172,6 +172,10 @@ fi
 if [ -n "$node" ] && [ -z "${RUN_FAKE:-}" ] && [ -e "$root/node_modules/.bin/vitest" ] && [ -e "$root/build/tandem.node" ]; then
   TANDEM_CARD=1 TANDEM_CUDA_KERNELS=$kernels part ops 150 bash -c 'cd "$0" && exec "$1" node_modules/.bin/vitest run test/gpu/conformance.test.ts >&2' "$root" "$node"
 fi
+# Every kind of step, weight format and cache type in small whole models, and their passes as graphs.
+if [ -n "$node" ] && [ -z "${RUN_FAKE:-}" ] && [ -e "$root/dist/cli.js" ] && [ -e "$root/build/tandem.node" ]; then
+  TANDEM_CUDA_KERNELS=$kernels part kinds 150 "$node" "$root/dist/cli.js" doctor --gpu --json
+fi
 # Shapes of real models, a few layers of them, as the command line measures them.
 if [ -n "$node" ] && [ -z "${RUN_FAKE:-}" ] && [ -e "$root/dist/cli.js" ] && [ -e "$root/build/tandem.node" ]; then
   for model in qwen3-30b-a3b deepseek-v2-lite; do
