@@ -62,14 +62,17 @@ TEST(cuda_round_rows_keeps_every_column) {
   for (const int64_t k : {256, 100, 33}) {
     Random random(static_cast<uint64_t>(k));
     const std::vector<float> x = random.floats(rows * (k + 1));
-    for (const char* format : {"bf16", "q8_0", "q4_k", "q6_k"}) {
+    for (const char* format : {"bf16", "q8_0", "iq4_xs", "q4_k", "q6_k"}) {
       const std::vector<uint16_t> y = round_rows(x.data(), k + 1, rows + 1, k, format, &rows);
       const int64_t stride = rounded_columns(k);
       for (int64_t r = 0; r < rows; r++) {
         std::vector<int> seen(static_cast<size_t>(stride), 0);
         for (int64_t at = 0; at < stride; at++) {
           const int64_t half = at / 64, word = at % 64 / 8;
-          const int64_t column = half / 2 * 128 + eight_column(column_order(format), static_cast<int>(word & 3), static_cast<int>(2 * (half & 1) + (word >> 2))) + at % 8;
+          const ColumnOrder order = column_order(format);
+          const EightColumns eight = eight_columns(order, static_cast<int>(word & 3), static_cast<int>(2 * (half & 1) + (word >> 2)));
+          const int64_t i = at % 8, turn = order == ColumnOrder::interleaved ? i % 2 : i / 4, within = order == ColumnOrder::interleaved ? i / 2 : i % 4;
+          const int64_t column = half / 2 * 128 + (turn == 0 ? eight.first : eight.second) + within;
           seen[static_cast<size_t>(column)]++;
           const uint16_t want = column < k ? quant::f32_to_bf16(x[static_cast<size_t>(r * (k + 1) + column)]) : uint16_t{0};
           EXPECT_THAT(y[static_cast<size_t>(r * stride + at)] == want, std::string("round_rows for ") + format + " place " + std::to_string(at));
@@ -86,6 +89,54 @@ TEST(cuda_linear_tiles_of_every_format) {
   for (const char* format : kNames) {
     check_linear_tiles(format, {18, 512, 9, 9, 0, 1, seed % 2 == 0}, seed);
     seed++;
+  }
+}
+
+// Rows of x that are 1 in one column give the weights themselves: rounded to bf16 from their f32, once.
+TEST(cuda_linear_tiles_round_weights_once) {
+  uint64_t seed = 350;
+  for (const char* format : kNames) {
+    Random random(seed++);
+    const int64_t n = 2, k = 256;
+    const Weights w(format, n, k, random, false);
+    std::vector<float> x(static_cast<size_t>(k * k), 0);
+    for (int64_t c = 0; c < k; c++) x[static_cast<size_t>(c * k + c)] = 1;
+    const int32_t live = k;
+    const std::vector<uint16_t> rounded_x = round_rows(x.data(), k, k, k, format, &live);
+    std::vector<float> y(static_cast<size_t>(k * n), kUntouched);
+    LinearTilesArguments a = {};
+    a.weight = w.matrix(), a.x = rounded_x.data(), a.x_stride = k, a.y = y.data(), a.y_stride = n, a.rows = &live, a.batches = 1;
+    const std::string name = std::string("linear_") + format + "_tiles";
+    if (!launch(name.c_str(), linear_tiles_shape(n, k, 1, false), a, y)) continue;
+    for (int64_t c = 0; c < k; c++) {
+      for (int64_t r = 0; r < n; r++) {
+        const double want = rounded(w.values[static_cast<size_t>(r * k + c)]);
+        EXPECT_THAT(y[static_cast<size_t>(c * n + r)] == want, name + " weight " + std::to_string(c) + " of row " + std::to_string(r) + ": " + std::to_string(y[static_cast<size_t>(c * n + r)]) + " for " + std::to_string(want));
+      }
+    }
+  }
+}
+
+// A code or a scale that is no number makes its row none, and no other.
+TEST(cuda_linear_tiles_keep_what_is_no_number) {
+  for (const char* format : {"f8_e4m3", "mxfp4", "q4_k", "bf16"}) {
+    Random random(60);
+    const int64_t n = 3, k = 256, rows = 2;
+    Weights w(format, n, k, random, false);
+    const bool whole = std::strcmp(format, "mxfp4") == 0;  // its scale is the first byte of a block
+    uint8_t* const row = w.bytes.data() + w.matrix().row_bytes;
+    if (whole) row[0] = 255;
+    else if (std::strcmp(format, "f8_e4m3") == 0) row[77] = 0xff;
+    else row[0] = 0, row[1] = 0x7e;  // NaN as f16; as bf16 2^125
+    if (std::strcmp(format, "bf16") == 0) row[0] = 0xc1, row[1] = 0xff;
+    const std::vector<float> x = random.floats(rows * k);
+    const int32_t live = rows;
+    const std::vector<uint16_t> rounded_x = round_rows(x.data(), k, rows, k, format, &live);
+    std::vector<float> y(static_cast<size_t>(rows * n), kUntouched);
+    LinearTilesArguments a = {};
+    a.weight = w.matrix(), a.x = rounded_x.data(), a.x_stride = k, a.y = y.data(), a.y_stride = n, a.rows = &live, a.batches = 1;
+    launch((std::string("linear_") + format + "_tiles").c_str(), linear_tiles_shape(n, rows, 1, false), a, y);
+    for (size_t i = 0; i < y.size(); i++) EXPECT_THAT(std::isnan(y[i]) == (i % n == 1), std::string(format) + " at " + std::to_string(i));
   }
 }
 
@@ -163,8 +214,8 @@ static void check_groups(const std::vector<int32_t>& ids, int64_t visits, int64_
     EXPECT_THAT(offsets[e] == place, "where the visits of expert " + std::to_string(e) + " begin");
     for (size_t i = 0; i < groups[static_cast<size_t>(e)].size(); i++, place++) {
       EXPECT_THAT(order[place] == groups[static_cast<size_t>(e)][i], "visits of an expert, in order");
-      if (i % 64 != 0) continue;
-      EXPECT_THAT(tile < tile_count && tiles[2 * tile] == e && tiles[2 * tile + 1] == place, "a tile of 64 visits");
+      if (i % 128 != 0) continue;
+      EXPECT_THAT(tile < tile_count && tiles[2 * tile] == e && tiles[2 * tile + 1] == place, "a tile of 128 visits");
       tile++;
     }
   }
@@ -250,7 +301,7 @@ TEST(cuda_experts_on_tiles) {
 }
 
 TEST(cuda_experts_tiles_at_the_edges) {
-  check_experts("q8_0", true, true, 70, 1);  // more visits of one expert than a tile takes
+  check_experts("q8_0", true, true, 330, 1);  // more visits of one expert than a tile takes
   check_experts("q4_k", true, false, 0, 2);
 }
 

@@ -95,7 +95,7 @@ export function expertsScratch(
   const rows = Math.max(1, Math.min(Math.floor(SCRATCH / row), Math.floor(VISITS / chosen), most));
   const visits = rows * chosen;
   const products = 2 * padded(visits * inner * 4) + padded(visits * hidden * 4);
-  const order = padded(visits * 4) + padded((experts + 1) * 4) + padded((Math.ceil(visits / 64) + experts) * 8) + 256;
+  const order = padded(visits * 4) + padded((experts + 1) * 4) + padded((Math.ceil(visits / 128) + experts) * 8) + 256;
   return products + order + padded(rows * rounded) + (accumulates ? padded(rows * hidden * 4) : 0);
 }
 

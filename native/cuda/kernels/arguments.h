@@ -218,7 +218,7 @@ struct TransposeArguments {
   int64_t weight_first, weight_batch;  // rows, as in linear
 };
 
-static constexpr int kExpertTile = 64;  // visits a tile
+static constexpr int kExpertTile = 128;  // visits a tile
 
 // One matrix product of the routed experts. Visits [T · topk]; a row of x is one of the pass (visits_a_row = topk: gate, up) or
 // one of the visits (1: down).
@@ -249,7 +249,7 @@ struct ExpertGroupsArguments {
   const int32_t* rows;
   int32_t* order;      // [T · topk] visits by expert
   int32_t* offsets;    // [E + 1] where each expert's begin
-  int32_t* tiles;      // [⌈T · topk / 64⌉ + E][2] expert, place of the first visit in order
+  int32_t* tiles;      // [⌈T · topk / 128⌉ + E][2] expert, place of the first visit in order
   int32_t* tile_count;
 };
 

@@ -1,4 +1,4 @@
-// Visits in the order of their experts, and tiles of up to 64 of them, by one block.
+// Visits in the order of their experts, and tiles of up to 128 of them, by one block.
 //
 // Every warp has a run of visits that follow each other. It counts how many of them each expert has; the counts of all experts and warps are
 // summed up, experts first; then each warp writes its visits to where they belong, 32 at a time, by how many before them have the same

@@ -12,20 +12,27 @@ static TANDEM_DEVICE void round_rows(const RoundRowsArguments& a) {
   const int word = threadIdx.x & 7, half = static_cast<int>(blockIdx.x);
   const int64_t row = static_cast<int64_t>(blockIdx.y) * 32 + (threadIdx.x >> 3);
   if (row >= (*a.rows - a.skip) * a.times) return;
-  const int64_t column = static_cast<int64_t>(half >> 1) * kTileStep + eight_column(a.order, word & 3, 2 * (half & 1) + (word >> 2));
-  const float* x = a.x + row * a.x_stride + column;
-  float values[8] = {};
-  if (column + 8 <= a.k && aligned(x, 16)) {
-    const float4 low = load_float4(x), high = load_float4(x + 4);
-    values[0] = low.x, values[1] = low.y, values[2] = low.z, values[3] = low.w;
-    values[4] = high.x, values[5] = high.y, values[6] = high.z, values[7] = high.w;
+  const int64_t step = static_cast<int64_t>(half >> 1) * kTileStep;
+  const EightColumns at = eight_columns(a.order, word & 3, 2 * (half & 1) + (word >> 2));
+  const float* x = a.x + row * a.x_stride + step;
+  float first[4] = {}, second[4] = {};
+  if (step + at.second + 4 <= a.k && aligned(x, 16)) {
+    const float4 low = load_float4(x + at.first), high = load_float4(x + at.second);
+    first[0] = low.x, first[1] = low.y, first[2] = low.z, first[3] = low.w;
+    second[0] = high.x, second[1] = high.y, second[2] = high.z, second[3] = high.w;
   } else {
     TANDEM_UNROLL
-    for (int i = 0; i < 8; i++) {
-      if (column + i < a.k) values[i] = x[i];
+    for (int i = 0; i < 4; i++) {
+      if (step + at.first + i < a.k) first[i] = x[at.first + i];
+      if (step + at.second + i < a.k) second[i] = x[at.second + i];
     }
   }
-  *reinterpret_cast<uint4*>(a.y + row * a.y_stride + 64 * half + 8 * word) = {pack_bf16(values[0], values[1]), pack_bf16(values[2], values[3]), pack_bf16(values[4], values[5]), pack_bf16(values[6], values[7])};
+  uint4* y = reinterpret_cast<uint4*>(a.y + row * a.y_stride + 64 * half + 8 * word);
+  if (a.order == ColumnOrder::interleaved) {
+    *y = {pack_bf16(first[0], second[0]), pack_bf16(first[1], second[1]), pack_bf16(first[2], second[2]), pack_bf16(first[3], second[3])};
+  } else {
+    *y = {pack_bf16(first[0], first[1]), pack_bf16(first[2], first[3]), pack_bf16(second[0], second[1]), pack_bf16(second[2], second[3])};
+  }
 }
 
 }  // namespace tandem::cuda

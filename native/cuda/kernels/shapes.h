@@ -52,9 +52,9 @@ static inline Shape experts_rows_shape(const quant::FormatInfo& format, int64_t 
   shape.x = shape.y, shape.y = static_cast<unsigned>(rows * topk);
   return shape;
 }
-static inline int64_t expert_tiles(int64_t rows, int64_t topk, int64_t experts) { return blocks_of(rows * topk, 64) + experts; }
+static inline int64_t expert_tiles(int64_t rows, int64_t topk, int64_t experts) { return blocks_of(rows * topk, 128) + experts; }
 static inline Shape experts_tiles_shape(int64_t n, int64_t rows, int64_t topk, int64_t experts) {
-  return {blocks_of(n, 128), static_cast<unsigned>(expert_tiles(rows, topk, experts)), 1, 128};
+  return {blocks_of(n, 256), static_cast<unsigned>(expert_tiles(rows, topk, experts)), 1, 256};
 }
 static inline Shape expert_groups_shape() { return {1, 1, 1, 256}; }
 

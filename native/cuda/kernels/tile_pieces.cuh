@@ -55,6 +55,9 @@ static TANDEM_DEVICE float load_float_anywhere(const uint8_t* at) { return align
 static TANDEM_DEVICE float byte_float(uint32_t word, int i) { return bits_float(byte_permute(word, 0x4b000000u, 0x7440u | static_cast<uint32_t>(i))); }
 static constexpr float kByteBase = 8388608.0f;
 
+// 128 + byte i of a word, which is at most 127, as a float: eight bits, so that its product with a scale of up to sixteen is exact.
+static TANDEM_DEVICE float short_byte_float(uint32_t word, int i) { return bits_float(byte_permute(word, 0x43000000u, 0x7044u | static_cast<uint32_t>(i) << 8)); }
+
 // a·b + c where a·b is exact in f32, so that one rounding or two give the same bits.
 static TANDEM_DEVICE float exact_product_sum(float a, float b, float c) {
 #ifdef __CUDA_ARCH__
@@ -76,6 +79,8 @@ static TANDEM_DEVICE void pack_signed(uint32_t codes, float scale, uint32_t* wor
 static TANDEM_DEVICE void pack_scaled(uint32_t codes, float scale, float zero, uint32_t* words) {
   pack_four(codes, words, [&](float v) { return scale * (v - (kByteBase + zero)); });
 }
+// scale · (code − zero) of codes up to 127 and scales of up to sixteen bits, by one operation; `offset`: −(128 + zero) · scale.
+static TANDEM_DEVICE float centered(float code, float scale, float offset) { return exact_product_sum(scale, code, offset); }
 static TANDEM_DEVICE void pack_shifted(uint32_t codes, float scale, float shift, uint32_t* words) {
   pack_four(codes, words, [&](float v) { return exact_product_sum(scale, v - kByteBase, shift); });
 }
@@ -86,25 +91,8 @@ static TANDEM_DEVICE uint32_t nibbles_of(const uint4& codes, int j, int c) { ret
 // Four bits to bit 4 of four bytes.
 static TANDEM_DEVICE uint32_t fifth_bits(uint32_t bits) { return (bits & 15) * 0x02040810u & 0x10101010u; }
 
-// --- any format: decoded from memory at every eight -----------------------------------------------------------------------
-
 template <typename Block>
-struct TilePiece {
-  const uint8_t *row = nullptr, *scales = nullptr;
-  int64_t piece = 0, k = 0;
-  TANDEM_DEVICE void fetch(const uint8_t* row_, const uint8_t* scales_, int64_t step, int lane, int64_t k_, int j) {
-    if (j != 0) return;
-    piece = 4 * step + lane, k = k_, scales = scales_;
-    row = 32 * piece < k ? row_ : nullptr;
-    fetch_ahead<Block>(row_, piece, k / 32);
-  }
-  TANDEM_DEVICE void eight(int j, uint32_t (&words)[4]) const {
-    float w[32] = {};
-    if (row != nullptr) Piece<Block>::decode(row, scales, piece, k, w);
-    TANDEM_UNROLL
-    for (int i = 0; i < 4; i++) words[i] = pack_bf16(w[8 * j + 2 * i], w[8 * j + 2 * i + 1]);
-  }
-};
+struct TilePiece;
 
 // --- plain floats ---------------------------------------------------------------------------------------------------------
 
@@ -112,7 +100,7 @@ template <typename T>
 struct FloatTilePiece {
   uint32_t values[4] = {};
   TANDEM_DEVICE void fetch(const uint8_t* row, const uint8_t*, int64_t step, int lane, int64_t k, int j) {
-    const int64_t column = kTileStep * step + eight_column(ColumnOrder::plain, lane, j);
+    const int64_t column = kTileStep * step + eight_columns(ColumnOrder::plain, lane, j).first;
     const T* at = reinterpret_cast<const T*>(row) + column;
     if (column + 8 <= k && aligned(at, 16)) {
       if constexpr (sizeof(T) == 2 && !std::is_same_v<T, F16>) {
@@ -161,7 +149,7 @@ struct TilePiece<F8E4m3> {
     fetch_ahead<F8E4m3>(row, 4 * step + lane, k / 32);
     TANDEM_UNROLL
     for (int h = 0; h < 2; h++) {
-      const int64_t column = kTileStep * step + eight_column(ColumnOrder::halves, lane, 2 * h);
+      const int64_t column = kTileStep * step + eight_columns(ColumnOrder::halves, lane, 2 * h).first;
       const uint8_t* at = row + column;
       codes[h] = {};
       if (column + 16 <= k && aligned(at, 16)) {
@@ -174,21 +162,21 @@ struct TilePiece<F8E4m3> {
       }
     }
   }
+  // By way of f16, which has the same subnormals 2^8 lower. The one code that is no number becomes one of f16 where any of four is.
   TANDEM_DEVICE void eight(int j, uint32_t (&words)[4]) const {
     TANDEM_UNROLL
     for (int c = 0; c < 2; c++) {
-      const uint32_t four = word_of(codes[j >> 1], 2 * (j & 1) + c);
-      const bool nan = (((four & 0x7f7f7f7fu) + 0x01010101u) & 0x80808080u) != 0;  // the one code that is no number
-      float w[4];
+      const uint32_t four = word_of(codes[j >> 1], 2 * (j & 1) + c), nan = ((four & 0x7f7f7f7fu) + 0x01010101u) & 0x80808080u;
       TANDEM_UNROLL
-      for (int i = 0; i < 4; i++) {
-        const uint32_t byte = byte_permute(four, 0u, 0x0444u | static_cast<uint32_t>(i) << 12);
-        w[i] = bits_float((byte >> 4 & 0x07f00000u) | (byte & 0x80000000u)) * 0x1p120f;  // f32 has subnormals where e4m3 has them
-        if (nan && (byte & 0x7f000000u) == 0x7f000000u) w[i] = bits_float(0x7fc00000u);
-        w[i] *= scale;
+      for (int i = 0; i < 2; i++) {
+        const uint32_t spread = i == 0 ? 0x1404u : 0x3424u, two = byte_permute(four, 0u, spread);
+        uint32_t halves = (two >> 1 & 0x3f803f80u) | (two & 0x80008000u);
+        if (nan != 0) {
+          const uint32_t which = byte_permute(nan, 0u, spread);
+          halves |= which - (which >> 15);
+        }
+        words[2 * c + i] = pack_bf16(half_float(static_cast<uint16_t>(halves)) * 256.0f * scale, half_float(static_cast<uint16_t>(halves >> 16)) * 256.0f * scale);
       }
-      words[2 * c] = pack_bf16(w[0], w[1]);
-      words[2 * c + 1] = pack_bf16(w[2], w[3]);
     }
   }
 };
@@ -226,14 +214,17 @@ struct TilePiece<BlockQ8_0> : WholePiece<TilePiece<BlockQ8_0>, BlockQ8_0> {
 template <>
 struct TilePiece<BlockQ4_0> : WholePiece<TilePiece<BlockQ4_0>, BlockQ4_0> {
   uint4 codes = {};
-  float scale = 0;
+  float scale = 0, offset = 0;
   TANDEM_DEVICE void load(const uint8_t* row, const uint8_t*, int64_t piece) {
     const uint8_t* block = block_of(row, piece);
-    scale = load_half(block), codes = load_16_anywhere(block + 2);
+    scale = load_half(block), offset = -136 * scale, codes = load_16_anywhere(block + 2);
   }
   TANDEM_DEVICE void eight(int j, uint32_t (&words)[4]) const {
     TANDEM_UNROLL
-    for (int c = 0; c < 2; c++) pack_scaled(nibbles_of(codes, j, c), scale, 8, words + 2 * c);
+    for (int i = 0; i < 4; i++) {
+      const uint32_t four = nibbles_of(codes, j, i >> 1);
+      words[i] = pack_bf16(centered(short_byte_float(four, 2 * (i & 1)), scale, offset), centered(short_byte_float(four, 2 * (i & 1) + 1), scale, offset));
+    }
   }
 };
 
@@ -282,8 +273,31 @@ struct TilePiece<BlockQ5_1> : WholePiece<TilePiece<BlockQ5_1>, BlockQ5_1> {
   }
 };
 
-// Levels of iq4_nl and iq4_xs (pieces.cuh).
-static TANDEM_DEVICE uint32_t iq4_four(uint32_t codes) { return table_bytes(codes, 0xbfad9881u, 0xf6eaddcfu, 0x26190d01u, 0x71594535u); }
+// Byte i of the result by nibble i of `selector`: bits 0 … 2 name a byte of b‖a; where bit 3 is set it is that byte's sign, eight times.
+static TANDEM_DEVICE uint32_t signs_permute(uint32_t a, uint32_t b, uint32_t selector) {
+#ifdef __CUDA_ARCH__
+  uint32_t result;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(selector));
+  return result;
+#else
+  uint32_t result = 0;
+  for (int i = 0; i < 4; i++) {
+    const uint32_t nibble = selector >> (4 * i) & 15, byte = byte_permute(a, b, nibble) & 255;
+    result |= (nibble & 8 ? (byte & 128 ? 255u : 0u) : byte) << (8 * i);
+  }
+  return result;
+#endif
+}
+
+// Levels of iq4_nl and iq4_xs plus 128 by four nibbles: the lower eight codes have −127 … −10, the upper eight 1 … 113, and each table
+// gives 0 for the codes of the other.
+static TANDEM_DEVICE uint32_t iq4_four(uint32_t nibbles) {
+  return (signs_permute(0x26190d01u, 0x71594535u, nibbles ^ 0x8888u) | 0x80808080u) - signs_permute(0x4153687fu, 0x0a162331u, nibbles);
+}
+static TANDEM_DEVICE void iq4_eight(uint32_t nibbles, float scale, uint32_t (&words)[4]) {
+  pack_scaled(iq4_four(nibbles), scale, 128, words);
+  pack_scaled(iq4_four(nibbles >> 16), scale, 128, words + 2);
+}
 
 template <>
 struct TilePiece<BlockIq4Nl> : WholePiece<TilePiece<BlockIq4Nl>, BlockIq4Nl> {
@@ -293,80 +307,112 @@ struct TilePiece<BlockIq4Nl> : WholePiece<TilePiece<BlockIq4Nl>, BlockIq4Nl> {
     const uint8_t* block = block_of(row, piece);
     scale = load_half(block), codes = load_16_anywhere(block + 2);
   }
-  TANDEM_DEVICE void eight(int j, uint32_t (&words)[4]) const {
-    TANDEM_UNROLL
-    for (int c = 0; c < 2; c++) pack_signed(iq4_four(nibbles_of(codes, j, c)), scale, words + 2 * c);
-  }
+  TANDEM_DEVICE void eight(int j, uint32_t (&words)[4]) const { iq4_eight(word_of(codes, j), scale, words); }
 };
+
+// Two products of bf16 by bf16.
+static TANDEM_DEVICE uint32_t multiply_bf16(uint32_t a, uint32_t b) {
+#ifdef __CUDA_ARCH__
+  uint32_t product;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(product) : "r"(a), "r"(b), "r"(0x80008000u));
+  return product;
+#else
+  const auto half = [&](int shift) { return quant::bf16_to_f32(static_cast<uint16_t>(a >> shift)) * quant::bf16_to_f32(static_cast<uint16_t>(b >> shift)); };
+  return pack_bf16(half(0), half(16));
+#endif
+}
+
+// Four e2m1 nibbles to their levels in bf16: bytes of 0 ½ 1 1½ 2 3 4 6 by the lower three bits, the sign over them.
+static TANDEM_DEVICE void e2m1_levels(uint32_t nibbles, uint32_t& first, uint32_t& second) {
+  const uint32_t signs = signs_permute(0x80808080u, 0x80808080u, nibbles) << 1 & 0x80808080u, sizes = nibbles & 0x7777u;
+  const uint32_t high = byte_permute(0x3f3f3f00u, 0x40404040u, sizes) | signs, low = byte_permute(0xc0800000u, 0xc0804000u, sizes);
+  first = byte_permute(low, high, 0x5140u), second = byte_permute(low, high, 0x7362u);
+}
+
+// An e8m0 scale, a power of two, as bf16 in both halves: products with levels are exact.
+static TANDEM_DEVICE uint32_t e8m0_scales(uint8_t bits) { return (float_bits(e8m0_to_f32(bits)) >> 16) * 0x10001u; }
+static TANDEM_DEVICE void e2m1_eight(uint32_t nibbles, uint32_t scales, uint32_t (&words)[4]) {
+  TANDEM_UNROLL
+  for (int c = 0; c < 2; c++) {
+    uint32_t first, second;
+    e2m1_levels(nibbles >> (16 * c), first, second);
+    words[2 * c] = multiply_bf16(first, scales), words[2 * c + 1] = multiply_bf16(second, scales);
+  }
+}
 
 template <>
 struct TilePiece<BlockMxfp4> : WholePiece<TilePiece<BlockMxfp4>, BlockMxfp4> {
   uint4 codes = {};
-  float half_scale = 0;
+  uint32_t scales = 0;
   TANDEM_DEVICE void load(const uint8_t* row, const uint8_t*, int64_t piece) {
     const uint8_t* block = block_of(row, piece);
-    half_scale = e8m0_to_f32(block[0]) * 0.5f, codes = load_16_anywhere(block + 1);
+    scales = e8m0_scales(block[0]), codes = load_16_anywhere(block + 1);
   }
-  TANDEM_DEVICE void eight(int j, uint32_t (&words)[4]) const {
-    TANDEM_UNROLL
-    for (int c = 0; c < 2; c++) pack_signed(mxfp4_doubled(nibbles_of(codes, j, c)), half_scale, words + 2 * c);
-  }
+  TANDEM_DEVICE void eight(int j, uint32_t (&words)[4]) const { e2m1_eight(word_of(codes, j), scales, words); }
 };
 
 // Weight 2i in the low nibble of byte i: word j has an eight.
 template <>
 struct TilePiece<BlockMxfp4G32> : WholePiece<TilePiece<BlockMxfp4G32>, BlockMxfp4G32> {
   uint4 codes = {};
-  float half_scale = 0;
-  TANDEM_DEVICE void load(const uint8_t* row, const uint8_t* scales, int64_t piece) {
-    half_scale = e8m0_to_f32(scales[piece]) * 0.5f, codes = load_16<16>(row + 16 * piece);
-  }
-  TANDEM_DEVICE void eight(int j, uint32_t (&words)[4]) const {
-    const uint32_t even = mxfp4_doubled(word_of(codes, j) & 0x0f0f0f0fu) ^ 0x80808080u, odd = mxfp4_doubled(word_of(codes, j) >> 4 & 0x0f0f0f0fu) ^ 0x80808080u;
-    TANDEM_UNROLL
-    for (int i = 0; i < 4; i++) words[i] = pack_bf16(half_scale * (byte_float(even, i) - (kByteBase + 128)), half_scale * (byte_float(odd, i) - (kByteBase + 128)));
-  }
+  uint32_t factors = 0;
+  TANDEM_DEVICE void load(const uint8_t* row, const uint8_t* scales, int64_t piece) { factors = e8m0_scales(scales[piece]), codes = load_16<16>(row + 16 * piece); }
+  TANDEM_DEVICE void eight(int j, uint32_t (&words)[4]) const { e2m1_eight(word_of(codes, j), factors, words); }
 };
 
 template <>
 struct TilePiece<BlockInt4G32> : WholePiece<TilePiece<BlockInt4G32>, BlockInt4G32> {
   uint4 codes = {};
-  float scale = 0;
+  float scale = 0, offset = 0;
   TANDEM_DEVICE void load(const uint8_t* row, const uint8_t* scales, int64_t piece) {
-    scale = bf16_to_f32(load_u16(scales + 2 * piece)), codes = load_16<16>(row + 16 * piece);
+    scale = bf16_to_f32(load_u16(scales + 2 * piece)), offset = -136 * scale, codes = load_16<16>(row + 16 * piece);
   }
   TANDEM_DEVICE void eight(int j, uint32_t (&words)[4]) const {
     const uint32_t even = word_of(codes, j) & 0x0f0f0f0fu, odd = word_of(codes, j) >> 4 & 0x0f0f0f0fu;
     TANDEM_UNROLL
-    for (int i = 0; i < 4; i++) words[i] = pack_bf16(scale * (byte_float(even, i) - (kByteBase + 8)), scale * (byte_float(odd, i) - (kByteBase + 8)));
+    for (int i = 0; i < 4; i++) words[i] = pack_bf16(centered(short_byte_float(even, i), scale, offset), centered(short_byte_float(odd, i), scale, offset));
   }
 };
 
 // --- blocks of 256 --------------------------------------------------------------------------------------------------------
 
+// d·scale and −dmin·min of the two sub-blocks of a piece: all eight of a block's half at once, then two of them.
+struct StepScales {
+  float scale[2] = {}, shift[2] = {};
+  TANDEM_DEVICE void load(const uint8_t* block, int part) {
+    const uint4 head = load_16<16>(block);
+    const float d = half_float(static_cast<uint16_t>(head.x)), dmin = half_float(static_cast<uint16_t>(head.x >> 16));
+    const bool upper = part >= 4;
+    const uint32_t scales = upper ? (head.w & 0x0f0f0f0fu) | (head.y >> 2 & 0x30303030u) : head.y & 0x3f3f3f3fu;
+    const uint32_t mins = upper ? (head.w >> 4 & 0x0f0f0f0fu) | (head.z >> 2 & 0x30303030u) : head.z & 0x3f3f3f3fu;
+    TANDEM_UNROLL
+    for (int i = 0; i < 2; i++) scale[i] = d * (byte_float(scales, (part & 2) + i) - kByteBase), shift[i] = -dmin * (byte_float(mins, (part & 2) + i) - kByteBase);
+  }
+};
+
 template <>
 struct TilePiece<BlockQ4K> : WholePiece<TilePiece<BlockQ4K>, BlockQ4K> {
   uint4 codes = {};
-  PairScales s = {};
+  StepScales s;
   TANDEM_DEVICE void load(const uint8_t* row, const uint8_t*, int64_t piece) {
     const uint8_t* block = block_of(row, piece);
     const int part = static_cast<int>(piece & 7);
-    codes = load_16<16>(block + 16 + 16 * part), s = pair_scales(block, part >> 1);
+    codes = load_16<16>(block + 16 + 16 * part), s.load(block, part);
   }
   TANDEM_DEVICE void eight(int j, uint32_t (&words)[4]) const {
     TANDEM_UNROLL
-    for (int c = 0; c < 2; c++) pack_shifted(nibbles_of(codes, j, c), s.scale[j >> 1], -s.min[j >> 1], words + 2 * c);
+    for (int c = 0; c < 2; c++) pack_shifted(nibbles_of(codes, j, c), s.scale[j >> 1], s.shift[j >> 1], words + 2 * c);
   }
 };
 
 template <>
 struct TilePiece<BlockQ5K> : WholePiece<TilePiece<BlockQ5K>, BlockQ5K> {
   uint4 codes = {}, high = {};  // the fifth bits of the piece are bits 0 (first run) and 1 of the bytes
-  PairScales s = {};
+  StepScales s;
   TANDEM_DEVICE void load(const uint8_t* row, const uint8_t*, int64_t piece) {
     const uint8_t* block = block_of(row, piece);
     const int part = static_cast<int>(piece & 7), bit = part & 6;
-    codes = load_16<16>(block + 48 + 16 * part), s = pair_scales(block, part >> 1);
+    codes = load_16<16>(block + 48 + 16 * part), s.load(block, part);
     high = load_16<16>(block + 16 + 16 * (part & 1));
     high.x >>= bit, high.y >>= bit, high.z >>= bit, high.w >>= bit;
   }
@@ -374,7 +420,7 @@ struct TilePiece<BlockQ5K> : WholePiece<TilePiece<BlockQ5K>, BlockQ5K> {
     TANDEM_UNROLL
     for (int c = 0; c < 2; c++) {
       const uint32_t fifth = (word_of(high, 2 * (j & 1) + c) >> (j >> 1) & 0x01010101u) << 4;
-      pack_shifted(nibbles_of(codes, j, c) | fifth, s.scale[j >> 1], -s.min[j >> 1], words + 2 * c);
+      pack_shifted(nibbles_of(codes, j, c) | fifth, s.scale[j >> 1], s.shift[j >> 1], words + 2 * c);
     }
   }
 };
@@ -413,10 +459,7 @@ struct TilePiece<BlockIq4Xs> : WholePiece<TilePiece<BlockIq4Xs>, BlockIq4Xs> {
     const uint32_t six = (head.y >> (4 * part) & 15) | (head.x >> (16 + 2 * part) & 3) << 4;
     scale = half_float(static_cast<uint16_t>(head.x)) * (small_float(six) - 32.0f), codes = load_16_anywhere(block + 8 + 16 * part);
   }
-  TANDEM_DEVICE void eight(int j, uint32_t (&words)[4]) const {
-    TANDEM_UNROLL
-    for (int c = 0; c < 2; c++) pack_signed(iq4_four(nibbles_of(codes, j, c)), scale, words + 2 * c);
-  }
+  TANDEM_DEVICE void eight(int j, uint32_t (&words)[4]) const { iq4_eight(word_of(codes, j), scale, words); }
 };
 
 // The four lanes of a step share 32 bytes: each has two bits of every one.

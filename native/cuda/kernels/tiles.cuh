@@ -10,7 +10,7 @@
 
 #include "cuda/kernels/mma.cuh"
 #include "cuda/kernels/shared.cuh"
-#include "cuda/kernels/tile_pieces.cuh"
+#include "cuda/kernels/tile_pieces_codebooks.cuh"
 
 namespace tandem::cuda {
 
