@@ -103,6 +103,7 @@ class Bench {
           100 * floor / seconds, memory ? "the copy" : "the product");
       found = {{"kernel", quoted(kernel)}, {"shape", quoted(shape)}, {"microseconds", number(seconds * 1e6)}, {"bytes", number(bytes)}, {"operations", number(operations)},
                {"bound", quoted(memory ? "memory" : "product")}, {"share", number(floor / seconds)}};
+      if (!memory && device_.info().bf16 > 0) found.push_back({"shareByClocks", number(operations / seconds / device_.info().bf16)});
       return {};
     });
   }
