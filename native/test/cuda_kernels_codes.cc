@@ -24,6 +24,11 @@ static void check_codes(const char* format, int64_t k) {
         uint32_t words[C::kParts][4];
         RunScale of_runs[2];
         decode_codes<Block>(row, scales, piece, q, k - 32 * piece, words, of_runs);
+        if (k % 32 == 0 && reinterpret_cast<uintptr_t>(row) % 16 == 0) {
+          uint32_t whole[C::kParts][4];
+          C::words(row, piece, q, kWholeRow, whole);
+          EXPECT_THAT(std::memcmp(whole, words, sizeof words) == 0, std::string(format) + ": the words of whole rows are the same");
+        }
         const RunScale first = C::scale(row, scales, piece / C::kScalePieces * C::kScalePieces, 0);
         EXPECT_THAT(same_number(first.scale, of_runs[0].scale), std::string(format) + ": pieces that follow each other share their scales");
         for (int i = 0; i < 8; i++) {

@@ -14,7 +14,8 @@
 //     Codes<Block>::kScalePieces      so many pieces in a row (from a multiple of it on) share their scales
 //     Codes<Block>::kScaled, kMinimum whether there are scales (else all are 1), and minima
 //     Codes<Block>::kScalesApart      whether the scales are a tensor of their own
-//     Codes<Block>::words(row, piece, q, left, words)   left: columns from the piece on; what lies past them is 0 (plain floats alone)
+//     Codes<Block>::words(row, piece, q, left, words)   left: columns from the piece on; what lies past them is 0 (plain floats alone);
+//                                                       kWholeRow: all are there, and the row begins at a multiple of 16 bytes
 //     Codes<Block>::scale(row, scales, piece, run)      of one run
 //
 // Rows may lie in global or in shared memory, at their own alignment, which is that of pieces.cuh: nothing else is read than the block.
@@ -31,6 +32,9 @@ struct Codes;
 struct RunScale {
   float scale, minimum;
 };
+
+// As `left` it is a constant for the compiler, which leaves out what rows of any length and place need.
+static constexpr int64_t kWholeRow = INT64_MAX;
 
 // The piece at once, for whoever needs each only here.
 template <typename Block>
@@ -132,6 +136,13 @@ static TANDEM_DEVICE uint32_t load_word(const uint8_t* at, int alignment) {
   return halves[0] | static_cast<uint32_t>(halves[1]) << 16;
 }
 
+// Four bytes at an offset of a row that is aligned to four: of words that are.
+static TANDEM_DEVICE uint32_t load_across(const uint8_t* row, int offset) {
+  const uint32_t first = load_word(row + (offset & ~3), 4);
+  if ((offset & 3) == 0) return first;
+  return byte_permute(first, load_word(row + (offset & ~3) + 4, 4), 0x3210 + 0x1111 * (offset & 3));
+}
+
 // What formats of blocks of 32, with a scale apiece, share.
 struct BlockCodes {
   static constexpr int kParts = 1, kScaleRun = 32, kScalePieces = 1;
@@ -170,7 +181,7 @@ struct SplitCodes : FloatCodes {
       const int first = 16 * run + 4 * q;
       const T* values = reinterpret_cast<const T*>(row) + 32 * piece + first;
       float four[4];
-      if (first + 4 <= left && aligned(values, 4 * sizeof(T))) {
+      if (left == kWholeRow || (first + 4 <= left && aligned(values, 4 * sizeof(T)))) {
         four_floats(values, four);
       } else {
         TANDEM_UNROLL
@@ -207,7 +218,7 @@ struct Codes<Bf16> : FloatCodes {
       const int first = 16 * run + 4 * q;
       const uint8_t* at = row + 2 * (32 * piece + first);
       uint2 four = {0, 0};
-      if (first + 4 <= left && aligned(at, 8)) {
+      if (left == kWholeRow || (first + 4 <= left && aligned(at, 8))) {
         four = *reinterpret_cast<const uint2*>(at);
       } else {
         TANDEM_UNROLL
@@ -233,7 +244,7 @@ struct Codes<F8E4m3> : FloatCodes {
       const int first = 16 * run + 4 * q;
       const uint8_t* at = row + 32 * piece + first;
       uint32_t four = 0;
-      if (first + 4 <= left && aligned(at, 4)) {
+      if (left == kWholeRow || (first + 4 <= left && aligned(at, 4))) {
         four = *reinterpret_cast<const uint32_t*>(at);
       } else {
         TANDEM_UNROLL
@@ -314,18 +325,31 @@ struct Codes<BlockQ5_1> : BlockCodes {
   }
 };
 
-// The levels of iq4_nl and iq4_xs as bf16: a table of their upper bytes and one of their lower ones, by four codes at once.
-static TANDEM_DEVICE void iq4_pair(uint32_t codes, uint32_t* words) {
+// Codes of weights i and i + 2 of both runs to two bf16 each: eight levels by the lower three bits of a code, from tables of their upper
+// and of their lower bytes, and the eighth bit says which eight.
+static TANDEM_DEVICE void iq4_pair(uint32_t codes, uint32_t upper_half, uint32_t* words) {
   // -127 -104 -83 -65 | -49 -35 -22 -10 | 1 13 25 38 | 53 69 89 113
-  const uint32_t upper = table_bytes(codes, 0xc2c2c2c2u, 0xc1c1c2c2u, 0x4241413fu, 0x42424242u);
-  const uint32_t lower = table_bytes(codes, 0x82a6d0feu, 0x20b00c44u, 0x18c85080u, 0xe2b28a54u);
-  words[0] = byte_permute(lower, upper, 0x6240);
-  words[1] = byte_permute(lower, upper, 0x7351);
+  const uint32_t upper = byte_permute(0xc2c2c2c2u, 0xc1c1c2c2u, codes), lower = byte_permute(0x82a6d0feu, 0x20b00c44u, codes);
+  const uint32_t upper_8 = byte_permute(0x4241413fu, 0x42424242u, codes), lower_8 = byte_permute(0x18c85080u, 0xe2b28a54u, codes);
+  const uint32_t high = (upper & ~upper_half) | (upper_8 & upper_half), low = (lower & ~upper_half) | (lower_8 & upper_half);
+  words[0] = byte_permute(low, high, 0x6240);
+  words[2] = byte_permute(low, high, 0x7351);
 }
 
+// The sign of each byte that the selector names (with 8 added), over all its bits.
+static TANDEM_DEVICE uint32_t byte_signs(uint32_t a, uint32_t b, uint32_t selector) {
+#ifdef __CUDA_ARCH__
+  return __byte_perm(a, b, selector | 0x8888u);
+#else
+  return (byte_permute(a, b, selector) >> 7 & 0x01010101u) * 255;
+#endif
+}
+
+// Four bytes of nibbles to the words of both runs.
 static TANDEM_DEVICE void iq4_words(uint32_t bytes, uint32_t* words) {
-  iq4_pair(bytes & 0x0f0f0f0fu, words);
-  iq4_pair(bytes >> 4 & 0x0f0f0f0fu, words + 2);
+  const uint32_t even_odd = byte_permute(bytes, 0, 0x3120), codes = even_odd & 0x77777777u, up = even_odd << 4;
+  iq4_pair(codes & 0xffffu, byte_signs(up, even_odd, 0x5140), words);
+  iq4_pair(codes >> 16, byte_signs(up, even_odd, 0x7362), words + 1);
 }
 
 template <>
@@ -338,8 +362,9 @@ struct Codes<BlockIq4Nl> : BlockCodes {
 
 template <>
 struct Codes<BlockMxfp4> : BlockCodes {
-  static TANDEM_DEVICE void words(const uint8_t* row, int64_t piece, int q, int64_t, uint32_t (&words)[1][4]) {
-    nibble_words(load_word(row + piece * static_cast<int64_t>(sizeof(BlockMxfp4)) + 1 + 4 * q, 1), words[0], e2m1_doubled);
+  static TANDEM_DEVICE void words(const uint8_t* row, int64_t piece, int q, int64_t left, uint32_t (&words)[1][4]) {
+    const int64_t codes = piece * static_cast<int64_t>(sizeof(BlockMxfp4)) + 1;
+    nibble_words(left == kWholeRow ? load_across(row + 4 * q, static_cast<int>(codes)) : load_word(row + codes + 4 * q, 1), words[0], e2m1_doubled);
   }
   static TANDEM_DEVICE RunScale scale(const uint8_t* row, const uint8_t*, int64_t piece, int) { return {e8m0_to_f32(row[piece * static_cast<int64_t>(sizeof(BlockMxfp4))]) * 0.5f, 0}; }
 };

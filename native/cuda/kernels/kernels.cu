@@ -6,11 +6,13 @@
 namespace tandem::cuda {
 
 // Threads of a block at most, and blocks that a multiprocessor is to hold at least: by both a compiler shares out registers. Small tiles
-// (shapes.h) are three blocks of 128.
-static constexpr bool has_small_tiles(std::string_view name) { return name.size() > 12 && name.substr(name.size() - 12) == "_tiles_small"; }
+// (shapes.h) are three blocks of 128; two of products of few rows hide the latency of memory behind each other.
+static constexpr bool has_small_tiles(std::string_view name) { return name.ends_with("_tiles_small"); }
+static constexpr bool has_few_rows(std::string_view name) { return name.ends_with("_m1") || name.ends_with("_m8") || (name.starts_with("experts_") && name.ends_with("_rows")); }
+static constexpr int blocks_at_once(std::string_view name) { return has_small_tiles(name) ? 3 : has_few_rows(name) ? 2 : 1; }
 
 #define TANDEM_CUDA_GLOBAL(name, Arguments, ...)                                                                                    \
-  extern "C" __global__ void __launch_bounds__(has_small_tiles(#name) ? 128 : 256, has_small_tiles(#name) ? 3 : 1)                  \
+  extern "C" __global__ void __launch_bounds__(has_small_tiles(#name) ? 128 : 256, blocks_at_once(#name))                           \
       tandem_##name(const __grid_constant__ Arguments arguments) {                                                                  \
     __VA_ARGS__(arguments);                                                                                                         \
   }

@@ -106,7 +106,7 @@ class RowsTile {
   }
 
   // Left operands of piece p of the span: [part][run].
-  TANDEM_DEVICE void operand(int p, int left, uint32_t (&a)[C::kParts][2][4]) const {
+  TANDEM_DEVICE void operand(int p, int64_t left, uint32_t (&a)[C::kParts][2][4]) const {
     uint32_t words[2][C::kParts][4];
     TANDEM_UNROLL
     for (int h = 0; h < 2; h++) C::words(at_[h], p, threadIdx.x & 3, left, words[h]);
@@ -184,8 +184,8 @@ static TANDEM_DEVICE float fma_f32(float a, float b, float c) {
 template <int Sets>
 using RowsSums = float[Sets][4];
 
-// One span, which has `left` pieces and so many columns: tile and x have it.
-template <typename Block, int Sets, typename Tile, typename X>
+// One span, which has `left` pieces and so many columns: tile and x have it. Whole: so has the row (kWholeRow).
+template <typename Block, int Sets, bool Whole, typename Tile, typename X>
 static TANDEM_DEVICE void multiply_span(Tile& tile, X& x, int left, int columns, RowsSums<Sets>& sums) {
   using Format = RowsFormat<Block>;
   using C = Codes<Block>;
@@ -206,7 +206,7 @@ static TANDEM_DEVICE void multiply_span(Tile& tile, X& x, int left, int columns,
       const int p = begin + i;
       if (p >= left) break;
       uint32_t a[C::kParts][2][4], b[Sets][4];
-      tile.operand(p, columns - 32 * p, a);
+      tile.operand(p, Whole ? kWholeRow : columns - 32 * p, a);
       x.operand(p, b);
       TANDEM_UNROLL
       for (int s = 0; s < Sets; s++) {
@@ -254,13 +254,15 @@ static TANDEM_DEVICE void multiply_rows(int64_t k, int64_t row_bytes, bool vecto
   X x(vector(Many ? g : 0), static_cast<int>(k), vectors, reinterpret_cast<uint32_t*>(memory + L.warp_bytes(true)));
   const int columns = static_cast<int>(k), pieces = (columns + 31) / 32;
   RowsSums<X::kSets> sums = {};
+  // Only formats that are aligned to nothing tell whole rows from others.
+  const bool whole = L.align > 1 || (columns % 32 == 0 && row_bytes % 16 == 0 && aligned(row(0), 16));
 
   TANDEM_UNROLL
   for (int i = 0; i < L.stages - 1; i++) tile.fetch(own + i * along);
   x.fetch(own * Format::kPieces, pieces);
   tile.fetch_scales(own, pieces);
   for (int span = own; span * Format::kPieces < pieces; span += along) {
-    const int first = span * Format::kPieces, left = pieces - first;
+    const int first = span * Format::kPieces, left = Piece<Block>::kWeights == 32 * Format::kPieces ? Format::kPieces : pieces - first;
     tile.enter(span);
     tile.fetch(span + (L.stages - 1) * along);
     x.store();
@@ -268,7 +270,8 @@ static TANDEM_DEVICE void multiply_rows(int64_t k, int64_t row_bytes, bool vecto
     __syncwarp();
     x.begin(first + along * Format::kPieces, pieces);
     tile.fetch_scales(span + along, pieces);
-    multiply_span<Block, X::kSets>(tile, x, left, columns - 32 * first, sums);
+    if (whole) multiply_span<Block, X::kSets, true>(tile, x, left, 0, sums);
+    else multiply_span<Block, X::kSets, false>(tile, x, left, columns - 32 * first, sums);
   }
 
   TANDEM_UNROLL
