@@ -173,6 +173,24 @@ describe('self-check of kinds of steps', () => {
     ]);
   });
 
+  it('a device that is lost for good leaves what broke it, and what was right before', async () => {
+    const { program, executable, run } = await prepared();
+    const index = program.steps.findIndex(({ op }) => op === 'glu');
+    let lost = false;
+    const broken = lying(executable, () => {}, async (step) => {
+      lost ||= step === index;
+      if (lost) throw new Error('[native] it was lost');
+    }); // biome-ignore format: a device
+    const dying: Executable = {
+      ...broken,
+      start: (batch) => (lost ? Promise.reject(new Error('[native] it was lost')) : broken.start(batch)),
+    };
+    const results = await run(dying);
+    expect(failures(results)).toContainEqual(expect.stringMatching(/^glu .*: 1 row: it was lost/));
+    expect(results.find(({ kind }) => kind.label.startsWith('embed'))).toMatchObject({ passes: 1 });
+    expect(failures(await run(dying))).toEqual([expect.stringMatching(/^embed .*: history: it was lost/)]);
+  });
+
   it('bytes of the cache are held against what was appended', async () => {
     const { executable, run, program } = await prepared({ layers: [['gqa', 'dense']], kvType: 'f32' });
     let spoilt = true;

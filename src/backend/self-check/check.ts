@@ -101,7 +101,8 @@ class Check {
   /** False where it is time to stop. */
   async #inPass(batch: Batch, name: string, work: (pass: Pass) => Promise<boolean>): Promise<boolean> {
     this.#options.signal?.throwIfAborted();
-    const stepper = await this.#options.executable.start(batch);
+    const stepper = await this.#options.executable.start(batch).catch(messageOf);
+    if (typeof stepper === 'string') return this.#refused(name, stepper);
     try {
       return await work({ batch, name, stepper, appended: new Set() });
     } finally {
@@ -109,12 +110,20 @@ class Check {
     }
   }
 
+  /** A pass that does not begin: the kind that broke the device before is known, else it is told of the first. */
+  #refused(pass: string, failure: string): false {
+    const { kinds } = this.#options;
+    const known = kinds.some((kind) => this.#found.get(kind)?.failure !== undefined);
+    if (!known && kinds.length > 0) this.#fail(kinds[0], pass, failure);
+    return false;
+  }
+
   async #appendAll(pass: Pass): Promise<boolean> {
     for (const kind of this.#options.kinds) {
       const { cache } = this.#program.steps[kind.step].attributes;
       if (cache === undefined) continue;
       const failure = await this.#append(pass, Number(cache)).then(nothing, messageOf);
-      if (failure !== undefined && this.#fail(kind, pass, failure)) return false;
+      if (failure !== undefined && this.#fail(kind, pass.name, failure)) return false;
     }
     return true;
   }
@@ -124,15 +133,15 @@ class Check {
       this.#options.signal?.throwIfAborted();
       if (this.#found.get(kind)?.failure !== undefined) continue;
       const failure = await this.#judge(pass, kind).catch(messageOf);
-      if (failure !== undefined && this.#fail(kind, pass, failure)) return false;
+      if (failure !== undefined && this.#fail(kind, pass.name, failure)) return false;
       if (failure === undefined) this.#found.set(kind, { passes: (this.#found.get(kind)?.passes ?? 0) + 1 });
     }
     return true;
   }
 
   /** True where nothing more is to be tried. */
-  #fail(kind: StepKind, pass: Pass | undefined, failure: string): boolean {
-    const where = pass === undefined ? '' : `${pass.name}: `;
+  #fail(kind: StepKind, pass: string | undefined, failure: string): boolean {
+    const where = pass === undefined ? '' : `${pass}: `;
     this.#found.set(kind, { passes: this.#found.get(kind)?.passes ?? 0, failure: where + failure });
     return this.#options.stopAtFailure ?? true;
   }
