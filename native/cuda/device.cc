@@ -1,5 +1,7 @@
 #include "cuda/device.h"
 
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <thread>
 #include <utility>
@@ -286,6 +288,23 @@ Status Stream::finish(const std::function<Status()>& stop) {
     if (round > 1000) std::this_thread::sleep_for(std::chrono::microseconds(20));
     else std::this_thread::yield();
   }
+}
+
+Status Stream::finish_alone(const std::string& what) {
+  const char* const said = std::getenv("TANDEM_CUDA_LIMIT");
+  const double seconds = said == nullptr ? 0 : std::atof(said);
+  const auto limit = seconds > 0 ? std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000)) : kSettle;
+  const auto end = std::chrono::steady_clock::now() + limit;
+  bool late = false;
+  const Status status = finish([&]() -> Status {
+    late = std::chrono::steady_clock::now() >= end;
+    if (!late) return {};
+    char words[32];
+    std::snprintf(words, sizeof words, "%g s", static_cast<double>(limit.count()) / 1000);
+    return Status(Code::native_failed, "[native] what a GPU is given alone ends within " + std::string(words) + "; " + what + " did not; restart the process before this GPU is used again");
+  });
+  if (late && !status.ok()) device().give_up(status);
+  return status;
 }
 
 }  // namespace tandem::cuda

@@ -100,6 +100,9 @@ class Stream {
   Status query(bool& done);
   // Waits with back-off, never inside the driver: `stop` may end it at any time with a Status; none: forever.
   Status finish(const std::function<Status()>& stop = {});
+  // The same of what was given alone, outside of passes: what takes longer than a minute hangs (TANDEM_CUDA_LIMIT: other seconds), and its
+  // device counts as lost, since nobody can end it. `what` names it.
+  Status finish_alone(const std::string& what);
 
   Device& device() const { return *handle_.device(); }
   StreamHandle* handle() const { return handle_.get(); }

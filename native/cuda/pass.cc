@@ -1,7 +1,6 @@
 #include "cuda/pass.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <string>
 #include <thread>
 
@@ -12,27 +11,6 @@ namespace {
 using Kind = Operation::Kind;
 using Clock = std::chrono::steady_clock;
 
-// How long a step alone may take, or a copy of one value: what takes longer hangs. TANDEM_CUDA_LIMIT: other seconds.
-std::chrono::milliseconds alone_limit() {
-  const char* const said = std::getenv("TANDEM_CUDA_LIMIT");
-  const double seconds = said == nullptr ? 0 : std::atof(said);
-  return std::chrono::milliseconds(seconds > 0 ? static_cast<int64_t>(seconds * 1000) : kSettle.count());
-}
-
-// Waits for what was given alone; a device whose stream does not end counts as lost, since nobody can end it.
-Status finish_alone(Stream& stream, const std::string& what) {
-  const auto limit = alone_limit();
-  const auto end = Clock::now() + limit;
-  bool late = false;
-  const Status status = stream.finish([&]() -> Status {
-    late = Clock::now() >= end;
-    if (!late) return {};
-    const std::string seconds = std::to_string(limit.count() / 1000.0);
-    return Status(Code::native_failed, "[native] what a GPU is given alone ends within " + seconds.substr(0, seconds.find('.') + 2) + " s; " + what + " did not; restart the process before this GPU is used again");
-  });
-  if (late && !status.ok()) stream.device().give_up(status);
-  return status;
-}
 }  // namespace
 
 Status PassRunner::create(const Program& program, Schedule schedule, std::vector<Device*> devices, PassRows most, std::vector<uint32_t> kept, std::unique_ptr<PassRunner>& out) {
@@ -283,7 +261,7 @@ Status PassRunner::run(PassRows rows, const StepRunner& steps, const Options& op
 Status PassRunner::prepare(const StepRunner& steps) {
   for (size_t d = 0; d < devices_.size(); d++) {
     TANDEM_TRY(steps.begin(d, stream_of(d)));
-    TANDEM_TRY(finish_alone(stream_of(d), "the header of a pass"));
+    TANDEM_TRY(stream_of(d).finish_alone("the header of a pass"));
   }
   return {};
 }
@@ -296,7 +274,7 @@ Status PassRunner::step(uint32_t index, PassRows rows, const StepRunner& steps) 
     Operation alone = operation;
     alone.event = -1;
     TANDEM_TRY(give(alone, rows, steps));
-    return finish_alone(streams_[operation.stream], "step \"" + program_.steps[index].name.substr(0, 200) + "\" (" + program_.steps[index].op + ")");
+    return streams_[operation.stream].finish_alone("step \"" + program_.steps[index].name.substr(0, 200) + "\" (" + program_.steps[index].op + ")");
   }
   const std::string& op = program_.steps[index].op;
   return op == "submit" || op == "wait" ? Status() : steps.compute(index);
@@ -305,13 +283,13 @@ Status PassRunner::step(uint32_t index, PassRows rows, const StepRunner& steps) 
 Status PassRunner::read(uint32_t value, PassRows rows, PassRows live, void* to) {
   Stream& stream = stream_of(device_of(value));
   TANDEM_TRY(stream.copy_out(to, address(value, rows), bytes(value, live)));
-  return finish_alone(stream, "a copy of \"" + program_.values[value].name.substr(0, 200) + "\"");
+  return stream.finish_alone("a copy of \"" + program_.values[value].name.substr(0, 200) + "\"");
 }
 
 Status PassRunner::write(uint32_t value, PassRows rows, PassRows live, const void* from) {
   Stream& stream = stream_of(device_of(value));
   TANDEM_TRY(stream.copy_in(address(value, rows), from, bytes(value, live)));
-  return finish_alone(stream, "a copy of \"" + program_.values[value].name.substr(0, 200) + "\"");
+  return stream.finish_alone("a copy of \"" + program_.values[value].name.substr(0, 200) + "\"");
 }
 
 std::vector<int64_t> graph_buckets(int64_t most) {

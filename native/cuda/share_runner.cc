@@ -174,7 +174,7 @@ Status ShareRunner::judge_kind(Card& card, size_t share, const WeightStore& stor
   TANDEM_TRY(card.stream->begin(store, {share}));
   TANDEM_TRY(card.stream->launch(share, stream, call, {}));
   TANDEM_TRY(stream.copy_out(actual.data(), reinterpret_cast<Address>(call.y), actual.size() * 4));
-  TANDEM_TRY(stream.finish());
+  TANDEM_TRY(stream.finish_alone("the trial of streamed experts"));
   TANDEM_TRY(plain({shares_[share].step, rows, x.data(), ids.data(), weights.data(), expected.data()}));
   for (int64_t row = 0; row < rows; row++) {
     const double distance = row_distance(actual.data() + row * columns(share), expected.data() + row * columns(share), columns(share));
