@@ -132,7 +132,8 @@ describe.skipIf(reason)(`GPUs that are checked ${reason ?? ''}`, () => {
       ]);
       expect((await engine.chat(messages)).text).toBe('9 + 0 = 9');
       await expect(load(undefined, { ...OPTIONS, rules: 'one-gpu' })).rejects.toMatchObject({ code: 'NATIVE_FAILED' });
-      expect(Object.values(await readChecks())).toEqual([]); // what was not right is not kept
+      // What was not right is not kept; the experts that the card would have held were.
+      expect(Object.values(await readChecks()).flatMap(({ right }) => right)).toHaveLength(1);
     }, 60_000);
 
     it('experts that a GPU would hold are checked, too; where they are wrong the processor computes all of them', async () => {
