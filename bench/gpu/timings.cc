@@ -303,6 +303,12 @@ void attention_parts(Bench& b, const char* what, int64_t heads, int64_t kv_heads
   const double partial = 4 * t * static_cast<double>(heads * a.parts * (value_size + 2));
   b.time("attention_part_bf16", shape, t * s * static_cast<double>(kv_heads * (latent ? head_size : 2 * head_size)) * 2 + partial, 0,
          [&](Stream& stream, FunctionHandle* function, int) { return launch(stream, function, attention_part_shape(heads, kv_heads, a.parts, rows), a); });
+  const int room = head_size <= 64 ? 64 : 128;
+  if (!latent) {
+    const double products = 3 * 2 * t * s * static_cast<double>(heads * 2 * head_size) * (heads / kv_heads < 16 ? 16.0 * static_cast<double>(kv_heads) / static_cast<double>(heads) : 1);  // rows of zeros too
+    b.time("attention_group_bf16_" + std::to_string(room), shape, t * s * static_cast<double>(kv_heads * 2 * head_size) * 2 + partial, products,
+           [&](Stream& stream, FunctionHandle* function, int) { return launch(stream, function, attention_group_shape(heads, kv_heads, a.parts, rows, room), a); }, kAttentionGroupShared<128>);
+  }
   if (latent) {
     const double products = 3 * 2 * t * s * static_cast<double>(heads * (head_size + value_size));  // of three parts each
     b.time("mla_part_bf16", shape, t * s * static_cast<double>(head_size) * 2 + partial, products,
@@ -331,14 +337,15 @@ void attention_tiles(Bench& b, int64_t heads, int64_t kv_heads, int64_t head_siz
   a.tiles = b.put(tiles), a.tile_count = b.count(static_cast<int64_t>(tiles.size() / 2));
   const double t = static_cast<double>(rows), d = static_cast<double>(heads * head_size);
   b.time("attention_tiles_bf16_" + std::to_string(head_size), std::to_string(heads) + "/" + std::to_string(kv_heads) + " heads T=S=" + std::to_string(rows), 8 * t * d, 2 * t * t * d,
-         [&](Stream& stream, FunctionHandle* function, int) { return launch(stream, function, attention_tiles_shape(heads, static_cast<int64_t>(tiles.size() / 2)), a); });
+         [&](Stream& stream, FunctionHandle* function, int) { return launch(stream, function, attention_tiles_shape(heads, kv_heads, static_cast<int64_t>(tiles.size() / 2), static_cast<int>(head_size)), a); },
+         attention_tiles_shape(heads, kv_heads, 1, static_cast<int>(head_size)).shared);
 }
 
 void mla_prompt(Bench& b, int64_t heads, int64_t nope, int64_t rope, int64_t latent, int64_t value, int64_t rows) {
   MlaChunkArguments a = {};
   a.cache = cache(b, 1, latent + rope, 1, 0, rows, rows, true, 2);
   a.chunk = b.put(std::vector<int32_t>{0, 0, static_cast<int32_t>(rows), 1});
-  a.latents = floats(b.y()), a.keys = floats(b.x()), a.values = floats(b.x());
+  a.latents = floats(b.y()), a.ropes = reinterpret_cast<uint16_t*>(b.weights()), a.keys = reinterpret_cast<const uint16_t*>(b.weights()), a.values = a.keys;
   a.q = floats(b.x()), a.q_stride = heads * (nope + rope), a.y = floats(b.y()), a.y_stride = heads * value;
   a.state = floats(b.y() + static_cast<size_t>(rows * heads * value * 4 + 255) / 256 * 256);
   a.heads = heads, a.nope = nope, a.rope = rope, a.latent = latent, a.value = value, a.scale = 0.1f;
@@ -346,9 +353,9 @@ void mla_prompt(Bench& b, int64_t heads, int64_t nope, int64_t rope, int64_t lat
   a.tiles = b.put(tiles), a.tile_count = b.count(static_cast<int64_t>(tiles.size() / 2));
   const double t = static_cast<double>(rows), h = static_cast<double>(heads);
   const std::string shape = std::to_string(heads) + " heads T=S=" + std::to_string(rows);
-  b.time("mla_gather_bf16", shape, 6 * t * static_cast<double>(latent), 0, [&](Stream& stream, FunctionHandle* function, int) { return launch(stream, function, mla_gather_shape(latent, rows), a); });
-  b.time("mla_tiles_bf16", shape, 4 * t * h * static_cast<double>(nope + rope + value), t * t * h * static_cast<double>(nope + rope + value),
-         [&](Stream& stream, FunctionHandle* function, int) { return launch(stream, function, mla_tiles_shape(heads, static_cast<int64_t>(tiles.size() / 2)), a); });
+  b.time("mla_gather_bf16", shape, 6 * t * static_cast<double>(latent), 0, [&](Stream& stream, FunctionHandle* function, int) { return launch(stream, function, mla_gather_shape(latent + rope, rows), a); });
+  b.time("mla_tiles", shape, 4 * t * h * static_cast<double>(nope + rope + value), t * t * h * static_cast<double>(nope + rope + value),
+         [&](Stream& stream, FunctionHandle* function, int) { return launch(stream, function, mla_tiles_shape(heads, static_cast<int64_t>(tiles.size() / 2)), a); }, kMlaTilesShared);
 }
 
 void attentions(Bench& b) {

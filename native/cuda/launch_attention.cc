@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t kLeastPart = 256, kMostParts = 64;
 constexpr int64_t kMostHeadSize = 576, kMostValueSize = 512;  // kernels/attention.cuh
-constexpr int64_t kMostTileSize = 128;                        // kernels/list.h
+constexpr int64_t kMostTileSize = 128;                        // kernels/list.h, of attention_group too
 
 }  // namespace
 
@@ -25,6 +25,10 @@ CacheView cache_view(const GpuPart& part, const KvCache::Stream& stream) {
   const size_t d = part.index;
   return {reinterpret_cast<uint8_t*>(part.cache.memory.get()), part.cache.page_elements, header.limits().page_tokens, stream.offset, stream.width, header.pages(d), 1,
           header.positions(d), header.owners(d), header.dead(d), header.tokens(d)};
+}
+
+bool fits_tensor_cores(const GpuPart& part, const KvCache::Stream& stream) {
+  return part.program->kv_type != KvType::f32 && (stream.width | stream.offset | part.cache.page_elements) * part.cache.element_bytes % 16 == 0;
 }
 
 PartedRows PartedRows::of(GpuPart& gpu, int64_t row_bytes, int64_t partial_bytes) {
@@ -88,8 +92,15 @@ Status bind_attention(const Binding& b, Launch& out) {
     return b.refuse("heads on a GPU are a multiple of 8 wide, up to " + std::to_string(kMostHeadSize) + ", and their values even, up to " + std::to_string(kMostValueSize),
                     "has " + std::to_string(fixed.head_size) + " and " + std::to_string(fixed.value_size));
   FunctionHandle* tiles = nullptr;
+  bool grouped = false;  // kernels.part is attention_group
   const int64_t larger = std::max(fixed.head_size, fixed.value_size);
-  if (b.step.tiles > 0 && larger <= kMostTileSize) TANDEM_TRY(b.kernel(std::string("attention_tiles_") + cache_name(b.part) + (larger <= 64 ? "_64" : "_128"), tiles));
+  const int room = larger <= 64 ? 64 : 128;
+  if (b.step.tiles > 0 && larger <= kMostTileSize)
+    TANDEM_TRY(b.kernel(std::string("attention_tiles_") + cache_name(b.part) + "_" + std::to_string(room), tiles, attention_tiles_shape(fixed.heads, fixed.kv_heads, 1, room).shared));
+  if (larger <= kMostTileSize && fits_tensor_cores(b.part, streams[0]) && fits_tensor_cores(b.part, streams[1])) {
+    grouped = true;
+    TANDEM_TRY(b.kernel(std::string("attention_group_") + cache_name(b.part) + "_" + std::to_string(room), kernels.part, attention_group_shape(fixed.heads, fixed.kv_heads, 1, 1, room).shared));
+  }
   const GpuPart& part = b.part;
   const GpuFloats* const sinks = b.floats(1);
   const PartedRows parted = PartedRows::of(b.part, 0, fixed.heads * (fixed.value_size + 2) * 4);
@@ -106,7 +117,7 @@ Status bind_attention(const Binding& b, Launch& out) {
     a.sinks = sinks == nullptr ? nullptr : part.weights.at<float>(sinks->place);
     if (tiles != nullptr && header.tiles_used() > 0) {
       a.tiles = header.tiles(d), a.tile_count = header.tile_count(d);
-      TANDEM_TRY(launch_kernel(stream, tiles, attention_tiles_shape(a.heads, header.tiles_used()), a));
+      TANDEM_TRY(launch_kernel(stream, tiles, attention_tiles_shape(a.heads, a.kv_heads, header.tiles_used(), room), a));
       if (!header.has_untiled()) return Status();
       a.keys.dead = a.values.dead = header.dead_or_tiled(d);
     }
@@ -121,7 +132,8 @@ Status bind_attention(const Binding& b, Launch& out) {
       }
       piece.q += first * a.q_stride;
       piece.y += first * a.y_stride;
-      TANDEM_TRY(launch_kernel(stream, kernels.part, attention_part_shape(a.heads, a.kv_heads, a.parts, count), piece));
+      const Shape shape = grouped ? attention_group_shape(a.heads, a.kv_heads, a.parts, count, room) : attention_part_shape(a.heads, a.kv_heads, a.parts, count);
+      TANDEM_TRY(launch_kernel(stream, kernels.part, shape, piece));
       TANDEM_TRY(launch_kernel(stream, kernels.merge, attention_merge_shape(a.heads, count), piece));
     }
     return Status();

@@ -14,6 +14,9 @@ const char* cache_name(const GpuPart& part);
 // The page view of one stream of a cache's layer.
 CacheView cache_view(const GpuPart& part, const KvCache::Stream& stream);
 
+// Whether kernels on tensor cores take a stream: numbers that fit into bf16, rows in whole runs of 16 bytes.
+bool fits_tensor_cores(const GpuPart& part, const KvCache::Stream& stream);
+
 // Parts that rows of a pass are cut into, and how many rows are taken at once with so many: a chunking each of 1, 2, 4 … parts.
 struct PartedRows {
   int64_t part = 0;

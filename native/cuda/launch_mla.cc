@@ -10,12 +10,9 @@ namespace {
 
 constexpr int64_t kMostWidth = 576, kMostLatent = 512;  // kernels/attention.cuh, mla_part.cuh
 
-// Whether mla_part has the step: latents that tensor cores take as they are, rows of them in whole runs of 16 bytes, a card with room for two tiles.
+// Whether mla_part has the step.
 bool fits_mla_part(const Binding& b, const MlaStep& step) {
-  const GpuCache& cache = b.part.cache;
-  const auto whole = [&](int64_t elements) { return elements * cache.element_bytes % 16 == 0; };
-  return b.part.program->kv_type != KvType::f32 && step.width() % 16 == 0 && step.latent % 16 == 0 && whole(cache.page_elements) && whole(step.cache->offset) &&
-         b.part.device->info().shared_memory >= kMlaPartShared;
+  return fits_tensor_cores(b.part, *step.cache) && step.width() % 16 == 0 && step.latent % 16 == 0 && b.part.device->info().shared_memory >= kMlaPartShared;
 }
 
 // Matrices of a head each are taken as rows of one.

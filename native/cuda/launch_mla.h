@@ -37,7 +37,7 @@ class ExpandedMla {
   LinearTiles up_, down_;
   int64_t positions_ = 0;  // of a chunk at most
   size_t chunks_ = 0;      // in the header
-  size_t turned_ = 0, latents_ = 0, rounded_ = 0, keys_ = 0, values_ = 0, state_ = 0;  // places in the scratch memory
+  size_t turned_ = 0, latents_ = 0, ropes_ = 0, rounded_ = 0, keys_ = 0, values_ = 0, state_ = 0;  // places in the scratch memory
 };
 
 }  // namespace tandem::cuda

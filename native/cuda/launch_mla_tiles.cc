@@ -24,22 +24,23 @@ Status ExpandedMla::bind(const Binding& b, const MlaStep& step) {
   part_ = &b.part;
   step_ = step;
   TANDEM_TRY(b.kernel(std::string("mla_gather_") + cache_name(b.part), gather_));
-  TANDEM_TRY(b.kernel(std::string("mla_tiles_") + cache_name(b.part), tiles_));
+  TANDEM_TRY(b.kernel("mla_tiles", tiles_, kMlaTilesShared));
   TANDEM_TRY(b.kernel("transpose_" + step.up_format, transpose_));
   TANDEM_TRY(up_.bind(b, step.together ? step.up_format : std::string("bf16")));
   TANDEM_TRY(down_.bind(b, step.down_format));
   // A chunk takes about as much scratch memory as a chunk of rows does elsewhere.
   const PassHeader::Limits& limits = b.part.header->limits();
-  const int64_t a_position = (step.latent + step.heads * (step.nope + step.value)) * 4 + rounded_columns(step.latent) * 2;
+  const int64_t a_position = step.latent * 4 + (step.rope + rounded_columns(step.latent) + step.heads * (step.nope + step.value)) * 2;
   const int64_t most = std::max<int64_t>((limits.context + kStep - 1) / kStep, 1) * kStep;
   positions_ = std::clamp(RowChunks::kScratchBytes / a_position / kStep * kStep, kStep, std::min(most, kMostPositions));
   chunks_ = b.part.header->reserve_context(positions_, b.step.tiles);
   turned_ = 0;
   latents_ = turned_ + (step.together ? 0 : padded(step.heads * step.nope * step.latent * 2));
-  rounded_ = latents_ + padded(positions_ * step.latent * 4);
+  ropes_ = latents_ + padded(positions_ * step.latent * 4);
+  rounded_ = ropes_ + padded(positions_ * step.rope * 2);
   keys_ = rounded_ + RoundedRows::bytes(positions_, step.latent);
-  values_ = keys_ + padded(positions_ * step.heads * step.nope * 4);
-  state_ = values_ + padded(positions_ * step.heads * step.value * 4);
+  values_ = keys_ + padded(positions_ * step.heads * step.nope * 2);
+  state_ = values_ + padded(positions_ * step.heads * step.value * 2);
   b.part.want_scratch(state_ + padded(limits.max_rows * step.heads * 8));
   return {};
 }
@@ -55,7 +56,8 @@ Status ExpandedMla::launch(Stream& stream, const float* q, int64_t q_stride, flo
   }
   MlaChunkArguments a = {};
   a.cache = cache_view(*part_, *step_.cache);
-  a.latents = part_->scratch_at(latents_), a.keys = part_->scratch_at(keys_), a.values = part_->scratch_at(values_), a.state = part_->scratch_at(state_);
+  const auto halves = [&](size_t place) { return reinterpret_cast<uint16_t*>(part_->scratch_at(place)); };
+  a.latents = part_->scratch_at(latents_), a.ropes = halves(ropes_), a.keys = halves(keys_), a.values = halves(values_), a.state = part_->scratch_at(state_);
   a.q = q, a.q_stride = q_stride, a.y = y, a.y_stride = y_stride;
   a.heads = step_.heads, a.nope = step_.nope, a.rope = step_.rope, a.latent = step_.latent, a.value = step_.value;
   a.scale = step_.scale;
@@ -72,15 +74,15 @@ Status ExpandedMla::launch(Stream& stream, const float* q, int64_t q_stride, flo
   return {};
 }
 
-// Latents of a chunk, its keys and its values.
+// Latents of a chunk, its keys and its values; these in bf16, as tiles take them.
 Status ExpandedMla::expand(Stream& stream, const MlaChunkArguments& chunk, int64_t positions) const {
-  TANDEM_TRY(launch_kernel(stream, gather_, mla_gather_shape(step_.latent, positions), chunk));
+  TANDEM_TRY(launch_kernel(stream, gather_, mla_gather_shape(step_.latent + step_.rope, positions), chunk));
   const int64_t heads = step_.heads, nope = step_.nope, value = step_.value, latent = step_.latent;
   const RoundedRows rounded = {reinterpret_cast<uint16_t*>(part_->scratch_at(rounded_)), rounded_columns(latent)};
   LinearTilesArguments keys = {}, values = {};
   keys.rows = values.rows = chunk.chunk + 2;
-  keys.y = part_->scratch_at(keys_), keys.y_stride = heads * nope;
-  values.y = part_->scratch_at(values_), values.y_stride = heads * value;
+  keys.y_bf16 = reinterpret_cast<uint16_t*>(part_->scratch_at(keys_)), keys.y_stride = heads * nope;
+  values.y_bf16 = reinterpret_cast<uint16_t*>(part_->scratch_at(values_)), values.y_stride = heads * value;
   values.weight = part_->weights.arguments(*step_.down);
   keys.batches = values.batches = 1;
   if (step_.together) {

@@ -12,6 +12,7 @@ struct AttentionCase {
   int64_t heads, kv_heads, head_size, value_size, window, part;
   bool sinks;
   CacheType type;
+  bool group = false;  // on tensor cores
 };
 
 // First row and rows of tiles of up to 64 rows, none with rows of two sequences.
@@ -31,7 +32,7 @@ static std::vector<int32_t> tiles_of(const PagedContext& context) {
 static void check_attention(const AttentionCase& shape, uint64_t seed) {
   Random random(seed);
   const bool tiles = shape.part == 0;
-  PagedContext context(tiles ? std::vector<TestSequence>{{0, 70}, {5, 2, true}, {90, 1}, {61, 20}} : std::vector<TestSequence>{{0, 1}, {37, 3}, {130, 2}, {5, 2, true}, {63, 1}}, 16, random);
+  PagedContext context(tiles ? std::vector<TestSequence>{{0, 70}, {5, 2, true}, {90, 1}, {61, 20}} : std::vector<TestSequence>{{0, 1}, {37, 3}, {130, 2}, {5, 2, true}, {63, 1}}, seed % 2 == 0 ? 64 : 16, random);
   Cache cache(context, {{shape.kv_heads, shape.head_size}, {shape.kv_heads, shape.value_size}}, shape.type, random);
   const int64_t rows = context.rows(), parts = tiles ? 0 : (context.longest() + shape.part - 1) / shape.part;
   const int64_t q_stride = shape.heads * shape.head_size + 3, y_stride = shape.heads * shape.value_size;
@@ -48,9 +49,12 @@ static void check_attention(const AttentionCase& shape, uint64_t seed) {
   const std::vector<int32_t> tile_list = tiles_of(context);
   const auto tile_count = static_cast<int32_t>(tile_list.size() / 2);
   a.tiles = tile_list.data(), a.tile_count = &tile_count;
-  const std::string on_tiles = std::string("attention_tiles_") + shape.type.name + (std::max(shape.head_size, shape.value_size) <= 64 ? "_64" : "_128");
-  if (tiles && !launch(on_tiles.c_str(), attention_tiles_shape(shape.heads, tile_count + 1), a, y)) return;
-  if (!tiles && !launch((std::string("attention_part_") + shape.type.name).c_str(), attention_part_shape(shape.heads, shape.kv_heads, parts, rows + 1), a, partial)) return;
+  const int room = std::max(shape.head_size, shape.value_size) <= 64 ? 64 : 128;
+  const std::string on_tiles = std::string("attention_tiles_") + shape.type.name + "_" + std::to_string(room);
+  if (tiles && !launch(on_tiles.c_str(), attention_tiles_shape(shape.heads, shape.kv_heads, tile_count + 1, room), a, y)) return;
+  const std::string in_parts = shape.group ? std::string("attention_group_") + shape.type.name + "_" + std::to_string(room) : std::string("attention_part_") + shape.type.name;
+  const Shape parts_shape = shape.group ? attention_group_shape(shape.heads, shape.kv_heads, parts, rows + 1, room) : attention_part_shape(shape.heads, shape.kv_heads, parts, rows + 1);
+  if (!tiles && !launch(in_parts.c_str(), parts_shape, a, partial)) return;
   if (!tiles && !launch("attention_merge", attention_merge_shape(shape.heads, rows + 1), a, y)) return;
   for (int64_t r = 0; r < rows; r++) {
     const int64_t sequence = context.owner(r), visible = context.position(r) + 1;
@@ -88,6 +92,14 @@ TEST(cuda_attention) {
   check_attention({20, 1, 576, 512, 0, 64, false, kBf16}, 5);  // the sizes of absorbed MLA
   check_attention({6, 3, 80, 96, 100, 48, true, kE4m3}, 6);
   check_attention({3, 1, 256, 256, 33, 64, false, kF32}, 7);
+}
+
+TEST(cuda_attention_in_parts_on_tensor_cores) {
+  check_attention({8, 1, 128, 128, 0, 128, false, kBf16, true}, 21);
+  check_attention({34, 2, 64, 64, 20, 64, true, kBf16, true}, 22);  // groups of one head more than a block takes
+  check_attention({6, 3, 80, 96, 100, 48, true, kE4m3, true}, 23);
+  check_attention({2, 2, 16, 48, 1, 16, true, kBf16, true}, 24);    // smaller heads than there is room for, a window of one position
+  check_attention({12, 2, 64, 32, 0, 64, false, kE4m3, true}, 25);
 }
 
 TEST(cuda_attention_on_tiles) {

@@ -61,26 +61,28 @@ static void check_mla_tiles(const MlaCase& shape, uint64_t seed) {
     for (int64_t first = 0; first < length; first += chunk) {
       const int64_t positions = std::min(chunk, length - first);
       const int32_t own[4] = {static_cast<int32_t>(s), static_cast<int32_t>(first), static_cast<int32_t>(positions), first + positions == length};
-      std::vector<float> latents(static_cast<size_t>(positions * latent), kUntouched), keys(static_cast<size_t>(positions * heads * nope), kUntouched);
-      std::vector<float> values(static_cast<size_t>(positions * heads * value), kUntouched);
+      const auto halves = [](std::vector<float>& words) { return reinterpret_cast<uint16_t*>(words.data()); };
+      std::vector<float> latents(static_cast<size_t>(positions * latent + (positions * rope + 1) / 2), kUntouched), keys(static_cast<size_t>((positions * heads * nope + 1) / 2), kUntouched);
+      std::vector<float> values(static_cast<size_t>((positions * heads * value + 1) / 2), kUntouched);
       MlaChunkArguments a = {};
-      a.cache = cache.view(0, &live), a.chunk = own, a.latents = latents.data(), a.keys = keys.data(), a.values = values.data();
+      a.cache = cache.view(0, &live), a.chunk = own, a.latents = latents.data(), a.ropes = halves(latents) + 2 * positions * latent;
+      a.keys = halves(keys), a.values = halves(values);
       a.q = q.data(), a.q_stride = heads * (nope + rope), a.y = y.data(), a.y_stride = heads * value, a.state = state.data();
       a.heads = heads, a.nope = nope, a.rope = rope, a.latent = latent, a.value = value, a.scale = scale, a.tiles = tiles.data(), a.tile_count = &tile_count;
-      if (!launch((std::string("mla_gather_") + type.name).c_str(), mla_gather_shape(latent, chunk), a, latents)) return;
+      if (!launch((std::string("mla_gather_") + type.name).c_str(), mla_gather_shape(latent + rope, chunk), a, latents)) return;
       LinearTilesArguments expand = {};
       const std::vector<uint16_t> rounded = round_rows(latents.data(), latent, positions, latent, "bf16", own + 2);
       expand.x = rounded.data(), expand.x_stride = rounded_columns(latent), expand.rows = own + 2, expand.batches = 1;
       const auto weight = [&](const std::vector<float>& w, int64_t n) { return WeightMatrix{reinterpret_cast<const uint8_t*>(w.data()), latent * 2, nullptr, 0, n, latent}; };
-      expand.weight = weight(up_bf16, heads * nope), expand.y = keys.data(), expand.y_stride = heads * nope;
+      expand.weight = weight(up_bf16, heads * nope), expand.y_bf16 = halves(keys), expand.y_stride = heads * nope;
       if (!launch("linear_bf16_tiles", linear_tiles_shape(heads * nope, positions, 1, false), expand, keys)) return;
-      expand.weight = weight(down_bf16, heads * value), expand.y = values.data(), expand.y_stride = heads * value;
+      expand.weight = weight(down_bf16, heads * value), expand.y_bf16 = halves(values), expand.y_stride = heads * value;
       if (!launch("linear_bf16_tiles", linear_tiles_shape(heads * value, positions, 1, false), expand, values)) return;
       // What a chunk leaves in `state` is an output too.
       std::vector<float> both = y;
       both.insert(both.end(), state.begin(), state.end());
       a.y = both.data(), a.state = both.data() + y.size();
-      if (!launch((std::string("mla_tiles_") + type.name).c_str(), mla_tiles_shape(heads, tile_count + 1), a, both)) return;
+      if (!launch("mla_tiles", mla_tiles_shape(heads, tile_count + 1), a, both)) return;
       std::copy(both.begin(), both.begin() + static_cast<int64_t>(y.size()), y.begin());
       std::copy(both.begin() + static_cast<int64_t>(y.size()), both.end(), state.begin());
     }

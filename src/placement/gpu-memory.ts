@@ -18,12 +18,12 @@ export type GpuWork =
   | { readonly op: 'linear'; readonly columns: number; readonly tiles: number; readonly outputs: boolean }
   /** Bytes of a row and part of the context. */
   | { readonly op: 'attention'; readonly part: number }
-  /** Of a row; of a row and part; of an expanded position: latent, rounded, keys and values; of a turned W_UK. */
+  /** Of a row; of a row and part; of an expanded position: latent, rope key, rounded latent, keys and values; of a turned W_UK. */
   | {
       readonly op: 'mla';
       readonly row: number;
       readonly part: number;
-      readonly position: readonly [latent: number, rounded: number, keys: number, values: number];
+      readonly position: readonly number[];
       readonly turned: number;
       readonly heads: number;
       /** Rows of a sequence that expand its context; 0: none do. */
@@ -163,7 +163,7 @@ function workOf(program: Program, { op, inputs, attributes, placement }: Step): 
       op,
       row: heads * (2 * latent + rope) * 4,
       part: heads * (latent + 2) * 4,
-      position: [latent * 4, roundedBytes(latent), heads * nope * 4, heads * value * 4],
+      position: [latent * 4, rope * 2, roundedBytes(latent), heads * nope * 2, heads * value * 2],
       turned: inputs[1] ? 0 : heads * nope * latent * 2,
       heads,
       tiles: even && width <= 192 && value <= 128 ? tiles : 0,

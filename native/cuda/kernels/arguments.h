@@ -55,6 +55,7 @@ struct LinearTilesArguments {
   const int32_t* rows;     // on the device: those of the pass; x has all but the first `skip` of them
   int64_t skip;
   int64_t batches, weight_first, weight_batch;  // matrices, and where they lie in rows, as in linear
+  uint16_t* y_bf16;        // takes what is summed in place of y, rounded; or null
 };
 
 // Columns [0, columns) of heads that are x_head apart to heads that are y_head apart.
@@ -197,8 +198,9 @@ struct MlaChunkArguments {
   CacheView cache;            // stream latent ‖ rope key
   const int32_t* chunk;       // [4] on the device: sequence, first position, positions, 1 where it is the last of its sequence
   float* latents;             // mla_gather writes [positions, latent]
-  const float* keys;          // [positions, heads · nope]: latents by W_UK
-  const float* values;        // [positions, heads · value]: latents by W_UV
+  uint16_t* ropes;            // and [positions, rope] in bf16
+  const uint16_t* keys;       // [positions, heads · nope]: latents by W_UK, in bf16
+  const uint16_t* values;     // [positions, heads · value]: latents by W_UV, in bf16
   const float* q;             // [T, heads · (nope + rope)]
   int64_t q_stride;
   float* y;                   // [T, heads · value]

@@ -20,6 +20,19 @@ static constexpr int kMaxValueSize = 512;
 
 static TANDEM_DEVICE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
+// Largest, or sum, of the four lanes that share a row of a product.
+static TANDEM_DEVICE float row_max(float value) {
+  for (int step = 1; step < 4; step <<= 1) {
+    const float other = __shfl_xor_sync(kAllLanes, value, step);
+    value = other > value || value != value ? other : value;
+  }
+  return value;
+}
+static TANDEM_DEVICE float row_sum(float value) {
+  for (int step = 1; step < 4; step <<= 1) value += __shfl_xor_sync(kAllLanes, value, step);
+  return value;
+}
+
 // Positions [begin, end) that row `row` sees of part `part`.
 struct Span {
   int64_t begin, end;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cuda/kernels/arguments.h"
+#include "cuda/kernels/codes.cuh"
 #include "cuda/kernels/dialect.cuh"
 #include "cuda/kernels/elementwise.cuh"
 
@@ -37,6 +38,12 @@ static TANDEM_DEVICE T* cache_at(const CacheView& cache, int64_t sequence, int64
   return reinterpret_cast<T*>(cache.base) + page * cache.page_elements + cache.offset + place * width;
 }
 
+// The first or the second two of four adjacent e4m3 numbers, in bf16.
+template <int which>
+static TANDEM_DEVICE uint32_t e4m3_pair(uint32_t four) {
+  return e4m3_codes(byte_permute(four, 0, which == 0 ? 0x4140 : 0x4342));
+}
+
 // Eight adjacent elements.
 static TANDEM_DEVICE void load_eight(const float* at, float* out) {
   if (aligned(at, 16)) {
@@ -61,8 +68,9 @@ static TANDEM_DEVICE void load_eight(const uint16_t* at, float* out) {
 static TANDEM_DEVICE void load_eight(const uint8_t* at, float* out) {
   if (aligned(at, 8)) {
     const uint2 v = *reinterpret_cast<const uint2*>(at);
+    const uint32_t pairs[4] = {e4m3_pair<0>(v.x), e4m3_pair<1>(v.x), e4m3_pair<0>(v.y), e4m3_pair<1>(v.y)};
     TANDEM_UNROLL
-    for (int i = 0; i < 8; i++) out[i] = quant::e4m3_to_f32(static_cast<uint8_t>((i < 4 ? v.x : v.y) >> (8 * (i & 3))));
+    for (int i = 0; i < 8; i++) out[i] = bits_float(i & 1 ? pairs[i >> 1] & 0xffff0000u : pairs[i >> 1] << 16);
   } else {
     TANDEM_UNROLL
     for (int i = 0; i < 8; i++) out[i] = quant::e4m3_to_f32(at[i]);

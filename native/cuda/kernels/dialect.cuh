@@ -139,6 +139,17 @@ static TANDEM_DEVICE float rounded_product(float a, float b) {
 #endif
 }
 
+// 2^value, off by 2^-22 of it at most; results below 2^-126 become 0.
+static TANDEM_DEVICE float approximate_exp2(float value) {
+#ifdef __CUDA_ARCH__
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(value));
+  return result;
+#else
+  return exp2f(value);
+#endif
+}
+
 // Two floats to bf16, nearest even; the first in the low half.
 static TANDEM_DEVICE uint32_t pack_bf16(float low, float high) {
 #ifdef __CUDA_ARCH__

@@ -17,12 +17,17 @@ static TANDEM_DEVICE void linear_tiles(const LinearTilesArguments& a) {
   if (m0 >= rows) return;
   const int64_t n = a.weight.n - n0, first = a.weight_first + matrix * a.weight_batch + n0;
   const uint8_t* weights = a.weight.data + first * a.weight.row_bytes;
-  float* y = a.y + matrix * a.y_batch + m0 * a.y_stride + n0;
+  const int64_t y = matrix * a.y_batch + m0 * a.y_stride + n0;
   multiply_tile<Block, Groups, Warps>(
       memory, a.weight.k, static_cast<int>(rows - m0 < 32 * Groups ? rows - m0 : 32 * Groups), static_cast<int>(n < 32 * Warps ? n : 32 * Warps), a.x + m0 * a.x_stride,
       [&](int row) { return static_cast<uint32_t>(row * a.x_stride / 8); }, weights, a.weight.row_bytes,
       [&](int column) { return a.weight.scales == nullptr ? nullptr : a.weight.scales + (first + column) / ScaleRows<Block>::value * a.weight.scale_stride; },
-      [&](int column) { return a.bias == nullptr ? 0.0f : a.bias[n0 + column]; }, [&](int row, int column, float value) { y[row * a.y_stride + column] = value; });
+      [&](int column) { return a.bias == nullptr ? 0.0f : a.bias[n0 + column]; },
+      [&](int row, int column, float value) {
+        const int64_t at = y + row * a.y_stride + column;
+        if (a.y_bf16 == nullptr) a.y[at] = value;
+        else a.y_bf16[at] = quant::f32_to_bf16(value);
+      });
 }
 
 template <typename Block>

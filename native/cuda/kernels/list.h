@@ -5,6 +5,7 @@
 #include "cuda/kernels/arguments.h"
 #include "cuda/kernels/absorb.cuh"
 #include "cuda/kernels/attention.cuh"
+#include "cuda/kernels/attention_group.cuh"
 #include "cuda/kernels/attention_tiles.cuh"
 #include "cuda/kernels/cache.cuh"
 #include "cuda/kernels/elementwise.cuh"
@@ -42,8 +43,7 @@
   X(attention_part_##name, AttentionArguments, attention_part<T>)     \
   X(attention_tiles_##name##_64, AttentionArguments, attention_tiles<T, 64, 64>) \
   X(attention_tiles_##name##_128, AttentionArguments, attention_tiles<T, 128, 128>) \
-  X(mla_gather_##name, MlaChunkArguments, mla_gather<T>)              \
-  X(mla_tiles_##name, MlaChunkArguments, mla_tiles<T>)
+  X(mla_gather_##name, MlaChunkArguments, mla_gather<T>)
 
 #define TANDEM_CUDA_KERNELS(X)                                    \
   TANDEM_CUDA_FORMATS(TANDEM_CUDA_OF_FORMAT, X)                   \
@@ -57,8 +57,13 @@
   TANDEM_CUDA_OF_CACHE(X, f32, float)                             \
   TANDEM_CUDA_OF_CACHE(X, bf16, uint16_t)                         \
   TANDEM_CUDA_OF_CACHE(X, e4m3, uint8_t)                          \
+  X(attention_group_bf16_64, AttentionArguments, attention_group<uint16_t, 64>)   \
+  X(attention_group_bf16_128, AttentionArguments, attention_group<uint16_t, 128>) \
+  X(attention_group_e4m3_64, AttentionArguments, attention_group<uint8_t, 64>)    \
+  X(attention_group_e4m3_128, AttentionArguments, attention_group<uint8_t, 128>)  \
   X(mla_part_bf16, AttentionArguments, mla_part<uint16_t>)        \
   X(mla_part_e4m3, AttentionArguments, mla_part<uint8_t>)         \
+  X(mla_tiles, MlaChunkArguments, mla_tiles)                      \
   X(copy_heads, CopyHeadsArguments, copy_heads)                   \
   X(attention_merge, AttentionArguments, attention_merge)         \
   X(round_rows, RoundRowsArguments, round_rows)                   \

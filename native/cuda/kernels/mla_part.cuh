@@ -10,7 +10,6 @@
 
 #include "cuda/kernels/arguments.h"
 #include "cuda/kernels/attention.cuh"
-#include "cuda/kernels/codes.cuh"
 #include "cuda/kernels/mma.cuh"
 #include "cuda/kernels/shapes.h"
 #include "cuda/kernels/shared.cuh"
@@ -33,6 +32,12 @@ static TANDEM_DEVICE void split_bf16(float low, float high, uint32_t (&parts)[3]
   }
 }
 
+// Columns from `width`, a multiple of 16, on to 0.
+static TANDEM_DEVICE void clear_columns(uint16_t (*rows)[kMlaStride], int count, int width) {
+  const int words = (kMlaWidth - width) / 2;
+  for (int i = threadIdx.x; i < count * words; i += blockDim.x) *reinterpret_cast<uint32_t*>(rows[i / words] + width + i % words * 2) = 0;
+}
+
 // Tiles of latents. Thread t copies of row t / 8 every eighth run of 16 bytes.
 template <typename T>
 struct MlaTiles;
@@ -44,6 +49,7 @@ struct alignas(16) MlaTiles<uint16_t> {
   TANDEM_DEVICE uint8_t* place(int buffer, int row) { return reinterpret_cast<uint8_t*>(rows[buffer][row]); }
   TANDEM_DEVICE const uint16_t* row(int buffer, int row) const { return rows[buffer][row]; }
   TANDEM_DEVICE void decode(int, int64_t) {}  // ready to be multiplied
+  TANDEM_DEVICE void clear(int width) { clear_columns(rows[0], 2 * kMlaPositions, width); }
 };
 
 // As the cache has them, and one tile as bf16.
@@ -52,10 +58,9 @@ struct alignas(16) MlaTiles<uint8_t> {
   uint8_t raw[2][kMlaPositions][kMlaWidth];
   uint16_t rows[kMlaPositions][kMlaStride];
 
-  static TANDEM_DEVICE uint32_t first_pair(uint32_t four) { return e4m3_codes(byte_permute(four, 0, 0x4140)); }
-  static TANDEM_DEVICE uint32_t second_pair(uint32_t four) { return e4m3_codes(byte_permute(four, 0, 0x4342)); }
   TANDEM_DEVICE uint8_t* place(int buffer, int row) { return raw[buffer][row]; }
   TANDEM_DEVICE const uint16_t* row(int, int row) const { return rows[row]; }
+  TANDEM_DEVICE void clear(int width) { clear_columns(rows, kMlaPositions, width); }
   // A thread decodes what it copied.
   TANDEM_DEVICE void decode(int buffer, int64_t width) {
     const int own = threadIdx.x >> 3;
@@ -63,8 +68,8 @@ struct alignas(16) MlaTiles<uint8_t> {
     for (int c = static_cast<int>(threadIdx.x & 7) * 16; c < width; c += 128) {
       const uint4 codes = *reinterpret_cast<const uint4*>(raw[buffer][own] + c);
       uint4* const to = reinterpret_cast<uint4*>(rows[own] + c);
-      to[0] = {first_pair(codes.x), second_pair(codes.x), first_pair(codes.y), second_pair(codes.y)};
-      to[1] = {first_pair(codes.z), second_pair(codes.z), first_pair(codes.w), second_pair(codes.w)};
+      to[0] = {e4m3_pair<0>(codes.x), e4m3_pair<1>(codes.x), e4m3_pair<0>(codes.y), e4m3_pair<1>(codes.y)};
+      to[1] = {e4m3_pair<0>(codes.z), e4m3_pair<1>(codes.z), e4m3_pair<0>(codes.w), e4m3_pair<1>(codes.w)};
     }
   }
 };
@@ -84,15 +89,16 @@ struct MlaPart {
   MlaPartMemory<T>& memory;
   const AttentionArguments& a;
   int lane = static_cast<int>(threadIdx.x & 31), warp = static_cast<int>(threadIdx.x >> 5);
-  int steps, first_step;  // of 16 columns, of this quarter
+  uint32_t page, place;  // in the context: where the row that this thread copies lies
   uint32_t query[kMlaQuarterSteps][3][4];
   float sums[8][4] = {};
   Softmax state[2];  // of heads 2·warp and the next
 
-  TANDEM_DEVICE MlaPart(MlaPartMemory<T>& memory, const AttentionArguments& a) : memory(memory), a(a) {
-    const int all = static_cast<int>(a.head_size / 16), quarter = (all + kMlaQuarters - 1) / kMlaQuarters;
-    first_step = warp % kMlaQuarters * quarter;
-    steps = all - first_step < quarter ? all - first_step : quarter;
+  // What lies behind the columns that there are is multiplied by 0: it is made finite.
+  TANDEM_DEVICE MlaPart(MlaPartMemory<T>& memory, const AttentionArguments& a, int64_t t0) : memory(memory), a(a) {
+    const uint32_t own = static_cast<uint32_t>(t0) + (threadIdx.x >> 3), page_tokens = static_cast<uint32_t>(a.keys.page_tokens);
+    page = own / page_tokens, place = own % page_tokens;
+    memory.tiles.clear(static_cast<int>(a.head_size));
   }
 
   // q: the first of `count` heads. Others are 0.
@@ -101,9 +107,9 @@ struct MlaPart {
     for (int k = 0; k < kMlaQuarterSteps; k++) {
       TANDEM_UNROLL
       for (int i = 0; i < 4; i++) {
-        const int head = (lane >> 2) + 8 * (i & 1);
-        const float* from = q + head * a.head_size + 16 * (first_step + k) + 8 * (i >> 1) + 2 * (lane & 3);
-        const bool there = head < count && k < steps;
+        const int head = (lane >> 2) + 8 * (i & 1), column = 16 * (warp % kMlaQuarters * kMlaQuarterSteps + k) + 8 * (i >> 1) + 2 * (lane & 3);
+        const float* from = q + head * a.head_size + column;
+        const bool there = head < count && column < a.head_size;
         uint32_t parts[3];
         split_bf16(there ? from[0] : 0.0f, there ? from[1] : 0.0f, parts);
         TANDEM_UNROLL
@@ -112,38 +118,41 @@ struct MlaPart {
     }
   }
 
-  // Begins to copy the positions from t0 on; those from `end` on become 0.
+  // Begins to copy the next tile, of positions from t0 on; those from `end` on become 0.
   TANDEM_DEVICE void begin(int buffer, int64_t sequence, int64_t t0, int64_t end) {
     const int own = threadIdx.x >> 3, bytes = static_cast<int>(a.head_size * sizeof(T));
     const bool there = t0 + own < end;
-    const uint8_t* from = reinterpret_cast<const uint8_t*>(cache_at<const T>(a.keys, sequence, there ? t0 + own : t0, 0, a.keys.width));
-    for (int c = static_cast<int>(threadIdx.x & 7) * 16; c < bytes; c += 128) cp_async_16(memory.tiles.place(buffer, own) + c, from + c, there);
+    const uint32_t page_tokens = static_cast<uint32_t>(a.keys.page_tokens);
+    const uint8_t* from = a.keys.base;
+    if (there) from += (a.keys.tables[sequence * a.keys.table_stride + page] * a.keys.page_elements + a.keys.offset + place * a.keys.width) * static_cast<int64_t>(sizeof(T));
+    uint8_t* const to = memory.tiles.place(buffer, own);
+    for (int c = static_cast<int>(threadIdx.x & 7) * 16; c < bytes; c += 128) cp_async_16(to + c, from + c, there);
     cp_async_commit();
+    for (place += kMlaPositions; place >= page_tokens; place -= page_tokens) page++;
   }
 
   // Scores of this warp's positions over its quarter of the columns.
   TANDEM_DEVICE void score(int buffer) {
     const int half = warp / kMlaQuarters * 16;
-    const uint16_t* keys = memory.tiles.row(buffer, half + (lane >> 4) * 8 + (lane & 7)) + 16 * first_step + (lane >> 3 & 1) * 8;
+    const uint16_t* keys = memory.tiles.row(buffer, half + (lane >> 4) * 8 + (lane & 7)) + warp % kMlaQuarters * 16 * kMlaQuarterSteps + (lane >> 3 & 1) * 8;
     float scores[3][2][4] = {};  // a sum each part: chains of products stay short
     TANDEM_UNROLL
     for (int k = 0; k < kMlaQuarterSteps; k++) {
-      if (k < steps) {
-        uint32_t key[4];
-        ldmatrix(key, keys + 16 * k);
-        const uint32_t pairs[2][2] = {{key[0], key[1]}, {key[2], key[3]}};
-        TANDEM_UNROLL
-        for (int p = 0; p < 3; p++) {
-          mma_bf16(scores[p][0], query[k][p], pairs[0]);
-          mma_bf16(scores[p][1], query[k][p], pairs[1]);
-        }
+      uint32_t key[4];
+      ldmatrix(key, keys + 16 * k);
+      const uint32_t pairs[2][2] = {{key[0], key[1]}, {key[2], key[3]}};
+      TANDEM_UNROLL
+      for (int p = 0; p < 3; p++) {
+        mma_bf16(scores[p][0], query[k][p], pairs[0]);
+        mma_bf16(scores[p][1], query[k][p], pairs[1]);
       }
     }
     TANDEM_UNROLL
     for (int n = 0; n < 2; n++) {
       TANDEM_UNROLL
-      for (int i = 0; i < 4; i++) {
-        memory.scores[warp % kMlaQuarters][(lane >> 2) + (i & 2) * 4][half + 8 * n + 2 * (lane & 3) + (i & 1)] = scores[2][n][i] + scores[1][n][i] + scores[0][n][i];
+      for (int i = 0; i < 4; i += 2) {
+        float* to = &memory.scores[warp % kMlaQuarters][(lane >> 2) + 4 * i][half + 8 * n + 2 * (lane & 3)];
+        *reinterpret_cast<float2*>(to) = {scores[2][n][i] + scores[1][n][i] + scores[0][n][i], scores[2][n][i + 1] + scores[1][n][i + 1] + scores[0][n][i + 1]};
       }
     }
   }
@@ -186,15 +195,13 @@ struct MlaPart {
       const uint16_t* values = memory.tiles.row(buffer, 16 * k + (lane & 15)) + 64 * warp + (lane >> 4) * 8;
       TANDEM_UNROLL
       for (int n = 0; n < 8; n += 2) {
-        if (64 * warp + 8 * n < a.value_size) {
-          uint32_t value[4];
-          ldmatrix_transposed(value, values + 8 * n);
-          const uint32_t pairs[2][2] = {{value[0], value[1]}, {value[2], value[3]}};
-          TANDEM_UNROLL
-          for (int p = 2; p >= 0; p--) {
-            mma_bf16(sums[n], weight[p], pairs[0]);
-            mma_bf16(sums[n + 1], weight[p], pairs[1]);
-          }
+        uint32_t value[4];
+        ldmatrix_transposed(value, values + 8 * n);
+        const uint32_t pairs[2][2] = {{value[0], value[1]}, {value[2], value[3]}};
+        TANDEM_UNROLL
+        for (int p = 2; p >= 0; p--) {
+          mma_bf16(sums[n], weight[p], pairs[0]);
+          mma_bf16(sums[n + 1], weight[p], pairs[1]);
         }
       }
     }
@@ -240,7 +247,7 @@ static TANDEM_DEVICE void mla_part(const AttentionArguments& a) {
     }
     return;
   }
-  MlaPart<T> own(*dynamic_shared<MlaPartMemory<T>>(), a);
+  MlaPart<T> own(*dynamic_shared<MlaPartMemory<T>>(), a, span.begin);
   own.begin(0, sequence, span.begin, span.end);
   own.load_query(a.q + row * a.q_stride + head0 * a.head_size, count);
   int buffer = 0;

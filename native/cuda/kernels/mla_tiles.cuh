@@ -19,28 +19,73 @@ static constexpr int kMlaValue = 128;  // value
 // Entries of a.chunk.
 enum { kChunkSequence, kChunkFirst, kChunkPositions, kChunkLast };
 
-// Latents of the chunk's positions, one after the other. Grid: (⌈latent / 256⌉, most positions of a chunk).
+// Latents of the chunk's positions, one after the other, and their rope keys. Grid: (⌈(latent + rope) / 256⌉, most positions of a chunk).
 template <typename T>
 static TANDEM_DEVICE void mla_gather(const MlaChunkArguments& a) {
-  const int64_t c = own_column(a.latent, a.chunk + kChunkPositions), t = blockIdx.y;
+  const int64_t c = own_column(a.latent + a.rope, a.chunk + kChunkPositions), t = blockIdx.y;
   if (c < 0) return;
-  a.latents[t * a.latent + c] = cache_float(cache_at<const T>(a.cache, a.chunk[kChunkSequence], a.chunk[kChunkFirst] + t, 0, a.cache.width)[c]);
+  const float value = cache_float(cache_at<const T>(a.cache, a.chunk[kChunkSequence], a.chunk[kChunkFirst] + t, 0, a.cache.width)[c]);
+  if (c < a.latent) a.latents[t * a.latent + c] = value;
+  else a.ropes[t * a.rope + c - a.latent] = quant::f32_to_bf16(value);
 }
 
-// Grid: (tiles of the sequence, heads), 128 threads.
-template <typename T>
+// Keys of a head: its own columns, then the rope key that all share.
+struct MlaKeyRows {
+  const MlaChunkArguments& a;
+  int64_t head, columns;
+  bool wholes;
+  int64_t t0 = 0;  // in the chunk
+
+  TANDEM_DEVICE MlaKeyRows(const MlaChunkArguments& a, int64_t head)
+      : a(a), head(head), columns(a.nope + a.rope), wholes((a.nope | a.rope) % 8 == 0 && a.rope > 0 && aligned(a.keys, 16) && aligned(a.ropes, 16)) {}
+  TANDEM_DEVICE bool whole() const { return wholes; }
+  TANDEM_DEVICE const uint16_t* at(int t, int c) const { return c < a.nope ? a.keys + ((t0 + t) * a.heads + head) * a.nope + c : a.ropes + (t0 + t) * a.rope + c - a.nope; }
+  TANDEM_DEVICE void read(int t, int c, float* out) const {
+    TANDEM_UNROLL
+    for (int i = 0; i < 8; i++) out[i] = c + i < columns ? cache_float(*at(t, c + i)) : 0.0f;
+  }
+};
+
+struct MlaValueRows {
+  const MlaChunkArguments& a;
+  int64_t head, columns;
+  bool wholes;
+  int64_t t0 = 0;
+
+  TANDEM_DEVICE MlaValueRows(const MlaChunkArguments& a, int64_t head) : a(a), head(head), columns(a.value), wholes(a.value % 8 == 0 && aligned(a.values, 16)) {}
+  TANDEM_DEVICE bool whole() const { return wholes; }
+  TANDEM_DEVICE const uint16_t* at(int t, int c) const { return a.values + ((t0 + t) * a.heads + head) * a.value + c; }
+  TANDEM_DEVICE void read(int t, int c, float* out) const { load_up_to_eight(at(t, c), columns - c, out); }
+};
+
+// Two tiles a block. Grid: (⌈tiles of the sequence / 2⌉, heads), 256 threads.
 static TANDEM_DEVICE void mla_tiles(const MlaChunkArguments& a) {
-  __shared__ AttentionMemory<kMlaHead, kMlaValue> memory;
-  if (static_cast<int64_t>(blockIdx.x) >= *a.tile_count) return;
-  const int64_t row0 = a.tiles[2 * blockIdx.x], head = blockIdx.y, sequence = a.chunk[kChunkSequence];
+  static_assert(sizeof(AttentionMemory<kMlaHead, kMlaValue>) == kMlaTilesShared);
+  const int64_t tiles = *a.tile_count, pair = (tiles + 1) / 2 - 1 - static_cast<int64_t>(blockIdx.x);  // the longest contexts first
+  if (pair < 0) return;
+  const int64_t tile = 2 * pair + (threadIdx.x >> 7), head = blockIdx.y, sequence = a.chunk[kChunkSequence];
   if (a.cache.dead != nullptr && a.cache.dead[sequence]) return;
-  const int64_t first = a.chunk[kChunkFirst], head_size = a.nope + a.rope;
+  AttentionMemory<kMlaHead, kMlaValue>& memory = *dynamic_shared<AttentionMemory<kMlaHead, kMlaValue>>();
+  const int64_t first = a.chunk[kChunkFirst], chunk_end = first + a.chunk[kChunkPositions], head_size = a.nope + a.rope;
+  const auto end_of = [&](int64_t of) { return of < tiles ? smaller(chunk_end, a.cache.positions[a.tiles[2 * of]] + a.tiles[2 * of + 1]) : 0; };
+  const int64_t own_end = end_of(tile), other_end = end_of(tile ^ 1), end = own_end > other_end ? own_end : other_end;
   TileRows<kMlaHead, kMlaValue> rows;
+  const int64_t row0 = tile < tiles ? a.tiles[2 * tile] : 0;
   rows.position0 = a.cache.positions[row0];
-  rows.count = a.tiles[2 * blockIdx.x + 1];
-  rows.load_query(a.q + row0 * a.q_stride + head * head_size, a.q_stride, head_size);
+  rows.count = tile < tiles ? a.tiles[2 * tile + 1] : 0;
   float* y = a.y + row0 * a.y_stride + head * a.value;
   float* state = a.state + (row0 * a.heads + head) * 2;
+  MlaKeyRows keys(a, head);
+  MlaValueRows values(a, head);
+  const auto begin = [&](int buffer, int64_t t0) {
+    keys.t0 = values.t0 = t0 - first;
+    load_rows<kMlaHead>(memory.keys[buffer], end - t0, keys);
+    load_rows<kMlaValue>(memory.values[buffer], end - t0, values);
+    cp_async_commit();
+  };
+  int buffer = 0;
+  if (first < end) begin(buffer, first);
+  rows.load_query(a.q + row0 * a.q_stride + head * head_size, a.q_stride, head_size);
   if (first > 0) {
     TANDEM_UNROLL
     for (int i = 0; i < 2; i++) {
@@ -55,24 +100,11 @@ static TANDEM_DEVICE void mla_tiles(const MlaChunkArguments& a) {
       }
     }
   }
-  const int64_t end = smaller(first + a.chunk[kChunkPositions], rows.position0 + rows.count);
-  for (int64_t t0 = first; t0 < end; t0 += kStep) {
-    __syncthreads();
-    load_step<kMlaHead, kMlaValue>(
-        memory, end - t0,
-        [&](int t, int c, float* out) {
-          const float* own = a.keys + ((t0 - first + t) * a.heads + head) * a.nope;
-          const T* shared = cache_at<const T>(a.cache, sequence, t0 + t, 0, a.cache.width) + a.latent - a.nope;
-          if (c + 8 <= a.nope) return load_eight(own + c, out);
-          if (c >= a.nope && c + 8 <= head_size) return load_eight(shared + c, out);
-          TANDEM_UNROLL
-          for (int i = 0; i < 8; i++) out[i] = c + i < a.nope ? own[c + i] : c + i < head_size ? cache_float(shared[c + i]) : 0.0f;
-        },
-        [&](int t, int c, float* out) {
-          if (c < a.value) load_up_to_eight(a.values + ((t0 - first + t) * a.heads + head) * a.value + c, a.value - c, out);
-        });
-    __syncthreads();
-    rows.attend(memory, t0, a.scale, 0);
+  for (int64_t t0 = first; t0 < end; t0 += kStep, buffer ^= 1) {
+    cp_async_wait<0>();
+    __syncthreads();  // this step is there, and the one before is read by none any more
+    if (t0 + kStep < end) begin(buffer ^ 1, t0 + kStep);
+    if (t0 < own_end) rows.attend(memory.keys[buffer], memory.values[buffer], t0, own_end, a.scale, 0);
   }
   if (a.chunk[kChunkLast]) return rows.store(y, a.y_stride, a.value, -INFINITY);
   TANDEM_UNROLL

@@ -67,18 +67,34 @@ static inline Shape attention_part_shape(int64_t heads, int64_t kv_heads, int64_
 }
 static inline Shape attention_merge_shape(int64_t heads, int64_t rows) { return {1, static_cast<unsigned>(heads), static_cast<unsigned>(rows), 128}; }
 
+// attention_group_*: sixteen heads of a group a block, `room` is in the kernel's name; attention_merge follows.
+template <int room>
+static constexpr unsigned kAttentionGroupShared = 4 * 2 * 2 * 16 * (room + 8) * 2;
+static inline Shape attention_group_shape(int64_t heads, int64_t kv_heads, int64_t parts, int64_t rows, int room) {
+  return {static_cast<unsigned>(parts), static_cast<unsigned>(kv_heads) * blocks_of(heads / kv_heads, 16), static_cast<unsigned>(rows), 128,
+          room == 64 ? kAttentionGroupShared<64> : kAttentionGroupShared<128>};
+}
+
 // mla_part_*: sixteen heads a block; attention_merge follows.
 static constexpr unsigned kMlaPartShared = 87 << 10;
 static inline Shape mla_part_shape(int64_t heads, int64_t parts, int64_t rows) {
   return {static_cast<unsigned>(parts), blocks_of(heads, 16), static_cast<unsigned>(rows), 256, kMlaPartShared};
 }
 
-// attention_tiles_*: `tiles` as many as any pass has, ⌈rows / 64⌉ of each sequence.
-static inline Shape attention_tiles_shape(int64_t heads, int64_t tiles) { return {static_cast<unsigned>(tiles), static_cast<unsigned>(heads), 1, 128}; }
+// attention_tiles_*, mla_tiles: bytes for two steps of 64 positions, with room for so wide heads and values.
+template <int head, int value>
+static constexpr unsigned kAttentionTilesShared = 2 * 64 * 2 * (head + 8 + value + 8);
 
-// mla_gather_*: `positions` of the longest chunk; mla_tiles_*: `tiles` as many as the longest sequence has; transpose_*.
-static inline Shape mla_gather_shape(int64_t latent, int64_t positions) { return {blocks_of(latent, 256), static_cast<unsigned>(positions), 1, 256}; }
-static inline Shape mla_tiles_shape(int64_t heads, int64_t tiles) { return attention_tiles_shape(heads, tiles); }
+// attention_tiles_*: `tiles` as many as any pass has, ⌈rows / 64⌉ of each sequence; `room` is in the kernel's name. Two heads of one group a block.
+static inline Shape attention_tiles_shape(int64_t heads, int64_t kv_heads, int64_t tiles, int room) {
+  const unsigned together = heads / kv_heads % 2 == 0 ? 2 : 1;
+  return {static_cast<unsigned>(tiles), static_cast<unsigned>(heads) / together, 1, 128 * together, room == 64 ? kAttentionTilesShared<64, 64> : kAttentionTilesShared<128, 128>};
+}
+
+// mla_gather_*: `positions` of the longest chunk; mla_tiles: two tiles a block, `tiles` as many as the longest sequence has; transpose_*.
+static inline Shape mla_gather_shape(int64_t width, int64_t positions) { return {blocks_of(width, 256), static_cast<unsigned>(positions), 1, 256}; }
+static constexpr unsigned kMlaTilesShared = kAttentionTilesShared<192, 128>;
+static inline Shape mla_tiles_shape(int64_t heads, int64_t tiles) { return {blocks_of(tiles, 2), static_cast<unsigned>(heads), 1, 256, kMlaTilesShared}; }
 static inline Shape transpose_shape(int64_t n, int64_t k, int64_t batches) { return {blocks_of(n, 256), blocks_of(k, 32), static_cast<unsigned>(batches), 256}; }
 
 // add, glu, gather_rows; copy_heads and cache_append_* with columns = heads · columns.
