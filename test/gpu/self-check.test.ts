@@ -10,6 +10,8 @@ import { nativeBackend } from '../../src/backend/native/backend.ts';
 import { type CheckedKind, checkKinds } from '../../src/backend/self-check/check.ts';
 import { stepKinds } from '../../src/backend/self-check/kinds.ts';
 import { wholePassFailure } from '../../src/backend/self-check/whole-pass.ts';
+import { tryKernels } from '../../src/commands/doctor/gpu-kernels.ts';
+import { gpuTrials } from '../../src/engine/gpu-trials.ts';
 import { checksPath, readChecks } from '../../src/engine/kept-checks.ts';
 import { type LoadOptions, load } from '../../src/index.ts';
 import { lowerBoth } from '../../src/placement/phases.ts';
@@ -93,6 +95,19 @@ describe.skipIf(reason)(`GPUs that are checked ${reason ?? ''}`, () => {
     } finally {
       await executable.dispose();
     }
+  });
+
+  it('what the doctor tries: small random models of every architecture', async () => {
+    const trials = gpuTrials().filter(({ name }) => name === 'grouped attention, q8_0, cache bf16');
+    const card = { device: 'cuda:1', name: 'Fake' };
+    const right = await tryKernels(card, () => {}, trials);
+    expect(right).toMatchObject({ card: 'cuda:1 Fake', failures: [] });
+    expect(right.right).toBe(right.kinds);
+    expect(right.kinds).toBeGreaterThan(10);
+    spoil('tandem_rope:part');
+    const wrong = await tryKernels(card, () => {}, trials);
+    expect(wrong.right).toBeLessThan(wrong.kinds);
+    for (const failure of wrong.failures) expect(failure).toMatch(/^rope .* on cuda:1: /);
   });
 
   describe('when a model is loaded', () => {
