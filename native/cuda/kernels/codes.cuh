@@ -336,20 +336,11 @@ static TANDEM_DEVICE void iq4_pair(uint32_t codes, uint32_t upper_half, uint32_t
   words[2] = byte_permute(low, high, 0x7351);
 }
 
-// The sign of each byte that the selector names (with 8 added), over all its bits.
-static TANDEM_DEVICE uint32_t byte_signs(uint32_t a, uint32_t b, uint32_t selector) {
-#ifdef __CUDA_ARCH__
-  return __byte_perm(a, b, selector | 0x8888u);
-#else
-  return (byte_permute(a, b, selector) >> 7 & 0x01010101u) * 255;
-#endif
-}
-
 // Four bytes of nibbles to the words of both runs.
 static TANDEM_DEVICE void iq4_words(uint32_t bytes, uint32_t* words) {
   const uint32_t even_odd = byte_permute(bytes, 0, 0x3120), codes = even_odd & 0x77777777u, up = even_odd << 4;
-  iq4_pair(codes & 0xffffu, byte_signs(up, even_odd, 0x5140), words);
-  iq4_pair(codes >> 16, byte_signs(up, even_odd, 0x7362), words + 1);
+  iq4_pair(codes & 0xffffu, signs_permute(up, even_odd, 0xd9c8), words);
+  iq4_pair(codes >> 16, signs_permute(up, even_odd, 0xfbea), words + 1);
 }
 
 template <>

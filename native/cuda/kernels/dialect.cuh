@@ -129,6 +129,23 @@ static TANDEM_DEVICE uint32_t byte_permute(uint32_t a, uint32_t b, uint32_t sele
 #endif
 }
 
+// Byte i of the result by nibble i of `selector`: bits 0 … 2 name a byte of b‖a; where bit 3 is set it is that byte's sign, eight times: what
+// __byte_perm masks out.
+static TANDEM_DEVICE uint32_t signs_permute(uint32_t a, uint32_t b, uint32_t selector) {
+#ifdef __CUDA_ARCH__
+  uint32_t result;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(selector));
+  return result;
+#else
+  uint32_t result = 0;
+  for (int i = 0; i < 4; i++) {
+    const uint32_t nibble = selector >> (4 * i) & 15, byte = byte_permute(a, b, nibble) & 255;
+    result |= (nibble & 8 ? (byte & 128 ? 255u : 0u) : byte) << (8 * i);
+  }
+  return result;
+#endif
+}
+
 // A product that is rounded by itself. Compilers for cards join a product with the sum that follows: one rounding less, which sums gain by,
 // but decoded weights would have other bits than those of native/quant.
 static TANDEM_DEVICE float rounded_product(float a, float b) {

@@ -145,7 +145,7 @@ struct TilePiece<F8E4m3> {
   float scale = 0;
   TANDEM_DEVICE void fetch(const uint8_t* row, const uint8_t* scales, int64_t step, int lane, int64_t k, int j) {
     if (j != 0) return;
-    scale = load_float_anywhere(scales + 4 * step);
+    scale = kTileStep * step < k ? load_float_anywhere(scales + 4 * step) : 0.0f;
     fetch_ahead<F8E4m3>(row, 4 * step + lane, k / 32);
     TANDEM_UNROLL
     for (int h = 0; h < 2; h++) {
@@ -272,22 +272,6 @@ struct TilePiece<BlockQ5_1> : WholePiece<TilePiece<BlockQ5_1>, BlockQ5_1> {
     for (int c = 0; c < 2; c++) pack_shifted(nibbles_of(codes, j, c) | fifth_bits(fifth >> (8 * j + 4 * c)), scale, shift, words + 2 * c);
   }
 };
-
-// Byte i of the result by nibble i of `selector`: bits 0 … 2 name a byte of b‖a; where bit 3 is set it is that byte's sign, eight times.
-static TANDEM_DEVICE uint32_t signs_permute(uint32_t a, uint32_t b, uint32_t selector) {
-#ifdef __CUDA_ARCH__
-  uint32_t result;
-  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(selector));
-  return result;
-#else
-  uint32_t result = 0;
-  for (int i = 0; i < 4; i++) {
-    const uint32_t nibble = selector >> (4 * i) & 15, byte = byte_permute(a, b, nibble) & 255;
-    result |= (nibble & 8 ? (byte & 128 ? 255u : 0u) : byte) << (8 * i);
-  }
-  return result;
-#endif
-}
 
 // Levels of iq4_nl and iq4_xs plus 128 by four nibbles: the lower eight codes have −127 … −10, the upper eight 1 … 113, and each table
 // gives 0 for the codes of the other.
