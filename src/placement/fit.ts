@@ -179,8 +179,9 @@ function contextFor(
   return { context: tokens, kv: bytes(tokens) };
 }
 
-/** Bytes of a card that a plan may fill. */
+/** Bytes of a card that a plan may fill; Infinity of one that does not say what it has. */
 export function usableOf(bytes: number): number {
+  if (bytes === Infinity) return bytes;
   return Math.max(0, bytes - Math.max(bytes * HEADROOM.share, HEADROOM.bytes));
 }
 
