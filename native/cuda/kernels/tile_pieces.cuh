@@ -15,6 +15,13 @@ namespace tandem::cuda {
 
 static constexpr int64_t kAhead = 8;  // pieces: two steps
 
+// What is rare is kept short.
+#ifdef __CUDACC__
+#define TANDEM_ROLLED _Pragma("unroll 1")
+#else
+#define TANDEM_ROLLED
+#endif
+
 // Asks for a line to come to the second cache.
 static TANDEM_DEVICE void prefetch_line([[maybe_unused]] const uint8_t* at) {
 #ifdef __CUDA_ARCH__
@@ -114,10 +121,12 @@ struct FloatTilePiece {
         pack(w);
       }
     } else {
-      float w[8];
-      TANDEM_UNROLL
-      for (int i = 0; i < 8; i++) w[i] = column + i < k ? float_at(at, i) : 0.0f;
-      pack(w);
+      TANDEM_ROLLED
+      for (int i = 0; i < 8; i++) {  // each pushes the others down
+        TANDEM_UNROLL
+        for (int word = 0; word < 3; word++) values[word] = values[word] >> 16 | values[word + 1] << 16;
+        values[3] = values[3] >> 16 | pack_bf16(0, column + i < k ? float_at(at, i) : 0.0f);
+      }
     }
   }
   TANDEM_DEVICE void eight(int, uint32_t (&words)[4]) const {
@@ -138,14 +147,14 @@ struct TilePiece<F16> : FloatTilePiece<F16> {};
 template <>
 struct TilePiece<Bf16> : FloatTilePiece<Bf16> {};
 
-// Sixteen bytes a lane and half; one scale a step.
+// Sixteen bytes a lane and half; one scale a step. A weight that is no number makes all sums of its row none: the scale serves as well.
 template <>
 struct TilePiece<F8E4m3> {
   uint4 codes[2] = {};
-  float scale = 0;
+  float scale = 0;  // times 2^8; finite up to scales of 2^119
   TANDEM_DEVICE void fetch(const uint8_t* row, const uint8_t* scales, int64_t step, int lane, int64_t k, int j) {
     if (j != 0) return;
-    scale = kTileStep * step < k ? load_float_anywhere(scales + 4 * step) : 0.0f;
+    scale = kTileStep * step < k ? 256 * load_float_anywhere(scales + 4 * step) : 0.0f;
     fetch_ahead<F8E4m3>(row, 4 * step + lane, k / 32);
     TANDEM_UNROLL
     for (int h = 0; h < 2; h++) {
@@ -156,29 +165,29 @@ struct TilePiece<F8E4m3> {
         codes[h] = load_16<16>(at);
       } else {
         uint32_t words[4] = {};
-        TANDEM_UNROLL
-        for (int i = 0; i < 16; i++) words[i >> 2] |= column + i < k ? static_cast<uint32_t>(at[i]) << (8 * (i & 3)) : 0u;
+        TANDEM_ROLLED
+        for (int i = 0; i < 16; i++) {
+          TANDEM_UNROLL
+          for (int word = 0; word < 3; word++) words[word] = words[word] >> 8 | words[word + 1] << 24;
+          words[3] = words[3] >> 8 | (column + i < k ? static_cast<uint32_t>(at[i]) << 24 : 0u);
+        }
         codes[h] = {words[0], words[1], words[2], words[3]};
       }
+      if ((not_numbers(codes[h].x) | not_numbers(codes[h].y) | not_numbers(codes[h].z) | not_numbers(codes[h].w)) != 0) scale = bits_float(0x7fc00000u);
     }
   }
-  // By way of f16, which has the same subnormals 2^8 lower. The one code that is no number becomes one of f16 where any of four is.
+  // By way of f16, which has the same subnormals 2^8 lower.
   TANDEM_DEVICE void eight(int j, uint32_t (&words)[4]) const {
     TANDEM_UNROLL
-    for (int c = 0; c < 2; c++) {
-      const uint32_t four = word_of(codes[j >> 1], 2 * (j & 1) + c), nan = ((four & 0x7f7f7f7fu) + 0x01010101u) & 0x80808080u;
-      TANDEM_UNROLL
-      for (int i = 0; i < 2; i++) {
-        const uint32_t spread = i == 0 ? 0x1404u : 0x3424u, two = byte_permute(four, 0u, spread);
-        uint32_t halves = (two >> 1 & 0x3f803f80u) | (two & 0x80008000u);
-        if (nan != 0) {
-          const uint32_t which = byte_permute(nan, 0u, spread);
-          halves |= which - (which >> 15);
-        }
-        words[2 * c + i] = pack_bf16(half_float(static_cast<uint16_t>(halves)) * 256.0f * scale, half_float(static_cast<uint16_t>(halves >> 16)) * 256.0f * scale);
-      }
+    for (int i = 0; i < 4; i++) {
+      const uint32_t two = byte_permute(word_of(codes[j >> 1], 2 * (j & 1) + (i >> 1)), 0u, i & 1 ? 0x3424u : 0x1404u), halves = (two >> 1 & 0x3f803f80u) | (two & 0x80008000u);
+      words[i] = pack_bf16(half_float(static_cast<uint16_t>(halves)) * scale, half_float(static_cast<uint16_t>(halves >> 16)) * scale);
     }
   }
+
+ private:
+  // Not 0 where one of four codes is the one that is no number.
+  static TANDEM_DEVICE uint32_t not_numbers(uint32_t four) { return ((four & 0x7f7f7f7fu) + 0x01010101u) & 0x80808080u; }
 };
 
 // --- blocks of 32 ---------------------------------------------------------------------------------------------------------
