@@ -5,6 +5,12 @@
 
 namespace tandem::cuda {
 
+namespace {
+
+constexpr int64_t kTileRows = 128;  // of x at most in a block of linear_*_tiles; round_rows takes 32
+
+}  // namespace
+
 Status LinearKernels::find(const Binding& binding, const std::string& format) {
   info = quant::find_format(format);
   TANDEM_TRY(binding.kernel("linear_" + format + "_m1", one, linear_shape(*info, 1, 1, 1, false).shared));
@@ -32,7 +38,8 @@ Status bind_linear(const Binding& b, Launch& out) {
   int64_t chunk = 0;  // rows that are rounded at once
   if (tiles_from > 0 && most >= tiles_from) {
     TANDEM_TRY(tiles.bind(b, format));
-    chunk = std::clamp<int64_t>(RowChunks::kScratchBytes / (rounded_columns(x.columns) * 2), 1, most);
+    // Whole tiles, where there are several: kernels know how many rows follow, not where a chunk ends.
+    chunk = std::min(most, std::max<int64_t>(RowChunks::kScratchBytes / (rounded_columns(x.columns) * 2) / kTileRows, 1) * kTileRows);
     b.part.want_scratch(RoundedRows::bytes(chunk, x.columns));
   }
   out = [=, &part](Stream& stream, PassRows rows) {

@@ -43,6 +43,8 @@ export type GpuWork =
 
 /** Scratch memory that rows are cut into pieces for. */
 const SCRATCH = 128 * 2 ** 20;
+/** Rows of x that products on tiles take at once: chunks of them are whole tiles. */
+const TILE = 128;
 /** Of attention: positions of a part at least, parts at most. */
 const PART = { least: 256, most: 64 };
 /** Positions of a context that are expanded at once: a multiple of, at most. */
@@ -69,7 +71,7 @@ function scratchOf(work: GpuWork, limits: PassLimits): number {
     case 'linear': {
       const most = work.outputs ? maxOutputs : maxRows;
       const row = roundedBytes(work.columns);
-      return most < work.tiles ? 0 : padded(Math.min(Math.max(Math.floor(SCRATCH / row), 1), most) * row);
+      return most < work.tiles ? 0 : padded(Math.min(Math.max(Math.floor(SCRATCH / row / TILE), 1) * TILE, most) * row);
     }
     case 'attention':
       return partedBytes(0, work.part, limits);
