@@ -37,7 +37,7 @@ describe.skipIf(problem)(`bench/gpu${problem ? ` (skipped: ${problem})` : ''}`, 
     const device = sourcesOf('device');
     await link(await objectsOf([...device, ...sourcesOf('gpu_card')]), join(folder, 'gpu_card'), '-ldl');
     await link(
-      await objectsOf([...device, ...sourcesOf('gpu_kernels'), ...TESTS]),
+      await objectsOf([...device, ...sourcesOf('gpu_kernels'), ...sourcesOf('emulated'), ...TESTS]),
       join(folder, 'gpu_kernels'),
       '-ldl',
     );

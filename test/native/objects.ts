@@ -4,12 +4,11 @@
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readFileSync, renameSync, statSync, utimesSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { tryLock } from '../lock.ts';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const native = join(root, 'native');
@@ -17,7 +16,6 @@ const folder = join(root, 'build', 'test-objects');
 const compiler = process.env.CXX ?? 'c++';
 const WARNINGS = ['-Wall', '-Wextra', '-Werror', '-Wno-unused-function'];
 const FLAGS = ['-std=c++20', '-O1', '-fPIC', '-ffp-contract=off', '-pthread', ...WARNINGS];
-const STALE = 600_000;
 
 /** Why nothing can be compiled here; undefined where it can. */
 export function compilerProblem(): string | undefined {
@@ -41,18 +39,33 @@ async function objectOf(source: string): Promise<string> {
   const name = source.replaceAll('../', '').replaceAll('/', '-');
   const object = join(folder, `${name}.o`);
   while (!isFresh(object)) {
-    const release = tryLock(name, STALE);
-    if (release === undefined) {
+    if (!tryLock(`${object}.lock`)) {
       await sleep(200);
       continue;
     }
     try {
       if (!isFresh(object)) await compile(source, object);
     } finally {
-      release();
+      rmSync(`${object}.lock`, { force: true });
     }
   }
   return object;
+}
+
+/** A file with the number of the process that compiles; one that was killed holds nothing. */
+function tryLock(path: string): boolean {
+  try {
+    writeFileSync(path, String(process.pid), { flag: 'wx' });
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+  }
+  try {
+    process.kill(Number(readFileSync(path, 'utf8')) || process.pid, 0);
+  } catch {
+    rmSync(path, { force: true });
+  }
+  return false;
 }
 
 async function compile(source: string, object: string): Promise<void> {
