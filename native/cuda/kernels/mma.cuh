@@ -19,16 +19,19 @@ static TANDEM_DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const 
 #elif !defined(__CUDACC__)
   const uint32_t words[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
   const auto lanes = emulation::Machine::current().exchange("mma", words, 6);
-  const auto half = [](uint32_t word, int k) { return static_cast<double>(quant::bf16_to_f32(static_cast<uint16_t>(word >> (16 * (k & 1))))); };
   const int lane = emulation::Machine::current().lane();
+  const auto halves = [](uint32_t word, double* out) {
+    out[0] = bits_float(word << 16);
+    out[1] = bits_float(word & 0xffff0000u);
+  };
+  double left[2][16], right[2][16];  // rows g and g + 8, columns 2q and 2q + 1
+  for (int q = 0; q < 4; q++) {
+    for (int i = 0; i < 4; i++) halves(lanes[lane / 4 * 4 + q][i], &left[i & 1][2 * q + 4 * (i & 2)]);
+    for (int i = 0; i < 4; i++) halves(lanes[(lane % 4 * 2 + (i & 1)) * 4 + q][4 + i / 2], &right[i & 1][2 * q + 4 * (i & 2)]);
+  }
   for (int i = 0; i < 4; i++) {
-    const int row = lane / 4 + (i & 2 ? 8 : 0), column = lane % 4 * 2 + (i & 1);
     double sum = d[i];
-    for (int k = 0; k < 16; k++) {
-      const uint32_t left = lanes[row % 8 * 4 + k % 8 / 2][(row >= 8 ? 1 : 0) + (k >= 8 ? 2 : 0)];
-      const uint32_t right = lanes[column * 4 + k % 8 / 2][4 + (k >= 8 ? 1 : 0)];
-      sum += half(left, k) * half(right, k);
-    }
+    for (int k = 0; k < 16; k++) sum += left[i / 2][k] * right[i & 1][k];
     d[i] = static_cast<float>(sum);
   }
 #endif
