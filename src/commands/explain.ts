@@ -3,6 +3,7 @@ import { type Command, Option } from 'commander';
 import { checkPlaced, decidePlacement } from '../engine/auto-place.ts';
 import { checkedBefore } from '../engine/gpu-check.ts';
 import { describeSharing, sharingRequest } from '../engine/gpu-sharing.ts';
+import { describeHits, hitsKey, readHits } from '../engine/kept-hits.ts';
 import { availableMemory } from '../engine/this-machine.ts';
 import type { Checkpoint } from '../formats/checkpoint.ts';
 import { openCheckpoint } from '../formats/open.ts';
@@ -150,6 +151,8 @@ async function explain(checkpoint: Checkpoint, flags: Flags): Promise<void> {
     maxOutputs: OUTPUTS,
     sharing,
   });
+  const measured = flags.machine === undefined ? await readHits(hitsKey(checkpoint, program)) : undefined;
+  if (measured !== undefined) shared.push(`measured here: ${describeHits(measured)}`);
   if (shared.length > 0)
     process.stdout.write(`\n${paint('bold', 'experts of the CPU that GPUs compute')}\n${shared.join('\n')}\n`);
   if (flags.machine === undefined && programs.length === 1) await kernels(placed[0]);

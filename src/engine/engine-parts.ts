@@ -1,5 +1,5 @@
 /** What an engine is made of, and what it says of itself. */
-import type { Executable } from '../backend/backend.ts';
+import type { Executable, SharingCounts } from '../backend/backend.ts';
 import type { TandemError } from '../errors.ts';
 import type { KvType } from '../program/program.ts';
 import type { ChatTemplate } from '../text/chat-template.ts';
@@ -44,8 +44,8 @@ export interface EngineParts {
   readonly limits: EngineLimits;
   /** Prefixes that outlive the process; needs an executable whose pages can be read. */
   readonly pageStore?: PageStore;
-  /** Called once, after the executable is gone. */
-  readonly close?: () => Promise<void>;
+  /** Called once, after the executable is gone, with what GPUs had computed of experts. */
+  readonly close?: (shared: SharingCounts | undefined) => Promise<void>;
 }
 
 export interface EngineLimits {

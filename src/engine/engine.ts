@@ -431,12 +431,16 @@ export class Engine implements AsyncDisposable {
    * milliseconds, default 10 000.
    */
   dispose({ saveMs = SAVE_MS }: { saveMs?: number } = {}): Promise<void> {
+    let shared: SharingCounts | undefined;
     this.#disposing ??= this.#loop
       .dispose()
       .then(() => Promise.all([this.#grammars.dispose(), this.#prompts.dispose()]))
       .then(() => this.#archive?.close(saveMs))
-      .then(() => this.#parts.executable.dispose())
-      .finally(() => this.#parts.close?.());
+      .then(() => {
+        shared = this.sharingCounts();
+        return this.#parts.executable.dispose();
+      })
+      .finally(() => this.#parts.close?.(shared));
     return this.#disposing;
   }
 

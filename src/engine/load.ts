@@ -39,6 +39,7 @@ import {
   withoutGpus,
 } from './gpus.ts';
 import { heldExpertsFailure, heldWarning } from './held-check.ts';
+import { hitsKey, keepHits } from './kept-hits.ts';
 import { availableMemory, chooseMemory, type MemoryRequest } from './memory.ts';
 import { checkOptionNames } from './option-names.ts';
 import { PageFolder } from './page-folder.ts';
@@ -305,7 +306,10 @@ async function engineFor(
       worthwhileRows: plan.stream ? () => maxRows : worthwhileRowsOf(placed),
       prefixCache: options.prefixCache !== false,
     },
-    close: () => checkpoint.close(),
+    close: async (shared) => {
+      if (shared !== undefined) await keepHits(hitsKey(checkpoint, program), shared);
+      await checkpoint.close();
+    },
     info: {
       model: checkpoint.name,
       architecture: program.name,
