@@ -1,4 +1,4 @@
-// The tests of the GPU kernels (native/test/cuda_kernels_*.cc) on a card: `gpu_kernels KERNELS VERSION [PART-OF-A-NAME]`. The same cases and
+// The tests of the GPU kernels (native/test/cuda_kernels_*.cc) on a card: `gpu_kernels KERNELS VERSION [PARTS,OF,NAMES]`. The same cases and
 // bounds as over the emulation; every launch goes to the card three times and has to give the same bits each time.
 //
 // The tests know plain pointers alone. So all their memory, the stack too, lies in one pinned piece, which the card reads and
@@ -9,6 +9,7 @@
 #include <cstring>
 #include <mutex>
 #include <new>
+#include <sstream>
 
 #include "cuda/device.h"
 #include "measure.h"
@@ -145,10 +146,19 @@ std::string launch_there(const char* name, Shape shape, const void* arguments, s
   return status.message();
 }
 
+// `parts`: parts of names, with commas between; empty: all of the kernels.
+bool wanted(const char* name, const std::string& parts) {
+  if (parts.empty()) return std::strncmp(name, "cuda_", 5) == 0;
+  std::stringstream list(parts);
+  for (std::string part; std::getline(list, part, ',');)
+    if (std::strstr(name, part.c_str()) != nullptr) return true;
+  return false;
+}
+
 // A piece a test. Memory of tests is taken inside of their bodies alone.
 void all(Run& run) {
   for (const test::Test& each : test::tests()) {
-    if (run.part.empty() ? std::strncmp(each.name, "cuda_", 5) != 0 : std::strstr(each.name, run.part.c_str()) == nullptr) continue;
+    if (!wanted(each.name, run.part)) continue;
     run.status = run.pieces->run(each.name, [&](Fields& found) -> Status {
       test::failures = 0;
       const double start = now();
@@ -197,7 +207,7 @@ Status run_all(Run& run, Pinned& memory) {
 int main(int count, char** arguments) {
   using namespace tandem;
   if (count < 3) {
-    std::fprintf(stderr, "usage: gpu_kernels KERNELS VERSION [PART-OF-A-NAME]\n");
+    std::fprintf(stderr, "usage: gpu_kernels KERNELS VERSION [PARTS,OF,NAMES]\n");
     return 2;
   }
   bench::Run run;

@@ -9,7 +9,7 @@ import { nativeBackend } from '../../src/backend/native/backend.ts';
 import { referenceBackend } from '../../src/backend/reference.ts';
 import type { Checkpoint } from '../../src/formats/checkpoint.ts';
 import { buildProgram } from '../../src/models/index.ts';
-import { PUBLIC_CONFIGS, type PublicModel } from '../../src/models/public-configs.ts';
+import type { PublicModel } from '../../src/models/public-configs.ts';
 import type { FolderFormat } from '../../src/models/synthesize-folder.ts';
 import { OPS } from '../../src/ops/index.ts';
 import { lower } from '../../src/placement/lower.ts';
@@ -47,32 +47,13 @@ const MODELS: readonly (readonly [config: string, place: string, layout: (tiny: 
     ['llama 3.1', 'all on a GPU', (tiny) => tiny.huggingFace()],
   ];
 
-/** As they are published: FP8 in blocks of 128 × 128, which these sizes do not fill, and experts in INT4. */
+/** As they are published. */
 const PUBLISHED: readonly (readonly [model: PublicModel, format: FolderFormat, place: string])[] = [
   ['deepseek-v3', 'f8_e4m3', 'all on a GPU'],
   ['deepseek-v3', 'f8_e4m3', 'experts on the CPU'],
   ['qwen3-30b-a3b', 'f8_e4m3', 'two GPUs'],
   ['kimi-k2-thinking', 'int4_g32', 'all on a GPU'],
 ];
-const SMALL = {
-  vocab_size: 272,
-  hidden_size: 160,
-  num_hidden_layers: 2,
-  first_k_dense_replace: 1,
-  num_attention_heads: 2,
-  num_key_value_heads: 2,
-  intermediate_size: 192,
-  moe_intermediate_size: 160,
-  q_lora_rank: 136,
-  kv_lora_rank: 144,
-  head_dim: 72,
-  n_routed_experts: 4,
-  num_experts: 4,
-  n_group: 1,
-  topk_group: 1,
-  num_experts_per_tok: 2,
-};
-
 const tokens = (count: number, seed: number) => Array.from({ length: count }, (_, i) => (i * i * 7 + seed * 31) % 272);
 const PROMPTS = [
   { tokens: tokens(26, 1), pages: [3] },
@@ -96,7 +77,7 @@ describe.skipIf(reason)(`architectures on GPUs ${reason ?? ''}`, () => {
   });
 
   it.each(PUBLISHED)('a folder of %s in %s, %s', async (model, format, place) => {
-    await judge(await folderCheckpoint({ ...PUBLIC_CONFIGS[model], ...SMALL }, format), place);
+    await judge(await folderCheckpoint(model, format), place);
   });
 
   async function judge(checkpoint: Checkpoint, place: string): Promise<void> {
