@@ -23,7 +23,8 @@ static void check_codes(const char* format, int64_t k) {
       for (int q = 0; q < 4; q++) {
         uint32_t words[C::kParts][4];
         RunScale of_runs[2];
-        decode_codes<Block>(row, scales, piece, q, k - 32 * piece, words, of_runs);
+        C::words(row, piece, q, k - 32 * piece, words);
+        for (int run = 0; run < 2; run++) of_runs[run] = C::scale(row, scales, piece, C::kScaleRun == 32 ? 0 : run);
         if (k % 32 == 0 && reinterpret_cast<uintptr_t>(row) % 16 == 0) {
           uint32_t whole[C::kParts][4];
           C::words(row, piece, q, kWholeRow, whole);
@@ -35,7 +36,7 @@ static void check_codes(const char* format, int64_t k) {
           // Weight 4q + i of its run: pairs are the first and third, the second and fourth.
           const int run = i >> 2, own = i & 3, word = 2 * run + (own & 1);
           float code = 0;
-          for (int p = C::kParts - 1; p >= 0; p--) code += own & 2 ? high_bf16(words[p][word]) : low_bf16(words[p][word]);
+          for (int p = C::kParts - 1; p >= 0; p--) code += quant::bf16_to_f32(static_cast<uint16_t>(words[p][word] >> (own & 2 ? 16 : 0)));
           const int64_t column = (run == 0 ? at.first : at.second) + 4 * q + own;
           const float value = rounded_product(of_runs[run].scale, code) - of_runs[run].minimum;
           const std::string place = std::string(format) + " row " + std::to_string(r) + " column " + std::to_string(column);

@@ -15,7 +15,7 @@
 //     Codes<Block>::kScaled, kMinimum whether there are scales (else all are 1), and minima
 //     Codes<Block>::kScalesApart      whether the scales are a tensor of their own
 //     Codes<Block>::words(row, piece, q, left, words)   left: columns from the piece on; what lies past them is 0 (plain floats alone);
-//                                                       kWholeRow: all are there, and the row begins at a multiple of 16 bytes
+//                                                       kWholeRow: all are there, and the row begins at a multiple of 16 bytes (mxfp4: 4)
 //     Codes<Block>::scale(row, scales, piece, run)      of one run
 //
 // Rows may lie in global or in shared memory, at their own alignment, which is that of pieces.cuh: nothing else is read than the block.
@@ -35,15 +35,6 @@ struct RunScale {
 
 // As `left` it is a constant for the compiler, which leaves out what rows of any length and place need.
 static constexpr int64_t kWholeRow = INT64_MAX;
-
-// The piece at once, for whoever needs each only here.
-template <typename Block>
-static TANDEM_DEVICE void decode_codes(const uint8_t* row, const uint8_t* scales, int64_t piece, int q, int64_t left, uint32_t (&words)[Codes<Block>::kParts][4],
-                                       RunScale (&of_runs)[2]) {
-  Codes<Block>::words(row, piece, q, left, words);
-  of_runs[0] = Codes<Block>::scale(row, scales, piece, 0);
-  of_runs[1] = Codes<Block>::kScaleRun == 32 ? of_runs[0] : Codes<Block>::scale(row, scales, piece, 1);
-}
 
 // --- two bf16 a word ------------------------------------------------------------------------------------------------------
 
@@ -73,9 +64,6 @@ static TANDEM_DEVICE uint32_t and_or(uint32_t a, uint32_t mask, uint32_t bits) {
 }
 
 static TANDEM_DEVICE uint32_t add_bf16x2(uint32_t a, uint32_t b) { return fma_bf16x2(a, 0x3f803f80u, b); }
-
-static TANDEM_DEVICE float low_bf16(uint32_t word) { return bits_float(word << 16); }
-static TANDEM_DEVICE float high_bf16(uint32_t word) { return bits_float(word & 0xffff0000u); }
 
 // −n twice, n = 128 … 255.
 static TANDEM_DEVICE constexpr uint32_t minus_bf16x2(uint32_t n) { return 0x80008000u | (0x4300u | (n - 128)) * 0x10001u; }
