@@ -42,6 +42,17 @@ struct GpuPart {
   // Where the numbers 0 … max_rows lie: row counts that are known when a launch is given. Before `weights.allocate`.
   size_t row_numbers();
   void want_scratch(size_t bytes) { scratch_bytes = bytes > scratch_bytes ? bytes : scratch_bytes; }
+  // What scratch memory holds behind a `linear` on tiles: all rows of its x, rounded. The step that follows right behind it may use them.
+  struct Rounded {
+    const Step* by = nullptr;
+    uint32_t value = 0;
+    int64_t start = 0, columns = 0, tiles = 0;
+    ColumnOrder order = ColumnOrder::plain;
+    bool serves(const Rounded& next) const {
+      return by != nullptr && by + 1 == next.by && value == next.value && start == next.start && columns == next.columns && tiles == next.tiles && order == next.order;
+    }
+  };
+  Rounded rounded;
   float* scratch_at(size_t offset) const { return reinterpret_cast<float*>(scratch.get() + offset); }
 };
 

@@ -36,11 +36,15 @@ Status bind_linear(const Binding& b, Launch& out) {
   const int64_t most = x.rows == Rows::tokens ? limits.max_rows : limits.max_outputs, tiles_from = b.step.tiles;
   LinearTiles tiles;
   int64_t chunk = 0;  // rows that are rounded at once
+  bool there = false;  // by the step before
   if (tiles_from > 0 && most >= tiles_from) {
     TANDEM_TRY(tiles.bind(b, format));
     // Whole tiles, where there are several: kernels know how many rows follow, not where a chunk ends.
     chunk = std::min(most, std::max<int64_t>(RowChunks::kScratchBytes / (rounded_columns(x.columns) * 2) / kTileRows, 1) * kTileRows);
     b.part.want_scratch(RoundedRows::bytes(chunk, x.columns));
+    const GpuPart::Rounded own = {&b.step, x.value, x.start, x.columns, tiles_from, tiles.rounder().order()};
+    there = chunk == most && part.rounded.serves(own);
+    b.part.rounded = chunk == most ? own : GpuPart::Rounded();
   }
   out = [=, &part](Stream& stream, PassRows rows) {
     const WeightMatrix weight = part.weights.arguments(*matrix);
@@ -58,7 +62,9 @@ Status bind_linear(const Binding& b, Launch& out) {
       LinearTilesArguments a = {};
       a.weight = weight, a.bias = offsets, a.rows = x.live(), a.skip = first, a.batches = 1;
       a.y = y.at(rows) + first * y.stride, a.y_stride = y.stride;
-      TANDEM_TRY(tiles.launch(stream, x.at(rows) + first * x.stride, x.stride, rounded, a, std::min(chunk, count - first)));
+      const int64_t part_rows = std::min(chunk, count - first);
+      if (there) TANDEM_TRY(tiles.multiply(stream, rounded, a, part_rows));
+      else TANDEM_TRY(tiles.launch(stream, x.at(rows) + first * x.stride, x.stride, rounded, a, part_rows));
     }
     return Status();
   };

@@ -22,6 +22,7 @@ class RowRounder {
   Status launch(Stream& stream, const float* x, int64_t x_stride, int64_t k, const RoundedRows& to, int64_t rows, const int32_t* live, int64_t times = 1, int64_t skip = 0) const;
   // Whether what this one rounds serves the other too.
   bool serves(const RowRounder& other) const { return order_ == other.order_; }
+  ColumnOrder order() const { return order_; }
 
  private:
   FunctionHandle* round_ = nullptr;
