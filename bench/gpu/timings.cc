@@ -201,8 +201,8 @@ void linears(Bench& b) {
   const int64_t shapes[][2] = {{1536, 7168}, {24576, 1536}, {576, 7168}, {7168, 16384}, {7168, 18432}, {2048, 7168}, {129280, 7168}, {4096, 2048}, {512, 2048}, {2048, 4096}};
   for (const auto& [n, k] : shapes)
     for (const char* format : {"q4_k", "q6_k", "q8_0"}) linear(b, format, n, k, 1);
-  for (const char* format : {"q4_k", "q8_0", "bf16"})
-    for (const int64_t rows : {4, 8, 32}) linear(b, format, 18432, 7168, rows);
+  for (const char* format : {"q4_k", "q6_k", "q8_0", "mxfp4", "iq4_xs", "f8_e4m3", "bf16"})
+    for (const int64_t rows : {2, 4, 8, 32}) linear(b, format, 18432, 7168, rows);
   for (const char* format : {"bf16", "q4_k", "q6_k", "q8_0", "f8_e4m3", "mxfp4"})
     for (const int64_t rows : {64, 256, 2048}) linear_tiles(b, format, 7168, 16384, rows);
   for (const char* format : kFormats) linear_tiles(b, format, 4096, 7168, 2048);
@@ -270,7 +270,7 @@ void all_experts(Bench& b) {
   for (const char* format : {"q4_k", "q6_k", "q8_0", "mxfp4", "f8_e4m3"}) experts(b, format, 256, 2048, 7168, 8, 1, false);
   experts(b, "q4_k", 128, 768, 2048, 8, 1, false);
   experts(b, "q4_k", 128, 768, 2048, 8, 16, false);
-  for (const char* format : {"q4_k", "q8_0", "bf16"}) experts(b, format, 128, 768, 2048, 8, 2048, true);
+  for (const char* format : {"q4_k", "q6_k", "q8_0", "mxfp4", "f8_e4m3", "int4_g32", "bf16"}) experts(b, format, 128, 768, 2048, 8, 2048, true);
   experts(b, "q4_k", 256, 2048, 7168, 8, 512, true);
 }
 
