@@ -32,7 +32,7 @@ class Finder {
     uint32_t* const sources[] = {&out.x, &out.ids, &out.weights};
     for (size_t operand = 0; operand < 3; operand++) {
       int ordinal = -1;
-      if (!source(step.inputs[operand], *sources[operand], ordinal, out.after)) return false;
+      if (!source(step.inputs[operand], operand == 0, *sources[operand], ordinal, out.after)) return false;
       if (operand > 0 && ordinal != out.ordinal) return false;
       out.ordinal = ordinal;
     }
@@ -50,9 +50,10 @@ class Finder {
     return true;
   }
 
-  // The value on a GPU that a whole operand is a copy of.
-  bool source(const Operand& operand, uint32_t& value, int& ordinal, uint32_t& after) const {
-    if (operand.kind != Operand::Kind::value || operand.start != 0 || operand.columns != p_.values[operand.index].columns) return false;
+  // The value on a GPU that an operand is a copy of, or columns of one.
+  bool source(const Operand& operand, bool whole, uint32_t& value, int& ordinal, uint32_t& after) const {
+    if (operand.kind != Operand::Kind::value) return false;
+    if (whole && (operand.start != 0 || operand.columns != p_.values[operand.index].columns)) return false;
     const int64_t copy = writers_[operand.index];
     if (copy == kNone || p_.steps[static_cast<size_t>(copy)].op != "copy") return false;
     value = p_.steps[static_cast<size_t>(copy)].inputs[0].index;

@@ -12,7 +12,7 @@ constexpr int kMostFailures = 3;
 }  // namespace
 
 HotExperts::HotExperts(const Program& program, GpuPart& part, const std::vector<ExpertShare>& shares, const Options& options)
-    : program_(program), part_(part), shares_(shares), rows_(shares.size(), -1), pay_back_(options.pay_back) {
+    : program_(program), part_(part), shares_(shares), rows_(shares.size(), -1), kernels_(shares.size()), pay_back_(options.pay_back) {
   for (size_t i = 0; i < shares.size(); i++) {
     if (shares[i].ordinal != part.device->info().ordinal) continue;
     const Step& step = program.steps[shares[i].step];
@@ -23,7 +23,7 @@ HotExperts::HotExperts(const Program& program, GpuPart& part, const std::vector<
     rows_[i] = known - layers_.begin();
     if (known != layers_.end()) continue;
     experts_ = std::max(experts_, pack.experts());
-    layers_.push_back({step.layer, pack, {}, std::min<int64_t>({slots, pack.experts(), INT16_MAX})});
+    layers_.push_back({step.layer, pack, std::min<int64_t>({slots, pack.experts(), INT16_MAX})});
   }
 }
 
@@ -36,7 +36,7 @@ int64_t HotExperts::slots() const {
 Status HotExperts::bind(int64_t most) {
   std::vector<int64_t> slots;
   for (size_t i = 0; i < shares_.size(); i++)
-    if (takes(i)) TANDEM_TRY(layers_[static_cast<size_t>(rows_[i])].kernels.bind({program_.steps[shares_[i].step], part_}, most, false));
+    if (takes(i)) TANDEM_TRY(kernels_[i].bind({program_.steps[shares_[i].step], part_}, most, false));
   for (Layer& layer : layers_) {
     slots.push_back(layer.slots);
     layer.memory = memory_.reserve(static_cast<size_t>(layer.slots) * layer.pack.bytes());
@@ -109,18 +109,19 @@ Status HotExperts::send(Stream& stream) {
   return {};
 }
 
-void HotExperts::mask(size_t share, int32_t* ids, int64_t count) {
+void HotExperts::mask(size_t share, int32_t* ids, int64_t rows, int64_t columns, int64_t stride) {
   const int64_t row = rows_[share];
   const int64_t experts = layers_[static_cast<size_t>(row)].pack.experts();
   const int16_t* const slots = policy_->table(row);
   uint64_t hits = 0, misses = 0;
-  for (int64_t i = 0; i < count; i++) {
-    const int32_t id = ids[i];
-    if (id < 0 || id >= experts) continue;
-    policy_->touch(row, id);
-    (slots[id] >= 0 ? hits : misses)++;
-    if (slots[id] >= 0) ids[i] = -1;
-  }
+  for (int64_t t = 0; t < rows; t++)
+    for (int64_t j = 0; j < columns; j++) {
+      int32_t& id = ids[t * stride + j];
+      if (id < 0 || id >= experts) continue;
+      policy_->touch(row, id);
+      (slots[id] >= 0 ? hits : misses)++;
+      if (slots[id] >= 0) id = -1;
+    }
   counts_.hits.fetch_add(hits, std::memory_order_relaxed);
   counts_.misses.fetch_add(misses, std::memory_order_relaxed);
 }
@@ -134,7 +135,7 @@ Status HotExperts::launch(size_t share, Stream& stream, ExpertCall call) const {
   call.gate = table(ExpertPack::gate);
   call.up = table(ExpertPack::up);
   call.down = table(ExpertPack::down);
-  return layer.kernels.launch(stream, call);
+  return kernels_[share].launch(stream, call);
 }
 
 void HotExperts::finish(bool ok) {

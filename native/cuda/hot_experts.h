@@ -45,8 +45,8 @@ class HotExperts {
   void prepare(const WeightStore& store);
   // Gives what has changed of the table.
   Status send(Stream& stream);
-  // Choices of a step on the CPU that are held here become −1: no expert.
-  void mask(size_t share, int32_t* ids, int64_t count);
+  // Choices of a step on the CPU that are held here become −1: no expert. `columns` of each row, rows `stride` apart.
+  void mask(size_t share, int32_t* ids, int64_t rows, int64_t columns, int64_t stride);
   // A piece of the upload may go: the link is free.
   void feed() { ring_->turn(); }
   Status launch(size_t share, Stream& stream, ExpertCall call) const;
@@ -59,7 +59,6 @@ class HotExperts {
   struct Layer {
     int32_t layer;
     ExpertPack pack;
-    ExpertKernels kernels;
     int64_t slots;
     size_t memory = 0;   // place of its first slot
     size_t tables = 0;   // place of its tables, [6][experts]
@@ -72,6 +71,7 @@ class HotExperts {
   const std::vector<ExpertShare>& shares_;
   std::vector<Layer> layers_;
   std::vector<int64_t> rows_;  // of each share: its layer here, −1: none
+  std::vector<ExpertKernels> kernels_;  // of each share: late experts are fewer a row
   int64_t experts_ = 0;        // most of a layer
   std::unique_ptr<HotPolicy> policy_;
   double pay_back_;

@@ -52,6 +52,7 @@ Status ShareRunner::bind(const std::vector<std::unique_ptr<GpuPart>>& parts) {
     cards_.push_back({part.get(), nullptr, nullptr, {}});
     Card& card = cards_.back();
     TANDEM_TRY(part->device->function("tandem_add", card.add));
+    TANDEM_TRY(part->device->function("tandem_copy_heads", card.copy));
     if (!options_.hot_slots.empty()) {
       card.hot = std::make_unique<HotExperts>(program_, *part, shares_, HotExperts::Options{options_.hot_slots, options_.hot_pay_back});
       TANDEM_TRY(card.hot->bind(most_hot_));
@@ -111,9 +112,11 @@ Status ShareRunner::allocate() {
 
 // Where there are none yet, or smaller ones are wanted.
 Status ShareRunner::allocate_buffers(int64_t rows) {
+  choice_bytes_.resize(cards_.size());
   for (size_t i = 0; i < shares_.size(); i++) {
     Card& card = card_of(i);
     card.buffers.resize(share_buffers(shares_));
+    if (!whole(i)) TANDEM_TRY(allocate_choices(card, i, rows));
     if (card.buffers[shares_[i].buffer]) continue;
     int64_t most = 0;
     for (size_t k = 0; k < shares_.size(); k++)
@@ -122,6 +125,43 @@ Status ShareRunner::allocate_buffers(int64_t rows) {
     TANDEM_TRY(card.part->device->allocate(size, "the sums of shared steps", card.buffers[shares_[i].buffer]));
     buffer_bytes_ += size;
   }
+  return {};
+}
+
+bool ShareRunner::whole(size_t share) const {
+  const Step& step = program_.steps[shares_[share].step];
+  const auto all = [&](size_t operand) { return step.inputs[operand].columns == program_.values[step.inputs[operand].index].columns; };
+  return all(1) && all(2);
+}
+
+// For the share that wants most.
+Status ShareRunner::allocate_choices(Card& card, size_t share, int64_t rows) {
+  size_t& there = choice_bytes_[card_[share]];
+  const size_t size = static_cast<size_t>(2 * rows * program_.steps[shares_[share].step].inputs[1].columns * 4);
+  if (size <= there) return {};
+  TANDEM_TRY(card.part->device->allocate(size, "the choices of shared steps", card.choices));
+  buffer_bytes_ += size - there;
+  there = size;
+  return {};
+}
+
+// Ids and weights that are columns of wider values, as kernels read them.
+Status ShareRunner::together(size_t share, Stream& stream, PassRows rows, ExpertCall& call) {
+  if (whole(share)) return {};
+  const Card& card = card_of(share);
+  const Step& step = program_.steps[shares_[share].step];
+  const int64_t columns = step.inputs[1].columns;
+  float* const to = reinterpret_cast<float*>(card.choices.get());
+  const auto copy = [&](const void* from, uint32_t value, const Operand& operand, float* at) {
+    const float* const first = static_cast<const float*>(from) + operand.start;
+    const int64_t stride = program_.values[value].columns;
+    const CopyHeadsArguments a = {first, stride, columns, at, columns, columns, 1, columns, card.part->header->tokens(card.part->index)};
+    return launch_kernel(stream, card.copy, elementwise_shape(columns, rows.tokens), a);
+  };
+  TANDEM_TRY(copy(call.ids, shares_[share].ids, step.inputs[1], to));
+  TANDEM_TRY(copy(call.weights, shares_[share].weights, step.inputs[2], to + rows.tokens * columns));
+  call.ids = reinterpret_cast<const int32_t*>(to);
+  call.weights = to + rows.tokens * columns;
   return {};
 }
 
@@ -231,8 +271,9 @@ Status ShareRunner::give(const Operation& operation, Stream& stream, PassRows ro
   if (!takes(share)) return {};
   Card& card = card_of(share);
   if (operation.kind == Operation::Kind::share) {
-    if (mode_ == Mode::hot) return card.hot->launch(share, stream, call_of(share, rows));
-    return card.stream->launch(share, stream, call_of(share, rows), alive);
+    ExpertCall call = call_of(share, rows);
+    TANDEM_TRY(together(share, stream, rows, call));
+    return mode_ == Mode::hot ? card.hot->launch(share, stream, call) : card.stream->launch(share, stream, call, alive);
   }
   const int64_t n = columns(share);
   float* const y = reinterpret_cast<float*>(card.part->runner->address(program_.steps[operation.step].outputs[0], rows));
@@ -245,14 +286,14 @@ void ShareRunner::prepare_step(uint32_t step, int64_t rows) {
   const int64_t share = share_of_step_[step];
   if (share < 0 || !takes(static_cast<size_t>(share))) return;
   Card& card = card_of(static_cast<size_t>(share));
-  const uint32_t ids = program_.steps[step].inputs[1].index;
-  int32_t* const at = reinterpret_cast<int32_t*>(card.part->runner->host(ids));
-  const int64_t count = rows * program_.values[ids].columns;
+  const Operand& ids = program_.steps[step].inputs[1];
+  int32_t* const at = reinterpret_cast<int32_t*>(card.part->runner->host(ids.index)) + ids.start;
+  const int64_t stride = program_.values[ids.index].columns;
   if (mode_ == Mode::stream) {
-    std::fill(at, at + count, -1);
+    for (int64_t t = 0; t < rows; t++) std::fill(at + t * stride, at + t * stride + ids.columns, -1);
     return;
   }
-  card.hot->mask(static_cast<size_t>(share), at, count);
+  card.hot->mask(static_cast<size_t>(share), at, rows, ids.columns, stride);
   // The inputs are here and the answer is not due yet: nothing else is on the way to this GPU.
   card.hot->feed();
 }

@@ -73,12 +73,17 @@ class ShareRunner {
     std::unique_ptr<HotExperts> hot;
     std::unique_ptr<Streaming> stream;
     std::vector<Memory> buffers;  // of shares; those that it has none of are empty
-    FunctionHandle* add = nullptr;
+    Memory choices = {};          // ids and weights of a share that has columns of wider values, a row right behind the one before
+    FunctionHandle *add = nullptr, *copy = nullptr;
   };
   Card& card_of(size_t share) { return cards_[card_[share]]; }
   bool takes(size_t share) const;
   int64_t columns(size_t share) const { return program_.values[program_.steps[shares_[share].step].outputs[0]].columns; }
   Status allocate_buffers(int64_t rows);
+  Status allocate_choices(Card& card, size_t share, int64_t rows);
+  // Of ids and weights: whether the step reads all columns of the value.
+  bool whole(size_t share) const;
+  Status together(size_t share, Stream& stream, PassRows rows, ExpertCall& call);
   Status judge_kind(Card& card, size_t share, const WeightStore& store, const std::function<Status(int64_t, Stream&, size_t)>& send, const Plain& plain);
   ExpertCall call_of(size_t share, PassRows rows);
 
@@ -92,6 +97,7 @@ class ShareRunner {
   Mode mode_ = Mode::none;
   std::string held_, streamed_;
   size_t buffer_bytes_ = 0;
+  std::vector<size_t> choice_bytes_;  // of each card
   std::atomic<uint64_t> streamed_passes_{0};
 };
 

@@ -36,6 +36,8 @@ export interface SharedLayer {
   readonly experts: number;
   /** Experts of a token. */
   readonly chosen: number;
+  /** Steps that compute them: two where some come late, each with its own choices. */
+  readonly steps: number;
   /** Of one. */
   readonly expertBytes: number;
 }
@@ -46,31 +48,38 @@ export interface CardRoom {
   readonly total: number;
 }
 
-/** Layers that can take part; one that has several steps of experts counts once. */
+/** Layers that can take part. */
 export function sharedLayers(placed: Program): SharedLayer[] {
   const writers = new Map<number, Step>();
   for (const step of placed.steps) for (const id of step.outputs) writers.set(id, step);
   const layers = new Map<number, SharedLayer>();
   for (const step of placed.steps) {
     const device = step.op === 'experts' && deviceOf(step) === HOST ? sharedWith(placed, step, writers) : undefined;
-    if (device === undefined || layers.has(step.layer)) continue;
+    if (device === undefined) continue;
+    const ids = step.inputs[1];
+    const chosen = ids?.kind === 'value' ? ids.columns : 1;
+    const known = layers.get(step.layer);
+    if (known !== undefined) {
+      layers.set(step.layer, { ...known, chosen: known.chosen + chosen, steps: known.steps + 1 });
+      continue;
+    }
     const matrices = EXPERTS.map((operand) => step.inputs[operand]);
     const bytes = matrices.reduce(
       (sum, input) => sum + (input?.kind === 'weight' ? weightBytes(placed.weights[input.weight]) : 0),
       0,
     );
-    const [gate, ids] = [step.inputs[3], step.inputs[1]];
+    const gate = step.inputs[3];
     const experts = gate?.kind === 'weight' ? placed.weights[gate.weight].shape[0] : 1;
-    const chosen = ids?.kind === 'value' ? ids.columns : 1;
-    layers.set(step.layer, { layer: step.layer, device, experts, chosen, expertBytes: bytes / experts });
+    layers.set(step.layer, { layer: step.layer, device, experts, chosen, steps: 1, expertBytes: bytes / experts });
   }
   return [...layers.values()];
 }
 
-/** The GPU that sends rows, choices and their weights, whole, and gets the sum back; undefined: there is no such one. */
+/** The GPU that sends whole rows, choices and their weights, and gets the sum back; undefined: there is no such one. */
 function sharedWith(placed: Program, step: Step, writers: ReadonlyMap<number, Step>): string | undefined {
-  const senders = step.inputs.slice(0, 3).map((input) => {
-    if (input?.kind !== 'value' || input.columns !== placed.values[input.value].columns) return undefined;
+  const senders = step.inputs.slice(0, 3).map((input, operand) => {
+    if (input?.kind !== 'value') return undefined;
+    if (operand === 0 && input.columns !== placed.values[input.value].columns) return undefined;
     const copy = writers.get(input.value);
     const from = copy?.op === 'copy' ? copy.inputs[0] : undefined;
     return from?.kind === 'value' ? deviceOf(writers.get(from.value)) : undefined;
@@ -160,6 +169,10 @@ function streamOf(
   const pays =
     streamPays ?? Math.max(...layers.map(({ experts, chosen }) => Math.ceil(streamingPaysFrom(experts, chosen))));
   if (wish === 'off' || (wish === 'auto' && pays > maxRows)) return undefined;
+  if (layers.some(({ steps }) => steps > 1)) {
+    if (wish === 'auto') return undefined;
+    throw impossible('experts stream through a GPU once a pass, so all of a layer are wanted at once', 'some come a layer late', 'leave out streamPrefill or deferExperts'); // biome-ignore format: one thought a line
+  }
   const each = cards.map(({ own, free }) => Math.min(free * STREAM_SHARE, 2 * largest(own)));
   const memory = Math.floor(Math.min(...each));
   const poor = cards.find(({ own, free }) => free * STREAM_SHARE < leastBuffers(own));

@@ -264,25 +264,25 @@ function checkCaches({ kv }: Program, { caches = KV_TYPES }: Machine, steps: rea
   );
 }
 
-/** What only serves experts lies where they do: the order of their choices, and the sum of what two steps of them gave. */
+/** Choices are put in order where they were made, so that a GPU knows them too; what two steps of experts gave is added where they are. */
 function followExperts(steps: readonly Step[]): Step[] {
-  const [readers, writers] = [new Map<number, Step>(), new Map<number, Step>()];
+  const [routers, writers] = [new Map<number, Step>(), new Map<number, Step>()];
   for (const step of steps) {
-    if (step.op !== 'experts') continue;
-    for (const input of step.inputs) if (input?.kind === 'value') readers.set(input.value, step);
-    writers.set(step.outputs[0], step);
+    if (step.op === 'router') routers.set(step.outputs[0], step);
+    if (step.op === 'experts') writers.set(step.outputs[0], step);
   }
-  const followed = ({ op, inputs, outputs }: Step): Step | undefined => {
-    if (op === 'rank-experts') return readers.get(outputs[0]);
+  const followed = ({ op, inputs: [first, second] }: Step): Step | undefined => {
+    if (op === 'rank-experts') return first?.kind === 'value' ? routers.get(first.value) : undefined;
     if (op !== 'add') return undefined;
+    const inputs = [first, second];
     const [one, other] = inputs.map((input) => (input?.kind === 'value' ? writers.get(input.value) : undefined));
     return one?.placement?.device === other?.placement?.device ? one : undefined;
   };
   return steps.map((step) => {
-    const experts = followed(step);
-    if (!experts?.placement || !step.placement || experts.placement.device === step.placement.device) return step;
-    const origin = `it serves ${experts.name}`;
-    return { ...step, placement: { ...step.placement, device: experts.placement.device, origin } };
+    const other = followed(step);
+    if (!other?.placement || !step.placement || other.placement.device === step.placement.device) return step;
+    const origin = `it serves ${other.name}`;
+    return { ...step, placement: { ...step.placement, device: other.placement.device, origin } };
   });
 }
 

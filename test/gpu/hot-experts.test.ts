@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { SharingCounts, SharingPlan } from '../../src/backend/backend.ts';
 import { nativeBackend } from '../../src/backend/native/backend.ts';
 import { type Engine, load } from '../../src/index.ts';
+import { withDeferredExperts } from '../../src/models/deferred-experts.ts';
 import { lower } from '../../src/placement/lower.ts';
 import { parseRules, type RuleDescription } from '../../src/placement/rules-file.ts';
 import { batchOf } from '../conformance/tiny-batches.ts';
@@ -91,6 +92,34 @@ describe.skipIf(reason)(`experts that GPUs hold ${reason ?? ''}`, () => {
       expect(evictions > 0).toBe(held < EXPERTS);
     },
   );
+
+  it('late experts are held like others: both steps of a layer read one table', async () => {
+    const late = withDeferredExperts(program, 1);
+    const on = (rules: readonly RuleDescription[], sharing: SharingPlan = {}) =>
+      nativeBackend().prepare(
+        lower(late, MACHINE, { exact: true, activations: 'f32', rules: parseRules(rules) }),
+        checkpoint,
+        { ...LIMITS, sharing },
+      );
+    await using plain = await on([]);
+    await using model = await on([HYBRID[0], { place: { device: 'cuda:0' } }], holding(2));
+    const alike = async (batch: ReturnType<typeof next>) => {
+      const [{ logits }, { logits: expected }] = [await model.run(batch), await plain.run(batch)];
+      logits!.forEach((logit, i) => {
+        expect(Math.abs(logit - expected![i])).toBeLessThan(1e-4 * (1 + Math.abs(expected![i])));
+      });
+    };
+    await alike(prompt);
+    const passed = await passes(
+      (step) => alike(next(step)),
+      () => counts(model).uploads >= 4 && counts(model).hits > 0,
+    );
+    const { slots, hits, misses, failures } = counts(model);
+    expect(slots).toBe(2 * LAYERS);
+    expect(hits + misses).toBe(passed * LAYERS * 2);
+    expect(hits).toBeGreaterThan(0);
+    expect(failures).toBe(0);
+  });
 
   it('a model that was told to hold none shares nothing', async () => {
     await using model = await prepare(HYBRID);

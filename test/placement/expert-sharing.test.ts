@@ -24,6 +24,7 @@ const V3: readonly SharedLayer[] = Array.from({ length: 58 }, (_, i) => ({
   device: 'cuda:0',
   experts: 256,
   chosen: 8,
+  steps: 1,
   expertBytes: 26.7e6,
 }));
 const AUTO: SharingRequest = { hotExperts: 'auto', streamPrefill: 'auto', maxRows: 2048 };
@@ -32,8 +33,8 @@ const room = (free: number) => () => ({ free, total: 24e9 });
 describe('layers that can take part', () => {
   it('those whose experts are on the CPU and all else on one GPU', () => {
     expect(sharedLayers(placed(CPU, { place: { device: 'cuda:0' } }))).toEqual([
-      { layer: 0, device: 'cuda:0', experts: 4, chosen: 2, expertBytes: 3 * 64 * 64 * 4 },
-      { layer: 2, device: 'cuda:0', experts: 4, chosen: 2, expertBytes: 3 * 64 * 64 * 4 },
+      { layer: 0, device: 'cuda:0', experts: 4, chosen: 2, steps: 1, expertBytes: 3 * 64 * 64 * 4 },
+      { layer: 2, device: 'cuda:0', experts: 4, chosen: 2, steps: 1, expertBytes: 3 * 64 * 64 * 4 },
     ]);
     const two = sharedLayers(placed(CPU, { place: { device: 'cuda:{layer * gpus / layers}' } }));
     expect(two.map(({ layer, device }) => [layer, device])).toEqual([
@@ -49,11 +50,19 @@ describe('layers that can take part', () => {
     expect(sharedLayers(placed(router, CPU, { place: { device: 'cuda:0' } }))).toEqual([]);
   });
 
-  it('with late experts the last layer alone: the others order their choices on the CPU', () => {
+  it('layers with late experts too: two steps, each with its own choices', () => {
     const rules = parseRules([CPU, { place: { device: 'cuda:0' } }]);
     const { program: deep } = tinyProgram({ seed: 1, layers: [['gqa', 'experts'], ['gqa', 'experts'], ['mla', 'experts']] }); // biome-ignore format: one line
     const late = lower(withDeferredExperts(deep, 1), MACHINE, { rules });
-    expect(sharedLayers(late).map(({ layer }) => layer)).toEqual([2]);
+    expect(sharedLayers(late).map(({ layer, chosen, steps }) => [layer, chosen, steps])).toEqual([
+      [0, 2, 2],
+      [1, 2, 2],
+      [2, 2, 1],
+    ]);
+    expect(planSharing(sharedLayers(late), room(15.2e9), { ...AUTO, maxRows: 4096 }).stream).toBeUndefined();
+    expect(() => planSharing(sharedLayers(late), room(15.2e9), { ...AUTO, streamPrefill: 300 })).toThrow(
+      'all of a layer are wanted at once; some come a layer late; leave out streamPrefill or deferExperts',
+    );
   });
 });
 
