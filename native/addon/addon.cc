@@ -12,6 +12,7 @@
 #include "cpu/tiles.h"
 #include "cpu/topology.h"
 #include "cuda/gpu_info.h"
+#include "cuda/link_rates.h"
 
 namespace tandem {
 
@@ -197,6 +198,21 @@ Napi::Value gpus(const Napi::CallbackInfo& info) {
   return result;
 }
 
+Napi::Value gpu_rates(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  if (info.Length() != 3 || !info[0].IsString() || !info[1].IsNumber() || !info[2].IsNumber()) return fail(env, wrong_arguments("(kernels, version, ordinal)"));
+  cuda::LinkRates rates;
+  const Status status = guarded([&] {
+    return cuda::measure_links(info[2].As<Napi::Number>().Int32Value(), {info[0].As<Napi::String>().Utf8Value(), info[1].As<Napi::Number>().Int32Value()}, rates);
+  });
+  if (!status.ok()) return fail(env, status);
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("copy", Napi::Number::New(env, rates.copy));
+  result.Set("pinned", Napi::Number::New(env, rates.pinned));
+  result.Set("pageable", Napi::Number::New(env, rates.pageable));
+  return result;
+}
+
 Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   Environment* environment = Environment::create(env);
   if (environment == nullptr) {
@@ -207,6 +223,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
   exports.Set("version", Napi::String::New(env, TANDEM_VERSION));
   exports.Set("machine", Napi::Function::New<machine>(env, "machine"));
   exports.Set("gpus", Napi::Function::New<gpus>(env, "gpus"));
+  exports.Set("gpuRates", Napi::Function::New<gpu_rates>(env, "gpuRates"));
   exports.Set("createModel", Napi::Function::New<ModelHandle::create>(env, "createModel"));
   exports.Set("decodeRows", Napi::Function::New<decode_rows>(env, "decodeRows"));
   exports.Set("quantize", Napi::Function::New<quantize>(env, "quantize"));

@@ -15,6 +15,7 @@ import {
   profilePath,
   totalMemory,
   withKernels,
+  withMeasuredGpus,
 } from './this-machine.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'tandem-profile-'));
@@ -36,6 +37,14 @@ const kernelsOf = (format: 'q4_k' | 'q8_0', seconds: number): KernelCosts => ({
 it('lies in the cache folder of the user', () => {
   expect(profilePath({ XDG_CACHE_HOME: '/c' })).toBe('/c/tandem/machine.json');
   expect(profilePath({})).toMatch(/\.cache\/tandem\/machine\.json$/);
+});
+
+it('a card keeps what was measured on it, another one in its place does not', () => {
+  const now = { device: 'cuda:0', name: 'RTX', memoryBytes: 24e9, bandwidth: 1e12, pcie: 25e9, measured: false, bf16: 150e12 }; // biome-ignore format: one line
+  const before = { ...now, bandwidth: 9e11, pcie: 2e10, pageable: 1e10, measured: true, bf16: 1 };
+  expect(withMeasuredGpus([now], [before])).toEqual([{ ...before, bf16: 150e12 }]);
+  for (const other of [{ device: 'cuda:1' }, { name: 'GTX' }, { memoryBytes: 12e9 }, { measured: false }])
+    expect(withMeasuredGpus([now], [{ ...before, ...other }])).toEqual([now]);
 });
 
 it('memory that is available is less than there is', () => {

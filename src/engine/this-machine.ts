@@ -60,12 +60,22 @@ function gpuFacts(): MachineProfile['gpus'] {
   return listGpus().gpus.flatMap(({ device, name, memoryBytes, bandwidth, bf16, refused }) => {
     // Cards of which the driver tells no clocks cannot be planned for.
     if (!(memoryBytes > 0 && bandwidth > 0 && bf16 > 0)) return [];
-    return [{ device, name, memoryBytes, bandwidth, pcie: PCIE, bf16, ...(refused && { refused }) }];
+    return [{ device, name, memoryBytes, bandwidth, pcie: PCIE, measured: false, bf16, ...(refused && { refused }) }];
   });
 }
 
 /** Bytes per second of a bus nobody measured: sixteen lanes of PCIe 4. */
 const PCIE = 25e9;
+
+/** The same card in the same place keeps what was measured on it. */
+export function withMeasuredGpus(now: MachineProfile['gpus'], before: MachineProfile['gpus']): MachineProfile['gpus'] {
+  return now.map((gpu) => {
+    const same = before.find(({ device, name, memoryBytes, measured }) => measured && device === gpu.device && name === gpu.name && memoryBytes === gpu.memoryBytes); // biome-ignore format: one thought a line
+    if (same === undefined) return gpu;
+    const { bandwidth, pcie, pageable } = same;
+    return { ...gpu, bandwidth, pcie, pageable, measured: true };
+  });
+}
 
 /** What was measured, and of which machine: the rest of a profile is looked up anew. */
 interface Kept {
@@ -99,7 +109,8 @@ export async function keptMeasurement(): Promise<{ profile: MachineProfile; busy
     const facts = machineFacts();
     if (key !== keyOf(facts)) return undefined;
     const profile = parseProfile(measured, profilePath());
-    return { profile: { ...profile, ...facts, memory: { ...profile.memory, ...facts.memory } }, busy };
+    const gpus = withMeasuredGpus(facts.gpus, profile.gpus);
+    return { profile: { ...profile, ...facts, gpus, memory: { ...profile.memory, ...facts.memory } }, busy };
   } catch {
     return undefined; // damaged: measured anew
   }

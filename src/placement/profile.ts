@@ -46,6 +46,10 @@ const gpu = z.strictObject({
   /** Bytes per second: its memory, and the bus from the machine's memory. */
   bandwidth: bytes,
   pcie: bytes.default(25e9),
+  /** Of the bus where memory is not pinned. */
+  pageable: bytes.optional(),
+  /** Whether these were measured on the card, or come from its data sheet. */
+  measured: z.boolean().default(false),
   /** Dense bf16 operations per second. */
   bf16: positive,
   /** Why nothing is placed on it; absent: it is used. */

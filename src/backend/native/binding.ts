@@ -66,6 +66,13 @@ export interface GpuList {
   readonly gpus: readonly GpuInfo[];
 }
 
+/** Bytes a second, measured: read and written by a copy on the card; to it from pinned memory, and from other memory. */
+export interface GpuRates {
+  readonly copy: number;
+  readonly pinned: number;
+  readonly pageable: number;
+}
+
 export interface NativeModelOptions {
   /** `encodeProgram`. */
   readonly program: Uint8Array;
@@ -150,6 +157,8 @@ export interface NativeBinding {
    * of a second a GPU).
    */
   gpus(kernels: string, version: number, free: boolean): GpuList;
+  /** For benchmarks: copies of that GPU, some of each kind; a fifth of a second. `kernels`, `version`: as for `gpus`. */
+  gpuRates(kernels: string, version: number, ordinal: number): GpuRates;
   createModel(
     options: NativeModelOptions,
     onProgress: (loaded: number, total: number) => void,

@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
-import type { GpuList, NativeBinding } from './binding.ts';
+import type { GpuList, GpuRates, NativeBinding } from './binding.ts';
 import { loadNative, packageVersion, ROOT } from './load.ts';
 import { CUDA_FILES, CUDA_PACKAGE } from './platform.ts';
 
@@ -60,6 +60,19 @@ export function listGpus({ free = false }: { readonly free?: boolean } = {}): Gp
   const found = binding.gpus(path, version, free);
   if (problem === undefined) return found;
   return { ...found, gpus: found.gpus.map((gpu) => ({ ...gpu, refused: problem })) };
+}
+
+/** How fast bytes move to a GPU and on it, measured now; undefined: it cannot be used, or does not say. */
+export function measureGpu(device: string): GpuRates | undefined {
+  const binding: Partial<Pick<NativeBinding, 'gpuRates'>> = loadNative();
+  const { path, version, problem } = gpuKernels();
+  const ordinal = Number(/^cuda:(\d+)$/.exec(device)?.[1] ?? Number.NaN);
+  if (binding.gpuRates === undefined || problem !== undefined || Number.isNaN(ordinal)) return undefined;
+  try {
+    return binding.gpuRates(path, version, ordinal);
+  } catch {
+    return undefined; // full, lost, held by others: its data sheet will do
+  }
 }
 
 /** The kernels that go with this version; TANDEM_CUDA_KERNELS names another file (as TANDEM_CUDA_LIBRARY does another driver). */

@@ -7,7 +7,7 @@ import { loadNative } from '../../backend/native/load.ts';
 import { keepProfile, machineBusy } from '../../engine/this-machine.ts';
 import { FORMAT_NAMES, type FormatName } from '../../formats/dtype.ts';
 import { quantFormat } from '../../formats/quants/index.ts';
-import type { KernelCosts } from '../../placement/profile.ts';
+import type { GpuProfile, KernelCosts } from '../../placement/profile.ts';
 import { formatBytes, formatRate, table } from '../terminal.ts';
 import { readBandwidth } from './ceiling.ts';
 import { probeMachine } from './probe.ts';
@@ -70,6 +70,7 @@ async function benchMachine(flags: Flags): Promise<void> {
       ]),
     ]),
     ...peaks.map(({ name, threads, tflops }) => [`${name}, ${threadsOf(threads)}`, `${tflops.toFixed(3)} TFLOPS`]),
+    ...profile.gpus.map((gpu) => [gpu.device, gpuLine(gpu)]),
     ...(profile.disk ? [['disk', `${formatRate(profile.disk.bandwidth / 1e9)} GB/s`]] : []),
   ];
   const head = ['kernel', 'one row, GB/s', 'many rows, TFLOPS'];
@@ -80,6 +81,16 @@ async function benchMachine(flags: Flags): Promise<void> {
     json: { readBandwidth: readings, peaks, features, profile },
     text: `${table(rows)}\n\n${kernels}\n`,
   });
+}
+
+/** `RTX 4090 24.0 GB: copies 940 GB/s, uploads 24.1 GB/s (pinned), 11.8 GB/s (other memory); bf16 165 TFLOPS by its data sheet`. */
+function gpuLine({ name, memoryBytes, bandwidth, pcie, pageable, bf16, measured, refused }: GpuProfile): string {
+  const card = `${name} ${formatBytes(memoryBytes)}`;
+  if (refused !== undefined) return `${card}: not used: ${refused}`;
+  const rate = (bytes: number) => `${formatRate(bytes / 1e9)} GB/s`;
+  const sheet = `bf16 ${formatRate(bf16 / 1e12)} TFLOPS by its data sheet`;
+  if (!measured || pageable === undefined) return `${card}: ${rate(bandwidth)} by its data sheet, ${sheet}`;
+  return `${card}: copies ${rate(bandwidth)}, uploads ${rate(pcie)} (pinned), ${rate(pageable)} (other memory); ${sheet}`;
 }
 
 /** What the kernels reach of memory with one row and of the units with the most rows that were timed. */

@@ -4,10 +4,11 @@ import { mkdtemp, open, rm, statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { NativeBinding } from '../../backend/native/binding.ts';
+import { measureGpu } from '../../backend/native/gpus.ts';
 import { loadNative } from '../../backend/native/load.ts';
 import { machineFacts } from '../../engine/this-machine.ts';
 import type { FormatName } from '../../formats/dtype.ts';
-import type { MachineProfile } from '../../placement/profile.ts';
+import type { GpuProfile, MachineProfile } from '../../placement/profile.ts';
 import { readBandwidth } from './ceiling.ts';
 import { probeKernels } from './probe-kernels.ts';
 import { describeMachine } from './report.ts';
@@ -36,11 +37,18 @@ export async function probeMachine(formats: readonly FormatName[]): Promise<Prob
     memory: { ...facts.memory, bandwidth, measured: true },
     peaks: peaksOf(peaks),
     kernels,
-    gpus: facts.gpus,
+    gpus: facts.gpus.map(measured),
     ...(disk && { disk }),
     container: facts.container,
   };
   return { profile, reading, peaks };
+}
+
+/** A card with what its copies reach, instead of its data sheet. */
+function measured(gpu: GpuProfile): GpuProfile {
+  const rates = gpu.refused === undefined ? measureGpu(gpu.device) : undefined;
+  if (rates === undefined) return gpu;
+  return { ...gpu, bandwidth: rates.copy, pcie: rates.pinned, pageable: rates.pageable, measured: true };
 }
 
 /** The best of each kind of operands. */
