@@ -69,6 +69,22 @@ describe.skipIf(reason).each(isas)(`linear, %s ${reason ?? ''}`, (isa) => {
       }
     });
 
+    // Two to eight tokens go sixteen rows at a time, what is left of rows by panels or tiles.
+    it('has the bits of one token for two to eight, whatever is left of sixteen outputs', async () => {
+      for (const [outputs, blocks] of [
+        [16, 1],
+        [24, 3],
+        [41, 2],
+      ]) {
+        const test = linearCase(format, 8, outputs, blocks * blockSize);
+        const whole = await bits(test, isa, 1);
+        for (let rows = 1; rows < 8; rows++)
+          expect(await bits(rowsOf(test, 8 - rows, 8), isa, 1), `${rows} rows`).toEqual(
+            whole.subarray((8 - rows) * outputs),
+          );
+      }
+    });
+
     it('takes any number of columns', async () => {
       const [from, to] = blockSize === 1 ? [1, 70] : blockSize === 32 ? [1, 19] : [1, 5];
       for (let blocks = from; blocks <= to; blocks++) await judgeOp(linearCase(format, 5, 6, blocks * blockSize), isa);
@@ -260,7 +276,7 @@ describe.skipIf(both.length < 2)('linear on rounded activations', () => {
   it.each(FORMAT_NAMES.filter((format) => quantFormat(format).blockSize > 1))(
     'has the same bits on avx2 and avx512: %s',
     async (format) => {
-      for (const rows of [1, 2, 3, 9]) {
+      for (const rows of [1, 2, 3, 4, 5, 6, 9]) {
         const test = linearCase(format, rows, 75, quantFormat(format).blockSize === 32 ? 1408 : 2048);
         expect(await bits(test, 'avx2', 2)).toEqual(await bits(test, 'avx512', 2));
       }

@@ -24,16 +24,26 @@ static inline Rows rows_right(Rows a, int bits) { return _mm512_srli_epi32(a, bi
 static inline Rows rows_left(Rows a, int bits) { return _mm512_slli_epi32(a, bits); }
 static inline Rows rows_signed(Rows a, int bits) { return _mm512_srai_epi32(a, bits); }
 static inline Rows rows_add(Rows a, Rows b) { return _mm512_add_epi32(a, b); }
+static inline Rows rows_sub(Rows a, Rows b) { return _mm512_sub_epi32(a, b); }
 static inline Rows rows_times(Rows a, Rows b) { return _mm512_mullo_epi16(a, b); }
 static inline Rows rows_sub_bytes(Rows a, Rows b) { return _mm512_sub_epi8(a, b); }
 static inline Rows rows_look_up(const uint8_t* table, Rows index) {
   return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(load128(table)), index);
 }
 static inline void rows_store(void* p, Rows v) { _mm512_store_si512(p, v); }
-static inline __m512 rows_float(Rows v) { return _mm512_cvtepi32_ps(v); }
-static inline void store_floats(float* p, __m512 v) { _mm512_store_ps(p, v); }
+using RowFloats = __m512;
+static inline RowFloats rows_float(Rows v) { return _mm512_cvtepi32_ps(v); }
+static inline void store_floats(float* p, RowFloats v) { _mm512_store_ps(p, v); }
+static inline Rows broadcast_codes(const int8_t* x) { return rows_set(load_as<int32_t>(x)); }
+static inline RowFloats fused(RowFloats a, RowFloats b, RowFloats c) { return _mm512_fmadd_ps(a, b, c); }
+static inline RowFloats fused_off(RowFloats a, RowFloats b, RowFloats c) { return _mm512_fnmadd_ps(a, b, c); }
+static inline RowFloats times(RowFloats a, float b) { return _mm512_mul_ps(a, _mm512_set1_ps(b)); }
+static inline RowFloats load_row_floats(const float* p) { return _mm512_loadu_ps(p); }
+static inline void store_row_floats(float* p, RowFloats v) { _mm512_storeu_ps(p, v); }
+static inline RowFloats zero_row_floats() { return _mm512_setzero_ps(); }
+static inline RowFloats row_floats_of(float x) { return _mm512_set1_ps(x); }
 // Halves in the low words, as f32.
-static inline __m512 rows_halves(Rows v) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v)); }
+static inline RowFloats rows_halves(Rows v) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v)); }
 
 // out[i]: dword i of the 16 bytes at rows[r] + offset, for all rows r.
 static inline void lift(const uint8_t* const* rows, int64_t offset, Rows (&out)[4]) {
@@ -59,15 +69,25 @@ static inline Rows rows_right(Rows a, int bits) { return _mm256_srli_epi32(a, bi
 static inline Rows rows_left(Rows a, int bits) { return _mm256_slli_epi32(a, bits); }
 static inline Rows rows_signed(Rows a, int bits) { return _mm256_srai_epi32(a, bits); }
 static inline Rows rows_add(Rows a, Rows b) { return _mm256_add_epi32(a, b); }
+static inline Rows rows_sub(Rows a, Rows b) { return _mm256_sub_epi32(a, b); }
 static inline Rows rows_times(Rows a, Rows b) { return _mm256_mullo_epi16(a, b); }
 static inline Rows rows_sub_bytes(Rows a, Rows b) { return _mm256_sub_epi8(a, b); }
 static inline Rows rows_look_up(const uint8_t* table, Rows index) {
   return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load128(table)), index);
 }
 static inline void rows_store(void* p, Rows v) { _mm256_store_si256(static_cast<__m256i*>(p), v); }
-static inline __m256 rows_float(Rows v) { return _mm256_cvtepi32_ps(v); }
-static inline void store_floats(float* p, __m256 v) { _mm256_store_ps(p, v); }
-static inline __m256 rows_halves(Rows v) {
+using RowFloats = __m256;
+static inline RowFloats rows_float(Rows v) { return _mm256_cvtepi32_ps(v); }
+static inline void store_floats(float* p, RowFloats v) { _mm256_store_ps(p, v); }
+static inline Rows broadcast_codes(const int8_t* x) { return rows_set(load_as<int32_t>(x)); }
+static inline RowFloats fused(RowFloats a, RowFloats b, RowFloats c) { return _mm256_fmadd_ps(a, b, c); }
+static inline RowFloats fused_off(RowFloats a, RowFloats b, RowFloats c) { return _mm256_fnmadd_ps(a, b, c); }
+static inline RowFloats times(RowFloats a, float b) { return _mm256_mul_ps(a, _mm256_set1_ps(b)); }
+static inline RowFloats load_row_floats(const float* p) { return _mm256_loadu_ps(p); }
+static inline void store_row_floats(float* p, RowFloats v) { _mm256_storeu_ps(p, v); }
+static inline RowFloats zero_row_floats() { return _mm256_setzero_ps(); }
+static inline RowFloats row_floats_of(float x) { return _mm256_set1_ps(x); }
+static inline RowFloats rows_halves(Rows v) {
   const __m256i low = rows_and(v, 0xffff), words = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, low), 0xd8);
   return _mm256_cvtph_ps(_mm256_castsi256_si128(words));
 }

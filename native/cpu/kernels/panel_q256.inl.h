@@ -302,17 +302,13 @@ static void multiply_panel(const WeightRow* w, int count, const ActivationRow* x
   }
 }
 
-// avx512: few tokens go sixteen rows at a time, without a panel.
+// Few tokens go sixteen rows at a time, without a panel.
 template <typename Format, typename Few>
 static void multiply_few_or_panel(const WeightRow* w, int count, const ActivationRow* x, int64_t tokens, int64_t k, float* out, int64_t stride) {
-#if TANDEM_ISA_LEVEL >= 2
-  multiply_few(Few256<Few>::tiles, multiply_panel<Format>, w, count, x, tokens, k, out, stride);
-#else
-  multiply_panel<Format>(w, count, x, tokens, k, out, stride);
-#endif
+  multiply_few<Few256<Few>>(multiply_panel<Format>, w, count, x, tokens, k, out, stride);
 }
 template <typename Format, typename Few>
-static constexpr PanelKernel kFewOrPanel = {kPanel256Rows, TANDEM_ISA_LEVEL >= 2 ? 2 : 3, multiply_few_or_panel<Format, Few>};
+static constexpr PanelKernel kFewOrPanel = {kPanel256Rows, 2, multiply_few_or_panel<Format, Few>};
 template <typename Format, int from>
 static constexpr PanelKernel kPanel256 = {kPanel256Rows, from, multiply_panel<Format>};
 constexpr int kMost = 5;

@@ -16,10 +16,10 @@ namespace tandem::TANDEM_ISA_NAMESPACE {
 constexpr int kQ32Rows = 32;    // of a panel
 constexpr int kQ32Blocks = 8;   // of a panel: 256 columns
 
-constexpr int kVectors = kQ32Rows / kRowLanes;
+constexpr int kVectors = kQ32Rows / kLaneRows;
 
 struct Q32Panel {
-  alignas(64) Row codes[kQ32Blocks][kVectors][kDwords];
+  alignas(64) Rows codes[kQ32Blocks][kVectors][kDwords];
   alignas(64) float scales[kQ32Blocks][kQ32Rows];
   alignas(64) float mins[kQ32Blocks][kQ32Rows];
 };
@@ -29,7 +29,7 @@ template <typename Format>
 static inline __attribute__((always_inline)) void unpack_block(const uint8_t* const* w, const uint8_t* const* s, int64_t number, Q32Panel& panel, int block) {
   const int64_t at = number * Format::kBytes;
   for (int v = 0; v < kVectors; v++) {
-    const uint8_t* const* rows = w + v * kRowLanes;
+    const uint8_t* const* rows = w + v * kLaneRows;
     Codes low[4], high[4], headers[4];
     for (int i = 0; i < 4; i++) {
       const CodeHalves halves = Format::codes([&](int l) __attribute__((always_inline)) { return rows[4 * l + i] + at; });
@@ -40,8 +40,8 @@ static inline __attribute__((always_inline)) void unpack_block(const uint8_t* co
     transpose_dwords(low, panel.codes[block][v]);
     transpose_dwords(high, panel.codes[block][v] + 4);
     if constexpr (Format::kScale == Scale::header) {
-      store_row_floats(panel.scales[block] + v * kRowLanes, header_halves<0>(headers));
-      if constexpr (Format::kMin) store_row_floats(panel.mins[block] + v * kRowLanes, header_halves<1>(headers));
+      store_row_floats(panel.scales[block] + v * kLaneRows, header_halves<0>(headers));
+      if constexpr (Format::kMin) store_row_floats(panel.mins[block] + v * kLaneRows, header_halves<1>(headers));
     }
   }
   if constexpr (Format::kScale == Scale::header) return;
@@ -62,36 +62,36 @@ static void pass_tokens(const Q32Panel& panel, int blocks, const ActivationRow* 
   const int8_t* codes[T];
   for (int t = 0; t < T; t++) {
     codes[t] = x[t].codes + first * 32;
-    for (int v = 0; v < kVectors; v++) sums[v][t] = load_row_floats(out + t * stride + v * kRowLanes);
+    for (int v = 0; v < kVectors; v++) sums[v][t] = load_row_floats(out + t * stride + v * kLaneRows);
   }
   for (int b = 0; b < blocks; b++) {
-    Row products[kVectors][T];
+    Rows products[kVectors][T];
     for (int t = 0; t < T; t++) {
-      const Row start = Format::kLogRaise ? _mm512_srai_epi32(_mm512_set1_epi32(x[t].raise[first + b]), 7 - Format::kLogRaise) : _mm512_setzero_si512();
+      const Rows start = Format::kLogRaise ? _mm512_srai_epi32(_mm512_set1_epi32(x[t].raise[first + b]), 7 - Format::kLogRaise) : _mm512_setzero_si512();
       for (int v = 0; v < kVectors; v++) products[v][t] = start;
     }
 #pragma GCC unroll 8
     for (int j = 0; j < kDwords; j++) {
-      const Row w0 = panel.codes[b][0][j], w1 = panel.codes[b][1][j];
+      const Rows w0 = panel.codes[b][0][j], w1 = panel.codes[b][1][j];
 #pragma GCC unroll 6
       for (int t = 0; t < T; t++) {
-        const Row values = broadcast_codes(codes[t] + b * 32 + 4 * j);
+        const Rows values = broadcast_codes(codes[t] + b * 32 + 4 * j);
         products[0][t] = _mm512_dpbusd_epi32(products[0][t], w0, values);
         products[1][t] = _mm512_dpbusd_epi32(products[1][t], w1, values);
       }
     }
     for (int v = 0; v < kVectors; v++) {
-      const RowFloats scales = load_row_floats(panel.scales[b] + v * kRowLanes);
+      const RowFloats scales = load_row_floats(panel.scales[b] + v * kLaneRows);
       for (int t = 0; t < T; t++) {
         sums[v][t] = fused(times(scales, x[t].scales[first + b]), _mm512_cvtepi32_ps(products[v][t]), sums[v][t]);
         if constexpr (Format::kMin) {
-          sums[v][t] = fused(load_row_floats(panel.mins[b] + v * kRowLanes), _mm512_set1_ps(x[t].sums[first + b]), sums[v][t]);
+          sums[v][t] = fused(load_row_floats(panel.mins[b] + v * kLaneRows), _mm512_set1_ps(x[t].sums[first + b]), sums[v][t]);
         }
       }
     }
   }
   for (int t = 0; t < T; t++) {
-    for (int v = 0; v < kVectors; v++) store_row_floats(out + t * stride + v * kRowLanes, sums[v][t]);
+    for (int v = 0; v < kVectors; v++) store_row_floats(out + t * stride + v * kLaneRows, sums[v][t]);
   }
 }
 
@@ -99,8 +99,8 @@ static void pass_tokens(const Q32Panel& panel, int blocks, const ActivationRow* 
 
 // Adds dword j of T tokens times that of 2 · 8 rows, as integers of 32 bits where codes are wide, else as pairs of 16 bits.
 template <typename Format, int T>
-static inline __attribute__((always_inline)) void add_products(const Row* first, const Row* second, const int8_t* const* x, int j, bool start,
-                                                               Row (&a)[T], Row (&b)[T]) {
+static inline __attribute__((always_inline)) void add_products(const Rows* first, const Rows* second, const int8_t* const* x, int j, bool start,
+                                                               Rows (&a)[T], Rows (&b)[T]) {
   const __m256i w0 = first[j], w1 = second[j];
   if constexpr (is_wide<Format>) {
     const __m256i ones = _mm256_set1_epi16(1), m0 = _mm256_abs_epi8(w0), m1 = _mm256_abs_epi8(w1);
@@ -129,7 +129,7 @@ static inline __attribute__((always_inline)) void add_products(const Row* first,
 
 // Sums of 32 products of 2 · 8 rows.
 template <typename Format, int T>
-static inline __attribute__((always_inline)) void block_products(const Row* first, const Row* second, const int8_t* const* x, Row (&a)[T], Row (&b)[T]) {
+static inline __attribute__((always_inline)) void block_products(const Rows* first, const Rows* second, const int8_t* const* x, Rows (&a)[T], Rows (&b)[T]) {
   if constexpr (is_wide<Format>) {
 #pragma GCC unroll 8
     for (int j = 0; j < kDwords; j++) add_products<Format, T>(first, second, x, j, j == 0, a, b);
@@ -146,7 +146,7 @@ static inline __attribute__((always_inline)) void block_products(const Row* firs
       b[t] = _mm256_madd_epi16(b[t], ones);
     }
     if constexpr (kSteps < kDwords) {
-      Row c[T], d[T];
+      Rows c[T], d[T];
 #pragma GCC unroll 8
       for (int j = kSteps; j < kDwords; j++) add_products<Format, T>(first, second, x, j, j == kSteps, c, d);
 #pragma GCC unroll 4
@@ -163,31 +163,31 @@ static void pass_tokens(const Q32Panel& panel, int blocks, const ActivationRow* 
   for (int v = 0; v < kVectors; v += 2) {
     alignas(32) RowFloats sums[T][2];  // in memory: 16 registers are for the integers
     for (int t = 0; t < T; t++) {
-      for (int i = 0; i < 2; i++) sums[t][i] = load_row_floats(out + t * stride + (v + i) * kRowLanes);
+      for (int i = 0; i < 2; i++) sums[t][i] = load_row_floats(out + t * stride + (v + i) * kLaneRows);
     }
     for (int b = 0; b < blocks; b++) {
       const int8_t* codes[T];
       for (int t = 0; t < T; t++) codes[t] = by_itself(x[t].codes + (first + b) * 32);
-      Row products[2][T];
+      Rows products[2][T];
       block_products<Format, T>(panel.codes[b][v], panel.codes[b][v + 1], codes, products[0], products[1]);
 #pragma GCC unroll 2
       for (int i = 0; i < 2; i++) {
-        const RowFloats scales = load_row_floats(panel.scales[b] + (v + i) * kRowLanes);
+        const RowFloats scales = load_row_floats(panel.scales[b] + (v + i) * kLaneRows);
 #pragma GCC unroll 4
         for (int t = 0; t < T; t++) {
-          Row whole = products[i][t];
+          Rows whole = products[i][t];
           if constexpr (Format::kLogRaise && !is_wide<Format>) {
             whole = _mm256_add_epi32(whole, _mm256_set1_epi32(x[t].raise[first + b] >> (7 - Format::kLogRaise)));
           }
           sums[t][i] = fused(times(scales, x[t].scales[first + b]), _mm256_cvtepi32_ps(whole), sums[t][i]);
           if constexpr (Format::kMin) {
-            sums[t][i] = fused(load_row_floats(panel.mins[b] + (v + i) * kRowLanes), _mm256_set1_ps(x[t].sums[first + b]), sums[t][i]);
+            sums[t][i] = fused(load_row_floats(panel.mins[b] + (v + i) * kLaneRows), _mm256_set1_ps(x[t].sums[first + b]), sums[t][i]);
           }
         }
       }
     }
     for (int t = 0; t < T; t++) {
-      for (int i = 0; i < 2; i++) store_row_floats(out + t * stride + (v + i) * kRowLanes, sums[t][i]);
+      for (int i = 0; i < 2; i++) store_row_floats(out + t * stride + (v + i) * kLaneRows, sums[t][i]);
     }
   }
 }
@@ -214,7 +214,7 @@ struct PanelQ32 {
     Q32Panel panel;
     const TokenTiles tiles(tokens, kTokens, kQ32Rows);
     for (int64_t t = 0; t < tokens; t++) {
-      for (int v = 0; v < kVectors; v++) store_row_floats(out + t * stride + v * kRowLanes, zero_row_floats());
+      for (int v = 0; v < kVectors; v++) store_row_floats(out + t * stride + v * kLaneRows, zero_row_floats());
     }
     const int64_t all = k / 32;
     for (int64_t first = 0; first < all; first += kQ32Blocks) {
@@ -249,17 +249,13 @@ struct PanelQ32 {
   }
 };
 
-// avx512: few tokens go sixteen rows at a time, without a panel. avx2: two tokens are equal within a tenth or so (Zen 4).
+// Few tokens go sixteen rows at a time, without a panel.
 template <typename Format>
 static void multiply_few_or_panel(const WeightRow* w, int count, const ActivationRow* x, int64_t tokens, int64_t k, float* out, int64_t stride) {
-#if TANDEM_ISA_LEVEL >= 2
-  multiply_few(kFew32<Format>, PanelQ32<Format>::multiply, w, count, x, tokens, k, out, stride);
-#else
-  PanelQ32<Format>::multiply(w, count, x, tokens, k, out, stride);
-#endif
+  multiply_few<Few32<Format>>(PanelQ32<Format>::multiply, w, count, x, tokens, k, out, stride);
 }
 template <typename Format>
-static constexpr PanelKernel kPanelQ32 = {kQ32Rows, TANDEM_ISA_LEVEL >= 2 ? 2 : 3, multiply_few_or_panel<Format>};
+static constexpr PanelKernel kPanelQ32 = {kQ32Rows, 2, multiply_few_or_panel<Format>};
 
 #endif
 

@@ -5,10 +5,10 @@
 
 namespace tandem::TANDEM_ISA_NAMESPACE {
 
-// A pointer that stays in a register of its own. Compilers add offsets to several in one vector, through memory; the read
+// A pointer or number that stays in a register of its own. Compilers add offsets to several in one vector, through memory; the read
 // behind those writes would wait until all work before it is done.
 template <typename T>
-static inline __attribute__((always_inline)) T* by_itself(T* p) {
+static inline __attribute__((always_inline)) T by_itself(T p) {
   asm("" : "+r"(p));
   return p;
 }
