@@ -122,10 +122,16 @@ struct GroupWarp {
       uint32_t value[4];
       ldmatrix_transposed(value, values[lane & 15] + 8 * n + (lane >> 4) * 8);
       const uint32_t pairs[2][2] = {{value[0], value[1]}, {value[2], value[3]}};
+      float products[2][4] = {};  // from zero on: tensor cores cut off what does not fit, which sums of a whole part would show
       TANDEM_UNROLL
       for (int p = 2; p >= 0; p--) {
-        mma_bf16(sums[n], weights[p], pairs[0]);
-        mma_bf16(sums[n + 1], weights[p], pairs[1]);
+        mma_bf16(products[0], weights[p], pairs[0]);
+        mma_bf16(products[1], weights[p], pairs[1]);
+      }
+      TANDEM_UNROLL
+      for (int i = 0; i < 4; i++) {
+        sums[n][i] += products[0][i];
+        sums[n + 1][i] += products[1][i];
       }
     }
   }

@@ -179,30 +179,35 @@ struct MlaPart {
     }
   }
 
-  // Weights times values, 64 columns of all heads.
+  // Weights times values, 64 columns of all heads. The products of a tile begin at zero: tensor cores cut off what does not fit, which
+  // sums of a whole part would show.
   TANDEM_DEVICE void add_values(int buffer) {
     const float shrinks[2] = {memory.shrinks[lane >> 2], memory.shrinks[(lane >> 2) + 8]};
+    constexpr int kSteps = kMlaPositions / 16;
+    uint32_t weight[kSteps][3][4];
     TANDEM_UNROLL
-    for (int n = 0; n < 8; n++) {
+    for (int k = 0; k < kSteps; k++) {
       TANDEM_UNROLL
-      for (int i = 0; i < 4; i++) sums[n][i] *= shrinks[i >> 1];
+      for (int p = 0; p < 3; p++) ldmatrix(weight[k][p], memory.weights[p][lane & 15] + 16 * k + (lane >> 4) * 8);
     }
     TANDEM_UNROLL
-    for (int k = 0; k < kMlaPositions / 16; k++) {
-      uint32_t weight[3][4];
+    for (int n = 0; n < 8; n += 2) {
+      float products[2][4] = {};
       TANDEM_UNROLL
-      for (int p = 0; p < 3; p++) ldmatrix(weight[p], memory.weights[p][lane & 15] + 16 * k + (lane >> 4) * 8);
-      const uint16_t* values = memory.tiles.row(buffer, 16 * k + (lane & 15)) + 64 * warp + (lane >> 4) * 8;
-      TANDEM_UNROLL
-      for (int n = 0; n < 8; n += 2) {
+      for (int k = 0; k < kSteps; k++) {
         uint32_t value[4];
-        ldmatrix_transposed(value, values + 8 * n);
+        ldmatrix_transposed(value, memory.tiles.row(buffer, 16 * k + (lane & 15)) + 64 * warp + (lane >> 4) * 8 + 8 * n);
         const uint32_t pairs[2][2] = {{value[0], value[1]}, {value[2], value[3]}};
         TANDEM_UNROLL
         for (int p = 2; p >= 0; p--) {
-          mma_bf16(sums[n], weight[p], pairs[0]);
-          mma_bf16(sums[n + 1], weight[p], pairs[1]);
+          mma_bf16(products[0], weight[k][p], pairs[0]);
+          mma_bf16(products[1], weight[k][p], pairs[1]);
         }
+      }
+      TANDEM_UNROLL
+      for (int i = 0; i < 4; i++) {
+        sums[n][i] = sums[n][i] * shrinks[i >> 1] + products[0][i];
+        sums[n + 1][i] = sums[n + 1][i] * shrinks[i >> 1] + products[1][i];
       }
     }
   }
