@@ -9,7 +9,7 @@ namespace tandem::TANDEM_ISA_NAMESPACE {
 
 #if TANDEM_ISA_LEVEL > 0 && TANDEM_ISA_LEVEL < 3
 
-// Formats: begin(w, at) reads the header of the blocks at byte `at` of each row; group(w, at, g) their codes of sub-blocks
+// Formats: begin(w, z, at) reads the header of the blocks at byte `at` of the z-th kLaneRows rows; group(w, z, at, g) their codes of sub-blocks
 // [g · kSubs, (g + 1) · kSubs) in the order of `sub`; codes(j, i): columns 4i … 4i + 3 of the group's j-th; scale(s); pair(i): two words that
 // meet the sums of x over sub-blocks 2i and 2i + 1: minima, or where codes are raised, scales.
 struct FewQ4K {

@@ -9,6 +9,8 @@
 // overflow, then VPMADDWD with the scale.
 #pragma once
 
+#include <type_traits>
+
 #include "cpu/kernels/few_q256.inl.h"
 #include "cpu/kernels/panel_fill256.inl.h"
 
@@ -307,8 +309,11 @@ template <typename Format, typename Few>
 static void multiply_few_or_panel(const WeightRow* w, int count, const ActivationRow* x, int64_t tokens, int64_t k, float* out, int64_t stride) {
   multiply_few<Few256<Few>>(multiply_panel<Format>, w, count, x, tokens, k, out, stride);
 }
+// From memory two tokens of q6_k are faster by tiles on AVX2.
+template <typename Format>
+constexpr int kFewFrom = TANDEM_ISA_LEVEL < 2 && std::is_same_v<Format, PanelQ6K> ? 3 : 2;
 template <typename Format, typename Few>
-static constexpr PanelKernel kFewOrPanel = {kPanel256Rows, 2, multiply_few_or_panel<Format, Few>};
+static constexpr PanelKernel kFewOrPanel = {kPanel256Rows, kFewFrom<Format>, multiply_few_or_panel<Format, Few>};
 template <typename Format, int from>
 static constexpr PanelKernel kPanel256 = {kPanel256Rows, from, multiply_panel<Format>};
 constexpr int kMost = 5;
