@@ -42,7 +42,7 @@ struct GpuPart {
   // Where the numbers 0 … max_rows lie: row counts that are known when a launch is given. Before `weights.allocate`.
   size_t row_numbers();
   void want_scratch(size_t bytes) { scratch_bytes = bytes > scratch_bytes ? bytes : scratch_bytes; }
-  // What scratch memory holds behind a `linear` on tiles: all rows of its x, rounded. The step that follows right behind it may use them.
+  // What scratch memory holds behind a `linear` on tiles: all rows of its x, rounded. The step that follows right behind it in a pass may use them.
   struct Rounded {
     const Step* by = nullptr;
     uint32_t value = 0;

@@ -63,7 +63,7 @@ Status bind_linear(const Binding& b, Launch& out) {
       a.weight = weight, a.bias = offsets, a.rows = x.live(), a.skip = first, a.batches = 1;
       a.y = y.at(rows) + first * y.stride, a.y_stride = y.stride;
       const int64_t part_rows = std::min(chunk, count - first);
-      if (there) TANDEM_TRY(tiles.multiply(stream, rounded, a, part_rows));
+      if (there && !part.runner->alone()) TANDEM_TRY(tiles.multiply(stream, rounded, a, part_rows));
       else TANDEM_TRY(tiles.launch(stream, x.at(rows) + first * x.stride, x.stride, rounded, a, part_rows));
     }
     return Status();

@@ -199,7 +199,7 @@ Status PassRunner::compute_until(uint32_t section, const StepRunner& steps, cons
 Status PassRunner::attempt(PassRows rows, const StepRunner& steps, const Options& options, const Mailbox::Watch& watch) {
   const uint32_t last = static_cast<uint32_t>(schedule_.sections.size()) - 1;
   const GraphExec* graph = nullptr;
-  eager_ = !options.graph;
+  eager_ = !options.graph, alone_ = false;
   if (options.graph) TANDEM_TRY(capture(rows, steps, graph));
   TANDEM_TRY(compute_until(0, steps, watch));
   TANDEM_TRY(give_first(steps));
@@ -267,7 +267,7 @@ Status PassRunner::prepare(const StepRunner& steps) {
 }
 
 Status PassRunner::step(uint32_t index, PassRows rows, const StepRunner& steps) {
-  eager_ = true;
+  eager_ = alone_ = true;
   for (const Operation& operation : schedule_.operations) {
     const bool is_step = operation.kind == Kind::launch || operation.kind == Kind::copy_in || operation.kind == Kind::copy_out || operation.kind == Kind::copy_peer;
     if (!is_step || operation.step != index) continue;

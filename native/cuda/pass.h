@@ -69,6 +69,8 @@ class PassRunner {
   size_t device_bytes() const { return device_bytes_; }
   size_t host_bytes() const { return host_bytes_; }
   Stream& stream_of(size_t device) { return streams_[2 * device]; }
+  // Whether a step is given by itself: what the step before left in scratch memory is not there then.
+  bool alone() const { return alone_; }
 
  private:
   struct Graph {
@@ -118,7 +120,7 @@ class PassRunner {
   Event begin_;
   std::vector<Graph> graphs_;
   uint32_t computed_ = 0;            // sections of the pass that are done
-  bool eager_ = false;
+  bool eager_ = false, alone_ = false;
 };
 
 // Rows that graphs are made for: 1, 2, 4, 8 … and the most; a pass of other rows takes the next one, its spare rows dead.
