@@ -3,8 +3,10 @@
  * a whole. What was right before, on the same card with the same driver and kernels, is believed (kept-checks.ts).
  */
 import type { Executable } from '../backend/backend.ts';
+import { knownGpus } from '../backend/native/gpus.ts';
 import { checkKinds, refuseFailures } from '../backend/self-check/check.ts';
 import { type StepKind, stepKinds } from '../backend/self-check/kinds.ts';
+import { largeTilesFrom } from '../backend/self-check/passes.ts';
 import { wholePassFailure } from '../backend/self-check/whole-pass.ts';
 import { TandemError } from '../errors.ts';
 import type { Checkpoint } from '../formats/checkpoint.ts';
@@ -27,7 +29,7 @@ export interface GpuCheck {
   readonly milliseconds: number;
 }
 
-/** Rows of a pass from which more make no difference to a check. */
+/** Rows of a pass from which more make no difference to most steps. */
 const MOST_ROWS = 256;
 
 /** TANDEM_CUDA_CHECK=0: GPUs are believed. `always`: what was right before is checked again. */
@@ -54,7 +56,9 @@ export async function checkGpus(options: GpuCheckOptions): Promise<GpuCheck | un
   const kept = checkWanted() === 'once' ? await readChecks() : {};
   const isOpen = (device: string, what: string) => !kept[cards.get(device)!.key]?.right.includes(what);
   const rows = Math.min(limits.maxRows, executable.pages * PAGE_TOKENS);
-  const open = kinds.filter((kind) => isOpen(kind.device, digestOf(kind, rows)));
+  const multiprocessors = multiprocessorsOf(kinds);
+  const keyOf = (kind: StepKind) => digestOf(kind, program, rows, multiprocessors);
+  const open = kinds.filter((kind) => isOpen(kind.device, keyOf(kind)));
   const pass = digest(['pass', kinds.map(({ key, device, steps }) => [key, device, steps])]);
   const openPass = !hasOwnKernels(program) && [...cards.keys()].some((device) => isOpen(device, pass));
   if (open.length > 0 || openPass) {
@@ -62,10 +66,7 @@ export async function checkGpus(options: GpuCheckOptions): Promise<GpuCheck | un
     await keepChecks(
       [...cards].map(([device, card]) => ({
         ...card,
-        right: [
-          ...open.filter((kind) => kind.device === device).map((kind) => digestOf(kind, rows)),
-          ...(openPass ? [pass] : []),
-        ],
+        right: [...open.filter((kind) => kind.device === device).map(keyOf), ...(openPass ? [pass] : [])],
       })),
     );
   }
@@ -78,13 +79,24 @@ export async function checkedBefore(placed: Program, rows: number): Promise<{ ki
   if (kinds.length === 0) return { kinds: 0, known: 0 };
   const cards = await cardsOf(kinds.map(({ device }) => device));
   const kept = await readChecks();
-  const known = kinds.filter((kind) => kept[cards.get(kind.device)!.key]?.right.includes(digestOf(kind, rows)));
+  const multiprocessors = multiprocessorsOf(kinds);
+  const known = kinds.filter((kind) =>
+    kept[cards.get(kind.device)!.key]?.right.includes(digestOf(kind, placed, rows, multiprocessors)),
+  );
   return { kinds: kinds.length, known: known.length };
 }
 
-/** What is kept of a kind; more rows than a check has make no difference. */
-function digestOf({ key }: StepKind, rows: number): string {
-  return digest([key, Math.min(rows, MOST_ROWS)]);
+/** What is kept of a kind: more rows than a check has make no difference, but where they take large tiles. */
+function digestOf({ key, step }: StepKind, program: Program, rows: number, multiprocessors: number): string {
+  const large = largeTilesFrom(program.steps[step], program, multiprocessors) ?? Infinity;
+  return digest([key, Math.min(rows, MOST_ROWS), large <= Math.min(rows, program.contextLength)]);
+}
+
+/** Of the largest of these. */
+function multiprocessorsOf(kinds: readonly StepKind[]): number {
+  const devices = new Set(kinds.map(({ device }) => device));
+  const used = knownGpus().gpus.filter(({ device }) => devices.has(device));
+  return Math.max(1, ...used.map(({ multiprocessors }) => multiprocessors));
 }
 
 async function check(
@@ -94,7 +106,8 @@ async function check(
   cards: string,
 ): Promise<void> {
   try {
-    refuseFailures(await checkKinds({ executable, checkpoint, limits, kinds, signal }), cards);
+    const multiprocessors = multiprocessorsOf(kinds);
+    refuseFailures(await checkKinds({ executable, checkpoint, limits, kinds, multiprocessors, signal }), cards);
     const failure = wholePass ? await wholePassFailure({ executable, limits, signal }) : undefined;
     if (failure !== undefined) throw wrongPass(failure, cards);
   } catch (error) {

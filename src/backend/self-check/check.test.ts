@@ -6,6 +6,7 @@ import type { Executable, Stepper } from '../backend.ts';
 import { referenceBackend } from '../reference.ts';
 import { type CheckedKind, checkKinds, refuseFailures } from './check.ts';
 import { stepKinds } from './kinds.ts';
+import { largeTilesFrom } from './passes.ts';
 
 const LIMITS = { pages: 6, maxRows: 150, maxOutputs: 4 };
 const MACHINE = { device: 'cpu', devices: [{ name: 'cpu' }, { name: 'cuda:0' }] } as const;
@@ -13,13 +14,20 @@ const MACHINE = { device: 'cpu', devices: [{ name: 'cpu' }, { name: 'cuda:0' }] 
 type Options = Partial<Parameters<typeof tinyProgram>[0]>;
 
 /** A placed Program on the reference: what is judged is the reference itself, unless a test changes what it says. */
-async function prepared(options: Options = {}, limits = LIMITS) {
+async function prepared(options: Options = {}, limits = LIMITS, multiprocessors?: number) {
   const made = tinyProgram({ seed: 5, format: 'q8_0', kvType: 'bf16', ...options });
   const program = lowerBoth(made.program, MACHINE, { rules: parseRules([{ place: { device: 'cuda:0' } }]) });
   const executable = await referenceBackend().prepare(program, made.checkpoint, limits);
   const run = (changed: Executable = executable, stopAtFailure = false, op = ''): Promise<CheckedKind[]> => {
     const kinds = stepKinds(program).filter(({ label }) => label.startsWith(op));
-    return checkKinds({ executable: changed, checkpoint: made.checkpoint, limits, kinds, stopAtFailure });
+    return checkKinds({
+      executable: changed,
+      checkpoint: made.checkpoint,
+      limits,
+      kinds,
+      multiprocessors,
+      stopAtFailure,
+    });
   };
   return { program, executable, run };
 }
@@ -128,6 +136,28 @@ describe('self-check of kinds of steps', () => {
         /^\[backend\] kernels of a GPU compute what the reference does, or it is not used; cuda:0 Card: .*--rules cpu/,
       );
     }
+  });
+
+  it('what only large tiles get wrong is found: in a pass of as many rows as give each multiprocessor one', async () => {
+    const limits = { ...LIMITS, maxRows: 300 };
+    const of = (multiprocessors: number) =>
+      prepared({ format: 'q4_k', layers: [['gqa', 'dense']] }, limits, multiprocessors);
+    const { program, executable, run } = await of(3);
+    const index = program.steps.findIndex((step) => (largeTilesFrom(step, program, 3) ?? 0) > 0);
+    const { outputs, name } = program.steps[index];
+    const { columns } = program.values[outputs[0]];
+    expect([3, 2, 1].map((count) => largeTilesFrom(program.steps[index], program, count))).toEqual([257, 129, 128]);
+    const passes: Record<number, Set<string>> = {};
+    let at = 0;
+    const wrong = (value: number, data: Float32Array | Int32Array) => {
+      const rows = data.length / program.values[value].columns;
+      (passes[rows] ??= new Set()).add(program.steps[at].op);
+      if (value === outputs[0] && data.length > 140 * columns) data[data.length - 1] = Number.NaN;
+    };
+    const liar = lying(executable, wrong, async (step) => void (at = step));
+    expect(failures(await run(liar))).toEqual([expect.stringMatching(/^linear .*: 257 rows: .* is NaN, not /)]);
+    expect([...passes[257]], name).toEqual(['linear']);
+    expect(failures(await (await of(1)).run(liar))).toEqual([]); // the pass that takes tiles takes large ones
   });
 
   it('what only tiles get wrong is found, and the first failure ends the check where that is wished', async () => {

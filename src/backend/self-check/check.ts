@@ -17,7 +17,7 @@ import { CheckedCache } from './cache.ts';
 import { type ExpectedOutput, expectedOutputs } from './expected.ts';
 import { inputsOf, type StepInputs, type ValueData } from './inputs.ts';
 import type { StepKind } from './kinds.ts';
-import { type CheckPasses, checkPasses } from './passes.ts';
+import { type CheckPass, type CheckPasses, checkPasses, largeTilesFrom } from './passes.ts';
 import { WeightRows } from './weight-rows.ts';
 
 export interface CheckOptions {
@@ -27,6 +27,8 @@ export interface CheckOptions {
   readonly limits: Omit<Limits, 'pages'>;
   /** Kinds of steps of its Program. */
   readonly kinds: readonly StepKind[];
+  /** Of the largest GPU: from their number follows when tiles are large. */
+  readonly multiprocessors?: number;
   /** Stop at the first that fails (default), or go through all. */
   readonly stopAtFailure?: boolean;
   readonly signal?: AbortSignal;
@@ -64,16 +66,21 @@ class Check {
   readonly #program: Program;
   readonly #weights: WeightRows;
   readonly #passes: CheckPasses;
+  /** Rows from which its tiles are large. */
+  readonly #large: ReadonlyMap<StepKind, number>;
   readonly #caches = new Map<number, CheckedCache>();
   readonly #found = new Map<StepKind, { passes: number; failure?: string }>();
 
   constructor(options: CheckOptions) {
-    const { executable, checkpoint, limits, kinds } = options;
+    const { executable, checkpoint, limits, kinds, multiprocessors = 1 } = options;
     this.#options = options;
     this.#program = executable.program;
     this.#weights = new WeightRows(this.#program, checkpoint);
     const tiles = kinds.flatMap(({ step }) => this.#program.steps[step].placement?.tiles ?? []);
-    this.#passes = checkPasses(this.#program, { ...limits, pages: executable.pages }, tiles);
+    const large = kinds.map(({ step }) => largeTilesFrom(this.#program.steps[step], this.#program, multiprocessors));
+    const reached = large.filter((rows) => rows !== undefined);
+    this.#passes = checkPasses(this.#program, { ...limits, pages: executable.pages }, tiles, reached);
+    this.#large = new Map(kinds.map((kind, i) => [kind, large[i] ?? Infinity]));
     for (const { step } of kinds) {
       const { cache } = this.#program.steps[step].attributes;
       if (cache === undefined || this.#caches.has(Number(cache))) continue;
@@ -93,8 +100,8 @@ class Check {
     const { executable } = this.#options;
     if (this.#caches.size > 0)
       for (const batch of history) if (!(await this.#inPass(batch, 'history', (pass) => this.#appendAll(pass)))) return;
-    for (const { name, batch } of judged)
-      if (!(await this.#inPass(batch, name, (pass) => this.#judgeAll(pass)))) return;
+    for (const judgedPass of judged)
+      if (!(await this.#inPass(judgedPass.batch, judgedPass.name, (pass) => this.#judgeAll(pass, judgedPass)))) return;
     if (executable.readPage) await this.#judgeCaches();
   }
 
@@ -128,9 +135,10 @@ class Check {
     return true;
   }
 
-  async #judgeAll(pass: Pass): Promise<boolean> {
+  async #judgeAll(pass: Pass, { large, batch }: CheckPass): Promise<boolean> {
     for (const kind of this.#options.kinds) {
       this.#options.signal?.throwIfAborted();
+      if (large && this.#large.get(kind)! > batch.tokens.length) continue;
       if (this.#found.get(kind)?.failure !== undefined) continue;
       const failure = await this.#judge(pass, kind).catch(messageOf);
       if (failure !== undefined && this.#fail(kind, pass.name, failure)) return false;

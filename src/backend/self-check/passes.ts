@@ -1,15 +1,18 @@
 /**
- * The passes in which kinds of steps are checked: one row, a row each of a few sequences, some rows of a prompt, and so many that
- * tiles are taken; all behind a history that fills more than one part of the context (kernels split it).
+ * The passes in which kinds of steps are checked: one row, a row each of a few sequences, some rows of a prompt, so many that
+ * tiles are taken, and, of matrices alone, so many that these are large; all behind a history that fills more than one part of the
+ * context (kernels split it).
  */
 import type { Batch, BatchSequence, OutputRow, SamplingRecord } from '../../program/batch.ts';
-import { PAGE_TOKENS, type Program } from '../../program/program.ts';
+import { PAGE_TOKENS, type Program, type Step } from '../../program/program.ts';
 import type { Limits } from '../check-batch.ts';
 
 export interface CheckPass {
   /** For people: `3 sequences of a row`. */
   readonly name: string;
   readonly batch: Batch;
+  /** Only steps of whose tiles so many rows take the large ones; absent: all. */
+  readonly large?: boolean;
 }
 
 export interface CheckPasses {
@@ -31,17 +34,40 @@ const PARTS = 64;
 const LEAST_PART = 256;
 const PAST_PART = 44;
 
-/** `tiles`: rows from which steps take their tiles. */
-export function checkPasses(program: Program, limits: Limits, tiles: readonly number[]): CheckPasses {
+/** Rows of x and of a matrix that a large tile has (native/cuda/kernels/shapes.h: small_tiles). */
+const LARGE_TILE = { rows: 128, columns: 256 };
+
+/** Rows from which a product takes large tiles: as many as there are multiprocessors. Undefined: never, it has none. */
+export function largeTilesFrom(step: Step, { weights }: Program, multiprocessors: number): number | undefined {
+  const [, weight] = step.inputs;
+  const from = step.placement?.tiles;
+  if (step.op !== 'linear' || from === undefined || weight?.kind !== 'weight') return undefined;
+  const [columns] = weights[weight.weight].shape;
+  if (columns <= LARGE_TILE.rows) return undefined;
+  const tiles = Math.ceil(multiprocessors / Math.ceil(columns / LARGE_TILE.columns));
+  return Math.max(from, (tiles - 1) * LARGE_TILE.rows + 1);
+}
+
+/** `tiles`: rows from which steps take their tiles; `large`: rows from which these are large. */
+export function checkPasses(
+  program: Program,
+  limits: Limits,
+  tiles: readonly number[],
+  large: readonly number[] = [],
+): CheckPasses {
   const context = Math.min(program.contextLength, limits.pages * PAGE_TOKENS);
   const part = Math.max(LEAST_PART, Math.ceil(context / PARTS));
   const history = Math.max(0, Math.min(part + PAST_PART, context - SOME));
   const room = Math.min(limits.maxRows, context - OFFSET);
   const reached = Math.max(0, ...tiles.filter((rows) => rows > SOME && rows <= room));
   const many = Math.min(room, reached + BEYOND);
+  const most = Math.max(0, ...large.filter((rows) => rows > many && rows <= room));
   const few = Math.max(1, Math.min(3, limits.maxRows, context - history));
   const some = Math.max(1, Math.min(SOME, limits.maxRows, context - history));
-  const pages = Math.max(1, Math.ceil(Math.max(history + SOME, reached > 0 ? OFFSET + many : 0) / PAGE_TOKENS));
+  const pages = Math.max(
+    1,
+    Math.ceil(Math.max(history + SOME, reached > 0 ? OFFSET + Math.max(many, most) : 0) / PAGE_TOKENS),
+  );
   const make = (parts: readonly (readonly [rows: number, first: number])[]) => batchOf(program, limits, pages, parts);
   const judged: CheckPass[] = [
     { name: '1 row', batch: make([[1, history]]) },
@@ -49,6 +75,7 @@ export function checkPasses(program: Program, limits: Limits, tiles: readonly nu
   ];
   if (some > 2) judged.push({ name: `${some} rows`, batch: make([[some - 1, history], [1, history + some - 1]]) }); // biome-ignore format: a pair each
   if (reached > 0) judged.push({ name: `${many} rows`, batch: make([[many, OFFSET]]) });
+  if (most > 0) judged.push({ name: `${most} rows`, batch: make([[most, OFFSET]]), large: true });
   const before: Batch[] = [];
   for (let first = 0; first < history; first += limits.maxRows)
     before.push(make([[Math.min(limits.maxRows, history - first), first]]));
