@@ -54,6 +54,25 @@ export interface SamplingRecord {
   readonly mask?: Uint32Array;
 }
 
+/** Everything off: the largest logit wins. */
+export const GREEDY: SamplingRecord = {
+  temperature: 0,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  repetitionPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  seedLow: 0,
+  seedHigh: 0,
+  position: 0,
+  topLogprobs: 0,
+  penaltyTokens: new Int32Array(0),
+  penaltyCounts: new Int32Array(0),
+  biasTokens: new Int32Array(0),
+  biasValues: new Float32Array(0),
+};
+
 export interface OutputRow {
   readonly row: number;
   /** null: logits only, no token is drawn (result token −1). */

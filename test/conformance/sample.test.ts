@@ -1,30 +1,14 @@
 /** sample: tokens exactly as the reference's for every parameter; log-probabilities; rows that have no token. */
 import { describe, expect, it } from 'vitest';
 import { referenceBackend } from '../../src/backend/reference.ts';
-import type { Batch, SamplingRecord } from '../../src/program/batch.ts';
+import { type Batch, GREEDY, type SamplingRecord } from '../../src/program/batch.ts';
 import type { Program } from '../../src/program/program.ts';
 import { floats, type GivenValue, judgeOp, nativeIsas, type OpCase, random, runOp } from './harness.ts';
 import { memoryCheckpoint } from './memory-checkpoint.ts';
 
 const { isas, reason } = await nativeIsas();
 
-const GREEDY: SamplingRecord = {
-  temperature: 0,
-  topK: 0,
-  topP: 1,
-  minP: 0,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  seedLow: 1,
-  seedHigh: 2,
-  position: 3,
-  topLogprobs: 0,
-  penaltyTokens: new Int32Array(0),
-  penaltyCounts: new Int32Array(0),
-  biasTokens: new Int32Array(0),
-  biasValues: new Float32Array(0),
-};
+const SEEDED: SamplingRecord = { ...GREEDY, seedLow: 1, seedHigh: 2, position: 3 };
 
 /** A record with every parameter on or off by chance; numbers are what f32 holds. */
 function randomRecord(next: () => number, vocabulary: number): SamplingRecord {
@@ -112,12 +96,12 @@ describe.skipIf(reason).each(isas)(`sample, %s ${reason ?? ''}`, (isa) => {
         logits.data.forEach((x, i) => {
           logits.data[i] = Math.round(x);
         });
-      await judgeOp({ op: 'sample', inputs: [logits], outputs: rowsOf([GREEDY, GREEDY, GREEDY]) }, isa);
+      await judgeOp({ op: 'sample', inputs: [logits], outputs: rowsOf([SEEDED, SEEDED, SEEDED]) }, isa);
     }
   });
 
   it('leaves rows out that ask for nothing', async () => {
-    const outputs = [GREEDY, null, GREEDY].map((sampling, row) => ({ row, sampling }));
+    const outputs = [SEEDED, null, SEEDED].map((sampling, row) => ({ row, sampling }));
     await judgeOp({ op: 'sample', inputs: [floats(3, 100, 1)], outputs }, isa);
   });
 
@@ -144,7 +128,7 @@ describe.skipIf(reason).each(isas)(`sample, %s ${reason ?? ''}`, (isa) => {
       columns: 4,
       data: Float32Array.from({ length: rows * 4 }, (_, i) => Math.log(weights[i % 4])),
     };
-    const records = Array.from({ length: rows }, (_, position) => ({ ...GREEDY, temperature: 1, position }));
+    const records = Array.from({ length: rows }, (_, position) => ({ ...SEEDED, temperature: 1, position }));
     const test: OpCase = { op: 'sample', inputs: [logits], outputs: rowsOf(records) };
     await judgeOp(test, isa);
     const { nativeBackend } = await import('../../src/backend/native/backend.ts');
@@ -182,14 +166,14 @@ describe.skipIf(reason).each(isas)(`sample, %s ${reason ?? ''}`, (isa) => {
   });
 
   it.each([
-    ['masked', 1, { ...GREEDY, mask: new Uint32Array(2) }],
-    ['NaN', Number.NaN, GREEDY],
-    ['-inf', -Infinity, { ...GREEDY, temperature: 1 }],
+    ['masked', 1, { ...SEEDED, mask: new Uint32Array(2) }],
+    ['NaN', Number.NaN, SEEDED],
+    ['-inf', -Infinity, { ...SEEDED, temperature: 1 }],
   ] as const)('an output row whose logits are all %s draws nothing, the others do', async (_, logit, record) => {
     const vocabulary = 40;
     const logits = floats(2, vocabulary, 1);
     logits.data.fill(logit, vocabulary);
-    const test: OpCase = { op: 'sample', inputs: [logits], outputs: rowsOf([GREEDY, record]) };
+    const test: OpCase = { op: 'sample', inputs: [logits], outputs: rowsOf([SEEDED, record]) };
     await judgeOp(test, isa);
     const { nativeBackend } = await import('../../src/backend/native/backend.ts');
     const [{ data }] = await runOp(nativeBackend(), test, { isa });

@@ -1,26 +1,9 @@
 /** Batches for tests: sequences by their tokens, greedy outputs. */
-import type { Batch, OutputRow, SamplingRecord } from '../../src/program/batch.ts';
+import { type Batch, GREEDY, type OutputRow, type SamplingRecord } from '../../src/program/batch.ts';
 
 /** Everything off: the largest logit wins. */
 export function greedy(position: number, change: Partial<SamplingRecord> = {}): SamplingRecord {
-  return {
-    temperature: 0,
-    topK: 0,
-    topP: 1,
-    minP: 0,
-    repetitionPenalty: 1,
-    presencePenalty: 0,
-    frequencyPenalty: 0,
-    seedLow: 0,
-    seedHigh: 0,
-    position,
-    topLogprobs: 0,
-    penaltyTokens: new Int32Array(0),
-    penaltyCounts: new Int32Array(0),
-    biasTokens: new Int32Array(0),
-    biasValues: new Float32Array(0),
-    ...change,
-  };
+  return { ...GREEDY, position, ...change };
 }
 
 export interface Part {

@@ -3,7 +3,7 @@
  * tiles are taken, and, of matrices alone, so many that these are large; all behind a history that fills more than one part of the
  * context (kernels split it).
  */
-import type { Batch, BatchSequence, OutputRow, SamplingRecord } from '../../program/batch.ts';
+import { type Batch, type BatchSequence, GREEDY, type OutputRow, type SamplingRecord } from '../../program/batch.ts';
 import { PAGE_TOKENS, type Program, type Step } from '../../program/program.ts';
 import type { Limits } from '../check-batch.ts';
 
@@ -108,26 +108,9 @@ function batchOf(
   return { tokens, sequences, outputs, wantLogits: false };
 }
 
-const EVERYTHING_OFF: SamplingRecord = {
-  temperature: 0,
-  topK: 0,
-  topP: 1,
-  minP: 0,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  seedLow: 17,
-  seedHigh: 0,
-  position: 0,
-  topLogprobs: 0,
-  penaltyTokens: new Int32Array(0),
-  penaltyCounts: new Int32Array(0),
-  biasTokens: new Int32Array(0),
-  biasValues: new Float32Array(0),
-};
-
 /** The likeliest, a draw from all, and one from a few, by turns. */
 function recordOf(output: number): SamplingRecord {
-  const drawn = { ...EVERYTHING_OFF, temperature: 0.8, position: output };
-  return [EVERYTHING_OFF, drawn, { ...drawn, topK: 40, topP: 0.9, minP: 0.02 }][output % 3];
+  const greedy = { ...GREEDY, seedLow: 17 };
+  const drawn = { ...greedy, temperature: 0.8, position: output };
+  return [greedy, drawn, { ...drawn, topK: 40, topP: 0.9, minP: 0.02 }][output % 3];
 }

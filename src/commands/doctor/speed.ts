@@ -4,6 +4,7 @@
  */
 import type { NativeExecutable } from '../../backend/native/backend.ts';
 import type { ReadText } from '../../placement/container.ts';
+import { GREEDY } from '../../program/batch.ts';
 import type { Program, Step } from '../../program/program.ts';
 import { modulusFor, tokenIds } from '../bench/token-ids.ts';
 import { bytesPerToken } from '../bench/weight-bytes.ts';
@@ -87,24 +88,6 @@ export async function measureSpeed(executable: NativeExecutable, options: SpeedO
     counters: difference(before.system, after.system, tokens, seconds),
   };
 }
-
-const GREEDY = {
-  temperature: 0,
-  topK: 0,
-  topP: 1,
-  minP: 0,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  seedLow: 0,
-  seedHigh: 0,
-  position: 0,
-  topLogprobs: 0,
-  penaltyTokens: new Int32Array(),
-  penaltyCounts: new Int32Array(),
-  biasTokens: new Int32Array(),
-  biasValues: new Float32Array(),
-};
 
 function pagesOf({ pages }: NativeExecutable): Int32Array {
   return Int32Array.from({ length: pages }, (_, page) => page);
