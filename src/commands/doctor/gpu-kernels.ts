@@ -43,7 +43,7 @@ function failuresOf({ trial, kinds, failure }: TrialResult): string[] {
 export function kernelFindings(tried: readonly TriedGpu[]): Finding[] {
   const name = 'GPU kernels';
   if (tried.length === 0)
-    return [{ name, state: 'problem', found: 'none tried: no GPU here can be used', fix: 'tandem doctor says why' }];
+    return [{ name, state: 'problem', found: 'none tried: no GPU here can be used', fix: 'the finding GPU says why' }];
   return tried.map(({ card, kinds, right, seconds, failures }): Finding => {
     const found = `${card}: ${right} of ${kinds} kinds of steps give what the reference gives, in ${seconds.toFixed(1)} s`;
     if (failures.length === 0) return { name, state: 'ok', found };
