@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -44,9 +44,16 @@ describe.skipIf(!canRun)('the addon', () => {
   const driver = join(folder, 'libcuda.so.1');
 
   beforeAll(() => {
-    const source = join(ROOT, 'native', 'cuda', 'fake', 'driver.cc');
+    const fake = join(ROOT, 'native', 'cuda', 'fake');
+    const sources = readdirSync(fake).filter((file) => file.endsWith('.cc'));
     const flags = ['-std=c++20', '-O1', '-fPIC', '-shared', '-pthread', '-I', join(ROOT, 'native')];
-    const { status, stderr } = spawnSync(compiler, [...flags, source, '-o', driver], { encoding: 'utf8' });
+    const { status, stderr } = spawnSync(
+      compiler,
+      [...flags, ...sources.map((file) => join(fake, file)), '-o', driver],
+      {
+        encoding: 'utf8',
+      },
+    );
     if (status !== 0) throw new Error(stderr);
   }, 120_000);
 
